@@ -1,0 +1,272 @@
+//! The engine's state and its one entry, [`Engine::handle`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Key, RelPath, Tick};
+use crate::plan::{ErrorClass, Hold};
+
+use super::backoff::Jitter;
+use super::deletions::DeletionState;
+use super::dirty::DirtySet;
+use super::gate::{Gate, Waiting};
+use super::looks::LookState;
+use super::schedule::{Queued, Schedule};
+use super::{Effect, Event, Exit, FlushId, Mode, Notice, OpId, Settings, Sight, Work};
+
+/// Controls one backup. See the module's documentation for what always holds.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) settings: Settings,
+    pub(super) jitter: Jitter,
+    pub(super) dirty: DirtySet,
+    pub(super) schedule: Schedule,
+    pub(super) gate: Gate,
+    pub(super) looks: LookState,
+    pub(super) deletions: DeletionState,
+    /// Attempts at keys that failed, and at files that were torn, since they last succeeded.
+    pub(super) attempts: BTreeMap<Key, u32>,
+    pub(super) torn: BTreeMap<Key, u32>,
+    /// The jobs in flight, for a next attempt.
+    pub(super) flying: BTreeMap<OpId, Queued>,
+    /// Keys that were given up for this run (one-shot) or fail again and again (daemon).
+    pub(super) failed: BTreeSet<Key>,
+    pub(super) sight: Sight,
+    pub(super) flushes: Vec<Flush>,
+    pub(super) draining: bool,
+    pub(super) exited: bool,
+    pub(super) effects: Vec<Effect>,
+}
+
+/// A person waits until all that existed when they asked is in the destination.
+#[derive(Debug)]
+pub(super) struct Flush {
+    pub id: FlushId,
+    pub asked: Tick,
+    /// A look at everything that started after the request has ended.
+    pub looked: bool,
+}
+
+/// What the engine knows, for status and progress.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Jobs not done yet, and their bytes.
+    pub pending: usize,
+    pub pending_bytes: u64,
+    pub in_flight: usize,
+    pub dirty: usize,
+    pub failing: usize,
+    pub looking: bool,
+    /// A look at everything has ended completely since the start.
+    pub looked_once: bool,
+    pub waiting: Option<Waiting>,
+    pub hold: Option<Hold>,
+    /// Since when the oldest known change has been waiting.
+    pub oldest: Option<Tick>,
+    /// When the last complete look at everything began.
+    pub last_full: Option<Tick>,
+}
+
+impl Engine {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            jitter: Jitter::new(settings.seed),
+            dirty: DirtySet::default(),
+            schedule: Schedule::new(settings.ops_max, settings.bytes_max),
+            gate: Gate::default(),
+            looks: LookState::default(),
+            deletions: DeletionState::default(),
+            attempts: BTreeMap::new(),
+            torn: BTreeMap::new(),
+            flying: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            sight: Sight::Full,
+            flushes: vec![],
+            draining: false,
+            exited: false,
+            effects: vec![],
+            settings,
+        }
+    }
+
+    /// Takes one event and answers with what to do now. The caller carries the effects out and
+    /// calls again with [`Event::Wake`] at [`Self::next_wake`] at the latest.
+    pub fn handle(&mut self, event: Event, now: Tick) -> Vec<Effect> {
+        match event {
+            Event::Start => self.looks.want_full(now),
+            Event::Hints(hints) => self.hinted(hints, now),
+            Event::Overflow => self.overflowed(now),
+            Event::Sight(sight) => self.sighted(sight, now),
+            Event::Planned { look, jobs } => self.planned(look, jobs, now),
+            Event::LookEnded { look, report } => self.look_ended(look, report, now),
+            Event::Finished { op, outcome } => self.finished(op, outcome, now),
+            Event::Due(report) => self.due(report, now),
+            Event::Probed(result) => self.probed(&result, now),
+            Event::Flush(id) => {
+                self.dirty.hurry(now);
+                self.looks.want_full(now);
+                self.flushes.push(Flush { id, asked: now, looked: false });
+            }
+            Event::Rescan => self.looks.want_full(now),
+            Event::Approved => self.want_deletions(now),
+            Event::Shutdown => self.drain(),
+            Event::Wake => {}
+        }
+        self.pump(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Whether a look may hand in more jobs.
+    pub fn wants_jobs(&self) -> bool {
+        self.schedule.ready_len() < self.settings.ready_max
+    }
+
+    /// When to call again at the latest. Never a time at which nothing could be done.
+    pub fn next_wake(&self) -> Option<Tick> {
+        if self.exited || self.draining {
+            return None;
+        }
+        let give_up = match (self.settings.mode, self.gate.waiting()) {
+            (Mode::OneShot { retry_for_ms }, Some(w)) => Some(w.since.plus_ms(retry_for_ms)),
+            _ => None,
+        };
+        [
+            self.next_look(),
+            self.schedule.next_due(),
+            self.gate.next_probe(),
+            self.next_deletion(),
+            give_up,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.schedule.drop_waiting();
+        self.dirty.clear();
+    }
+
+    /// Starts whatever may start now.
+    fn pump(&mut self, now: Tick) {
+        if self.exited {
+            return self.effects.clear();
+        }
+        self.schedule.promote(now);
+        if !self.draining {
+            self.start_probe(now);
+            self.start_jobs();
+            self.start_looks(now);
+            self.start_deletions(now);
+            self.finish_flushes();
+        }
+        self.maybe_exit(now);
+    }
+
+    fn start_probe(&mut self, now: Tick) {
+        if self.gate.wants_probe(now) {
+            self.gate.probe_started();
+            self.effects.push(Effect::Probe);
+        }
+    }
+
+    fn start_jobs(&mut self) {
+        while self.gate.is_open() {
+            let Some((op, queued)) = self.schedule.admit() else { break };
+            let job = Box::new(queued.job.clone());
+            self.flying.insert(op, queued);
+            self.effects.push(Effect::Start { op, work: Work::Sync(job) });
+        }
+    }
+
+    fn finish_flushes(&mut self) {
+        if self.flushes.is_empty() || !self.schedule_is_quiet() || self.looks.is_looking() {
+            return;
+        }
+        let oldest_dirty = self.dirty.oldest();
+        let failed_paths = self.failed.len() as u64;
+        let mut flushed = vec![];
+        self.flushes.retain(|flush| {
+            let done = flush.looked && oldest_dirty.is_none_or(|first| first > flush.asked);
+            if done {
+                flushed.push(Effect::Flushed { flush: flush.id, failed_paths });
+            }
+            !done
+        });
+        self.effects.append(&mut flushed);
+    }
+
+    /// Nothing is ready or in flight, and what waits for another attempt is known to fail.
+    pub(super) fn schedule_is_quiet(&self) -> bool {
+        self.schedule.ready_len() == 0
+            && self.schedule.in_flight() == 0
+            && self.schedule.delayed_len() <= self.failed.len()
+    }
+
+    fn maybe_exit(&mut self, now: Tick) {
+        if let Some(exit) = self.exit_reason(now) {
+            self.exited = true;
+            self.effects.push(Effect::Exit(exit));
+        }
+    }
+
+    fn exit_reason(&self, now: Tick) -> Option<Exit> {
+        if self.draining {
+            let drained = self.schedule.in_flight() == 0 && !self.looks.is_looking();
+            return drained.then_some(Exit::Stopped);
+        }
+        let Mode::OneShot { retry_for_ms } = self.settings.mode else {
+            return None;
+        };
+        if let Some(exit) = self.looks.exit() {
+            return Some(exit.clone());
+        }
+        if let Some(waiting) = self.gate.waiting() {
+            let failure = waiting.failure.clone();
+            return match failure.class {
+                ErrorClass::Unreachable | ErrorClass::Server | ErrorClass::Throttled => {
+                    (now.since(waiting.since) >= retry_for_ms).then_some(Exit::GaveUp(failure))
+                }
+                ErrorClass::Path
+                | ErrorClass::Configuration
+                | ErrorClass::Credentials
+                | ErrorClass::State => Some(Exit::NeedsPerson(failure)),
+            };
+        }
+        let idle = self.looks.looked_once()
+            && !self.looks.is_looking()
+            && !self.looks.wants_full()
+            && self.dirty.is_empty()
+            && self.schedule.is_empty()
+            && !self.gate.is_probing()
+            && self.deletions.is_settled();
+        idle.then_some(Exit::Done)
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        self.effects.push(Effect::Notice(notice));
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let (pending, pending_bytes) = self.schedule.backlog();
+        let oldest = [self.dirty.oldest(), self.schedule.oldest(), self.looks.oldest()];
+        Snapshot {
+            pending,
+            pending_bytes,
+            in_flight: self.schedule.in_flight(),
+            dirty: self.dirty.len(),
+            failing: self.failed.len(),
+            looking: self.looks.is_looking(),
+            looked_once: self.looks.looked_once(),
+            waiting: self.gate.waiting().cloned(),
+            hold: self.deletions.hold().cloned(),
+            oldest: oldest.into_iter().flatten().min(),
+            last_full: self.looks.last_full(),
+        }
+    }
+
+    pub(super) fn hint_path(&mut self, path: RelPath, deep: bool, now: Tick) {
+        let (settle_ms, max_wait_ms) = (self.settings.settle_ms, self.settings.max_wait_ms);
+        self.dirty.hint(path, deep, now, settle_ms, max_wait_ms);
+    }
+}

@@ -1,0 +1,153 @@
+//! Paths to look at again, each with two clocks: quiet for `settle`, but at most `max_wait`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{RelPath, Tick};
+use crate::plan::Scope;
+
+#[derive(Clone, Copy, Debug)]
+struct Dirty {
+    first: Tick,
+    due: Tick,
+    deep: bool,
+}
+
+/// The set of dirty paths. Bounded by its owner, which collapses it into a look at everything.
+#[derive(Debug, Default)]
+pub struct DirtySet {
+    paths: BTreeMap<RelPath, Dirty>,
+    by_due: BTreeSet<(Tick, RelPath)>,
+}
+
+impl DirtySet {
+    /// Notes a hint. Another hint for the same path moves its due time, up to `max_wait` after the
+    /// first one.
+    pub fn hint(&mut self, path: RelPath, deep: bool, now: Tick, settle_ms: u64, max_wait_ms: u64) {
+        let (first, deep) = match self.paths.get(&path) {
+            Some(known) => (known.first, deep || known.deep),
+            None => (now, deep),
+        };
+        let due = now.plus_ms(settle_ms).min(first.plus_ms(max_wait_ms));
+        self.insert(path, Dirty { first, due, deep });
+    }
+
+    /// Notes a path to look at after a fixed delay, unless it is due earlier already.
+    pub fn look_after(&mut self, path: RelPath, now: Tick, delay_ms: u64) {
+        if !self.paths.contains_key(&path) {
+            let due = now.plus_ms(delay_ms);
+            self.insert(path, Dirty { first: now, due, deep: false });
+        }
+    }
+
+    /// Makes everything due at once that was hinted by now.
+    pub fn hurry(&mut self, now: Tick) {
+        let paths: Vec<RelPath> = self.paths.keys().cloned().collect();
+        for path in paths {
+            if let Some(dirty) = self.paths.get(&path).copied() {
+                self.insert(path, Dirty { due: dirty.due.min(now), ..dirty });
+            }
+        }
+    }
+
+    fn insert(&mut self, path: RelPath, dirty: Dirty) {
+        if let Some(old) = self.paths.insert(path.clone(), dirty) {
+            self.by_due.remove(&(old.due, path.clone()));
+        }
+        self.by_due.insert((dirty.due, path));
+    }
+
+    /// Takes up to `max` due paths, the longest due first, and the earliest first hint among them.
+    pub fn take_due(&mut self, now: Tick, max: usize) -> (Vec<Scope>, Option<Tick>) {
+        let mut scopes = vec![];
+        let mut first: Option<Tick> = None;
+        while scopes.len() < max {
+            match self.by_due.first() {
+                Some((due, _)) if *due <= now => {}
+                _ => break,
+            }
+            let Some((_, path)) = self.by_due.pop_first() else { break };
+            let Some(dirty) = self.paths.remove(&path) else { continue };
+            first = Some(first.map_or(dirty.first, |f| f.min(dirty.first)));
+            scopes.push(if dirty.deep { Scope::Tree(path) } else { Scope::Path(path) });
+        }
+        (scopes, first)
+    }
+
+    pub fn contains(&self, path: &RelPath) -> bool {
+        self.paths.contains_key(path)
+    }
+
+    #[cfg(test)]
+    pub fn first(&self, path: &RelPath) -> Option<Tick> {
+        self.paths.get(path).map(|d| d.first)
+    }
+
+    pub fn next_due(&self) -> Option<Tick> {
+        self.by_due.first().map(|(due, _)| *due)
+    }
+
+    /// The first hint of the path that has waited longest.
+    pub fn oldest(&self) -> Option<Tick> {
+        self.paths.values().map(|d| d.first).min()
+    }
+
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.paths.clear();
+        self.by_due.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn settles_but_not_for_ever() {
+        let mut dirty = DirtySet::default();
+        let mut now = Tick(0);
+        let mut looked = vec![];
+        // A hint every second for two minutes, settle 2 s, at most 60 s.
+        for _ in 0..120 {
+            dirty.hint(path("a"), false, now, 2_000, 60_000);
+            now = now.plus_ms(1_000);
+            if !dirty.take_due(now, 10).0.is_empty() {
+                looked.push(now);
+            }
+        }
+        assert_eq!(looked, [Tick(60_000), Tick(120_000)]);
+        dirty.hint(path("b"), false, now, 2_000, 60_000);
+        assert!(dirty.take_due(now.plus_ms(1_999), 10).0.is_empty());
+        assert_eq!(dirty.take_due(now.plus_ms(2_000), 10).0, [Scope::Path(path("b"))]);
+        assert!(dirty.is_empty() && dirty.next_due().is_none());
+    }
+
+    #[test]
+    fn deep_is_not_forgotten() {
+        let mut dirty = DirtySet::default();
+        dirty.hint(path("a"), true, Tick(0), 5, 50);
+        dirty.hint(path("a"), false, Tick(1), 5, 50);
+        assert_eq!(dirty.take_due(Tick(6), 10), (vec![Scope::Tree(path("a"))], Some(Tick(0))));
+    }
+
+    #[test]
+    fn hurry_makes_due() {
+        let mut dirty = DirtySet::default();
+        dirty.hint(path("a"), false, Tick(0), 2_000, 60_000);
+        dirty.look_after(path("b"), Tick(0), 900_000);
+        dirty.look_after(path("a"), Tick(0), 0);
+        dirty.hurry(Tick(10));
+        assert_eq!(dirty.take_due(Tick(10), 10).0.len(), 2);
+    }
+}

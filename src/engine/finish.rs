@@ -1,0 +1,229 @@
+//! What an operation's outcome means: done, look again, later, or given up.
+
+use crate::model::{RelPath, Tick};
+use crate::plan::{Deletion, ErrorClass, Failure, Job, LookAgain, Outcome, Skip, Task};
+
+use super::backoff::Backoff;
+use super::core::Engine;
+use super::gate::Consequence;
+use super::schedule::{OpId, Queued};
+use super::{Effect, Notice, Problem, Trouble};
+
+/// So many torn reads make a file "changing".
+const TORN_MAX: u32 = 5;
+/// So many failed attempts make a path "failed".
+const ATTEMPTS_MAX: u32 = 5;
+
+impl Engine {
+    pub(super) fn finished(&mut self, op: OpId, outcome: Outcome, now: Tick) {
+        let again = self.schedule.finish(op);
+        let queued = self.flying.remove(&op);
+        if let Some(queued) = &queued {
+            self.looks.touch(&queued.job.key, Some(queued.origin));
+        }
+        match (outcome, queued) {
+            (Outcome::Deleted(results), _) => self.deleted(results, now),
+            (Outcome::Done(_), Some(queued)) => self.succeeded(&queued.job),
+            (Outcome::Look(LookAgain::Source), Some(queued)) => {
+                self.look_again(queued.job.path, now);
+            }
+            (Outcome::Look(LookAgain::Target), Some(queued)) => self.ask_target(queued, now),
+            (Outcome::Torn, Some(queued)) => self.torn(queued.job, now),
+            (Outcome::Skipped(skip), Some(queued)) => self.skipped(queued.job, skip),
+            (Outcome::Failed(failure), Some(queued)) => self.failed(queued, failure, now),
+            (Outcome::Failed(failure), None) => self.deletion_failed(&failure, now),
+            (Outcome::Cancelled, _) | (_, None) => {}
+        }
+        if self.draining {
+            return;
+        }
+        for path in again {
+            self.look_again(path, now);
+        }
+    }
+
+    fn succeeded(&mut self, job: &Job) {
+        self.schedule.succeeded();
+        self.gate.succeeded();
+        self.attempts.remove(&job.key);
+        self.torn.remove(&job.key);
+        self.failed.remove(&job.key);
+    }
+
+    /// The object is not what was believed: ask, then go on from what is there. Backs off, for two
+    /// writers could keep each other busy this way.
+    fn ask_target(&mut self, queued: Queued, now: Tick) {
+        if self.draining {
+            return;
+        }
+        let attempts = self.count_attempt(&queued.job);
+        let job = Job { task: Task::Resolve, target: None, ..queued.job };
+        let queued = Queued { job, ..queued };
+        if attempts > ATTEMPTS_MAX {
+            let failure = Failure::new(
+                ErrorClass::Path,
+                "the object keeps changing under us: is another program writing to this prefix?",
+            );
+            return self.give_up_for_now(queued, failure, attempts, now);
+        }
+        if attempts == 1 {
+            return self.schedule.push(queued);
+        }
+        let delay = Backoff::REQUEST.delay_ms(attempts - 1, &mut self.jitter);
+        self.schedule.delay(queued, now.plus_ms(delay));
+    }
+
+    fn torn(&mut self, job: Job, now: Tick) {
+        if self.draining {
+            return;
+        }
+        let count = self.torn.entry(job.key.clone()).or_insert(0);
+        *count += 1;
+        let count = *count;
+        if count >= TORN_MAX {
+            let what = Trouble::Skipped(Skip::Changing);
+            let (key, path) = (job.key.clone(), job.path.clone());
+            self.effects.push(Effect::Problem(Problem { key, path, attempts: count, what }));
+            if self.is_one_shot() {
+                self.torn.remove(&job.key);
+                return;
+            }
+        }
+        let delay_ms = Backoff::TORN.delay_ms(count, &mut self.jitter);
+        let delay_ms = match count >= TORN_MAX {
+            true => delay_ms.max(self.settings.max_wait_ms),
+            false => delay_ms,
+        };
+        self.dirty.look_after(job.path, now, delay_ms);
+    }
+
+    /// Looking was enough: nothing is sent, and nothing is tried again until the path is looked at
+    /// again, by a hint or with everything.
+    fn skipped(&mut self, job: Job, skip: Skip) {
+        self.attempts.remove(&job.key);
+        self.failed.remove(&job.key);
+        let what = Trouble::Skipped(skip);
+        self.effects.push(Effect::Problem(Problem {
+            key: job.key,
+            path: job.path,
+            attempts: 1,
+            what,
+        }));
+    }
+
+    fn failed(&mut self, queued: Queued, failure: Failure, now: Tick) {
+        if self.draining {
+            return;
+        }
+        if failure.class == ErrorClass::Throttled {
+            self.schedule.throttled();
+        }
+        let alone = self.schedule.ready_len() == 0 && self.schedule.in_flight() == 0;
+        let was_open = self.gate.is_open();
+        let consequence =
+            self.gate.failed(Some(&queued.job.key), &failure, alone, now, &mut self.jitter);
+        if was_open && !self.gate.is_open() {
+            self.notice(Notice::Waiting(failure.clone()));
+        }
+        match consequence {
+            // Not this path's fault: it goes first when the destination is back.
+            Consequence::Closed => self.schedule.push(uncertain(queued)),
+            Consequence::Own => {
+                let attempts = self.count_attempt(&queued.job);
+                let hopeless = failure.class == ErrorClass::Path;
+                if hopeless || attempts >= ATTEMPTS_MAX {
+                    return self.give_up_for_now(queued, failure, attempts, now);
+                }
+                let delay = Backoff::REQUEST.delay_ms(attempts, &mut self.jitter);
+                self.schedule.delay(uncertain(queued), now.plus_ms(delay));
+            }
+        }
+    }
+
+    /// Reports the path as failed. A daemon tries again at longer intervals, a one-shot run does
+    /// not.
+    fn give_up_for_now(&mut self, queued: Queued, failure: Failure, attempts: u32, now: Tick) {
+        let job = &queued.job;
+        self.failed.insert(job.key.clone());
+        self.effects.push(Effect::Problem(Problem {
+            key: job.key.clone(),
+            path: job.path.clone(),
+            attempts,
+            what: Trouble::Failed(failure.clone()),
+        }));
+        if self.is_one_shot() {
+            return;
+        }
+        let backoff = match failure.class {
+            ErrorClass::Path => Backoff::PATH,
+            _ => Backoff::REQUEST,
+        };
+        let delay = backoff.delay_ms(attempts, &mut self.jitter);
+        self.schedule.delay(uncertain(queued), now.plus_ms(delay));
+    }
+
+    fn count_attempt(&mut self, job: &Job) -> u32 {
+        let attempts = self.attempts.entry(job.key.clone()).or_insert(0);
+        *attempts += 1;
+        *attempts
+    }
+
+    fn deleted(&mut self, results: Vec<(crate::plan::DeleteItem, Deletion)>, now: Tick) {
+        let mut retry: Option<Failure> = None;
+        let mut spared: Vec<RelPath> = vec![];
+        for (item, deletion) in results {
+            self.looks.touch(&item.key, None);
+            match deletion {
+                Deletion::Deleted | Deletion::Tagged => self.gate.succeeded(),
+                Deletion::Spared => spared.push(item.path),
+                Deletion::Disowned => {}
+                Deletion::Failed(failure) => {
+                    let what = Trouble::Failed(failure.clone());
+                    let (key, path) = (item.key, item.path);
+                    self.effects.push(Effect::Problem(Problem { key, path, attempts: 1, what }));
+                    retry = Some(failure);
+                }
+            }
+        }
+        for path in spared {
+            self.look_again(path, now);
+        }
+        match retry {
+            Some(failure) => self.deletion_failed(&failure, now),
+            None => self.deletions.batch_done(now),
+        }
+    }
+
+    fn deletion_failed(&mut self, failure: &Failure, now: Tick) {
+        let was_open = self.gate.is_open();
+        self.gate.failed(None, failure, true, now, &mut self.jitter);
+        if was_open && !self.gate.is_open() {
+            self.notice(Notice::Waiting(failure.clone()));
+        }
+        let delay = self.deletions.batch_failed(self.settings.mode, &mut self.jitter);
+        if let Some(delay_ms) = delay {
+            self.want_deletions(now.plus_ms(delay_ms));
+        }
+    }
+
+    pub(super) fn probed(&mut self, result: &Result<(), Failure>, now: Tick) {
+        let was_open = self.gate.is_open();
+        if let Some(after_ms) = self.gate.probed(result, now, &mut self.jitter) {
+            self.notice(Notice::Resumed { after_ms });
+        }
+        if let Err(failure) = result
+            && was_open
+        {
+            self.notice(Notice::Waiting(failure.clone()));
+        }
+    }
+}
+
+/// A request may have arrived although its reply did not: the next attempt asks first, unless
+/// nothing was believed about the object anyway.
+fn uncertain(mut queued: Queued) -> Queued {
+    if queued.job.task == Task::Upload {
+        queued.job.task = Task::Resolve;
+    }
+    queued
+}

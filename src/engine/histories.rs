@@ -1,0 +1,541 @@
+//! The engine under random histories in virtual time: a small world with a lossy watcher, failing
+//! requests and a person at the source, and the module's nine promises checked at every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::model::{ContentMd5, RelPath};
+use crate::model::{ETag, Entry, Fingerprint, Kind, Md5, Millis, Record, Tick};
+use crate::plan::{Deletion, Done, HoldReason, LookAgain, Task, Why};
+
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+const SETTLE_MS: u64 = 2_000;
+const MAX_WAIT_MS: u64 = 10_000;
+const RESCAN_MS: u64 = 3_600_000;
+const DELAY_MS: u64 = 5_000;
+
+/// A seeded source of chance, independent of the engine's own jitter.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below.max(1)
+    }
+
+    fn percent(&mut self, percent: u64) -> bool {
+        self.next(100) < percent
+    }
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct File {
+    /// Version in the source, the destination and the record; 0 means absent.
+    source: u32,
+    target: u32,
+    record: u32,
+    /// The record says that a request may have been under way.
+    uncertain: bool,
+    missing_since: Option<Tick>,
+}
+
+enum Later {
+    Event(Event),
+    /// A look observes this name, then hands in what it found.
+    Observe(LookId, Vec<usize>, bool),
+    Run(OpId, Work, u32),
+}
+
+struct World {
+    seed: u64,
+    chance: Chance,
+    engine: Engine,
+    now: Tick,
+    files: [File; 6],
+    later: BTreeMap<(Tick, u64), Later>,
+    count: u64,
+    calm: bool,
+    away: bool,
+    held: bool,
+    // What the promises are checked with.
+    busy: BTreeMap<OpId, (Vec<usize>, u64, bool)>,
+    hinted: BTreeMap<usize, (Tick, Tick)>,
+    not_before: BTreeMap<usize, Tick>,
+    overflow_open: bool,
+    looked_all: bool,
+    all_running: bool,
+    shutdown: bool,
+    exit: Option<Exit>,
+    due_since: Option<Tick>,
+}
+
+fn path(i: usize) -> RelPath {
+    RelPath::new(NAMES[i].as_bytes()).unwrap()
+}
+
+fn index(path: &RelPath) -> usize {
+    NAMES.iter().position(|n| n.as_bytes() == path.as_bytes()).unwrap()
+}
+
+fn record() -> Record {
+    let fingerprint = Fingerprint::default();
+    let entry = Entry { kind: Kind::File, fingerprint, mode: 0, uid: 0, gid: 0 };
+    Record {
+        missing_since: Some(Millis(0)),
+        ..Record::synced(entry, ContentMd5::whole(Md5::of(b"")), ETag::new("x"), false)
+    }
+}
+
+fn failure(class: ErrorClass) -> Failure {
+    Failure::new(class, "made up")
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let settings = Settings {
+            mode: Mode::Daemon,
+            settle_ms: SETTLE_MS,
+            max_wait_ms: MAX_WAIT_MS,
+            rescan_ms: RESCAN_MS,
+            deletions: Deletions::Delete,
+            ops_max: 3,
+            bytes_max: 100,
+            dirty_max: 5,
+            ready_max: 4,
+            seed,
+        };
+        Self {
+            seed,
+            chance: Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            engine: Engine::new(settings),
+            now: Tick(0),
+            files: [File::default(); 6],
+            later: BTreeMap::new(),
+            count: 0,
+            calm: false,
+            away: false,
+            held: false,
+            busy: BTreeMap::new(),
+            hinted: BTreeMap::new(),
+            not_before: BTreeMap::new(),
+            overflow_open: false,
+            looked_all: false,
+            all_running: false,
+            shutdown: false,
+            exit: None,
+            due_since: None,
+        }
+    }
+
+    fn push(&mut self, delay_ms: u64, later: Later) {
+        self.count += 1;
+        self.later.insert((self.now.plus_ms(delay_ms), self.count), later);
+    }
+
+    /// The person at the source, and the watcher that may or may not tell.
+    fn user(&mut self) {
+        let i = self.chance.next(6) as usize;
+        let version = self.files[i].source.max(self.files[i].target).max(self.files[i].record) + 1;
+        self.files[i].source = if self.chance.percent(30) { 0 } else { version };
+        match self.chance.next(10) {
+            0 => self.overflow(),
+            1 => self.overflow(),
+            _ => self.hint(i),
+        }
+    }
+
+    fn hint(&mut self, i: usize) {
+        let first = self.engine.dirty.first(&path(i)).unwrap_or(self.now);
+        self.hinted.insert(i, (first, self.now));
+        if self.hinted.len() > 5 {
+            self.hinted.clear();
+        }
+        let deep = self.chance.percent(20);
+        self.send(Event::Hints(vec![Hint { path: path(i), deep }]));
+    }
+
+    fn overflow(&mut self) {
+        self.overflow_open = true;
+        self.send(Event::Overflow);
+    }
+
+    fn send(&mut self, event: Event) {
+        let effects = self.engine.handle(event, self.now);
+        let waiting = self.engine.snapshot().waiting.is_some();
+        for effect in effects {
+            self.carry_out(effect, waiting);
+        }
+        if let (Some(wake), None) = (self.engine.next_wake(), &self.exit) {
+            assert!(wake > self.now, "seed {}: the engine spins", self.seed);
+        }
+        self.check_waiting();
+    }
+
+    /// Promise 3, the other half: nothing hinted waits longer than `max_wait` where it may be
+    /// looked at.
+    fn check_waiting(&self) {
+        if !self.engine.may_look_small() || self.exit.is_some() || self.shutdown {
+            return;
+        }
+        for (i, (first, _)) in &self.hinted {
+            if self.engine.dirty.first(&path(*i)) == Some(*first) {
+                let latest = first.plus_ms(MAX_WAIT_MS);
+                let next = self.engine.next_look();
+                assert!(
+                    next.is_some_and(|t| t <= latest.max(self.now)),
+                    "seed {}: promise 3: too late",
+                    self.seed
+                );
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, waiting: bool) {
+        let seed = self.seed;
+        assert!(self.exit.is_none(), "seed {seed}: an effect after the exit");
+        match effect {
+            Effect::Look { look, scopes, .. } => {
+                assert!(!self.shutdown, "seed {seed}: promise 5: a look after the shutdown");
+                self.look(look, &scopes);
+            }
+            Effect::Start { op, work } => {
+                assert!(!self.shutdown, "seed {seed}: promise 5: a start after the shutdown");
+                assert!(!waiting, "seed {seed}: promise 9: a start while away");
+                self.start(op, work);
+            }
+            Effect::FetchDue => {
+                assert!(self.looked_all, "seed {seed}: promise 6: before a complete look");
+                assert!(!self.all_running, "seed {seed}: promise 6: during a look");
+                self.due_since = self.engine.deletions.asked();
+                let delay = self.chance.next(20);
+                let report = self.due_report();
+                self.push(delay, Later::Event(Event::Due(report)));
+            }
+            Effect::Probe => {
+                let delay = self.chance.next(500);
+                let result = match self.away {
+                    true => Err(failure(ErrorClass::Unreachable)),
+                    false => Ok(()),
+                };
+                self.push(delay, Later::Event(Event::Probed(result)));
+            }
+            Effect::Exit(exit) => {
+                assert!(self.shutdown && exit == Exit::Stopped, "seed {seed}: {exit:?}");
+                self.exit = Some(exit);
+            }
+            Effect::Flushed { .. } | Effect::Problem(_) | Effect::Notice(_) => {}
+        }
+    }
+
+    fn look(&mut self, look: LookId, scopes: &[Scope]) {
+        let all = scopes == [Scope::All];
+        let mut names = vec![];
+        for scope in scopes {
+            match scope {
+                Scope::All => names = (0..6).collect(),
+                Scope::Tree(p) | Scope::Path(p) => {
+                    let i = index(p);
+                    // Promise 3: never before the path has settled, unless it waited long enough.
+                    if let Some((first, last)) = self.hinted.remove(&i) {
+                        let settled = self.now.since(last) >= SETTLE_MS;
+                        let waited = self.now.since(first) >= MAX_WAIT_MS;
+                        assert!(settled || waited, "seed {}: promise 3: too early", self.seed);
+                    }
+                    names.push(i);
+                }
+            }
+        }
+        if all {
+            assert!(!self.all_running, "two looks at everything at a time");
+            self.all_running = true;
+            self.overflow_open = false;
+        }
+        let delay = self.chance.next(if all { 3_000 } else { 200 });
+        self.push(delay, Later::Observe(look, names, all));
+    }
+
+    fn observe(&mut self, look: LookId, names: Vec<usize>, all: bool) {
+        let mut jobs = vec![];
+        for i in names {
+            let file = &mut self.files[i];
+            if file.source == 0 {
+                if file.record != 0 && !file.uncertain {
+                    file.missing_since.get_or_insert(self.now);
+                } else if file.uncertain {
+                    jobs.push(self.job(i, Task::Resolve));
+                }
+                continue;
+            }
+            file.missing_since = None;
+            if file.uncertain {
+                jobs.push(self.job(i, Task::Resolve));
+            } else if file.record != file.source {
+                jobs.push(self.job(i, Task::Upload));
+            }
+        }
+        let result = match self.chance.next(20) {
+            0 if !self.calm => LookResult::Failed(failure(ErrorClass::Server)),
+            1 if !self.calm => LookResult::SourceMissing(failure(ErrorClass::Path)),
+            _ => LookResult::Complete,
+        };
+        let failed = !matches!(result, LookResult::Complete);
+        if all {
+            self.all_running = false;
+            self.looked_all |= !failed;
+            self.overflow_open |= failed;
+        }
+        let deletion_due_in_ms = self.next_due();
+        // A failed look may have handed in some of its jobs.
+        if failed {
+            jobs.truncate(self.chance.next(3) as usize);
+        }
+        self.send(Event::Planned { look, jobs });
+        let report = LookReport { result, young: vec![], deletion_due_in_ms };
+        self.send(Event::LookEnded { look, report });
+    }
+
+    fn job(&self, i: usize, task: Task) -> Job {
+        let path = path(i);
+        Job {
+            key: Key::file(&path),
+            path,
+            task,
+            why: Why::Changed,
+            size_bytes: [0, 1, 30, 60, 99, 500][i],
+            base: None,
+            target: None,
+        }
+    }
+
+    fn start(&mut self, op: OpId, work: Work) {
+        let seed = self.seed;
+        let (names, cost, is_delete) = match &work {
+            Work::Sync(job) => (vec![index(&job.path)], job.size_bytes.min(100), false),
+            Work::Delete(items) => (items.iter().map(|i| index(&i.path)).collect(), 0, true),
+        };
+        let busy: BTreeSet<usize> =
+            self.busy.values().flat_map(|(names, ..)| names.iter().copied()).collect();
+        for i in &names {
+            assert!(!busy.contains(i), "seed {seed}: promise 1: two operations on one key");
+            if let Some(at) = self.not_before.remove(i) {
+                assert!(self.now >= at || is_delete, "seed {seed}: promise 8: retried too soon");
+            }
+        }
+        let bytes: u64 = self.busy.values().map(|(_, cost, _)| cost).sum();
+        let count = self.busy.values().filter(|(.., d)| !d).count();
+        if is_delete {
+            let overdue = self.due_since.is_some_and(|t| self.now.since(t) >= MAX_WAIT_MS);
+            assert!(count == 0 || overdue, "seed {seed}: promise 6: a deletion before an upload");
+        } else {
+            assert!(count < 3, "seed {seed}: promise 2: too many operations");
+            assert!(bytes == 0 || bytes + cost <= 100, "seed {seed}: promise 2: too many bytes");
+        }
+        // The request is announced in the record, and the file is read, when it starts.
+        let read = match &work {
+            Work::Sync(job) => {
+                let file = &mut self.files[index(&job.path)];
+                file.uncertain |= file.source != 0;
+                file.source
+            }
+            Work::Delete(_) => 0,
+        };
+        self.busy.insert(op, (names, cost, is_delete));
+        let delay = self.chance.next(4_000);
+        self.push(delay, Later::Run(op, work, read));
+    }
+
+    fn run(&mut self, op: OpId, work: Work, read: u32) {
+        self.busy.remove(&op);
+        let outcome = match work {
+            Work::Delete(items) => {
+                Outcome::Deleted(items.into_iter().map(|i| self.delete(i)).collect())
+            }
+            Work::Sync(job) => self.sync(index(&job.path), read),
+        };
+        self.send(Event::Finished { op, outcome });
+    }
+
+    fn sync(&mut self, i: usize, read: u32) -> Outcome {
+        let file = &mut self.files[i];
+        if read == 0 {
+            // Gone before it was read: what was uncertain is settled by asking.
+            file.record = file.target;
+            file.uncertain = false;
+            file.missing_since = (file.record != 0).then_some(self.now);
+            return Outcome::Look(LookAgain::Source);
+        }
+        let class = match self.chance.next(16) {
+            _ if self.away => Some(ErrorClass::Unreachable),
+            _ if self.calm => None,
+            0 => Some(ErrorClass::Server),
+            1 => Some(ErrorClass::Throttled),
+            2 => Some(ErrorClass::Path),
+            3 => return Outcome::Torn,
+            4 => return Outcome::Look(LookAgain::Target),
+            5 => return Outcome::Look(LookAgain::Source),
+            _ => None,
+        };
+        let Some(class) = class else {
+            *file = File { source: file.source, target: read, record: read, ..File::default() };
+            return Outcome::Done(Done::Uploaded { bytes: 1 });
+        };
+        // The reply may be lost although the request arrived.
+        if class != ErrorClass::Path && self.chance.percent(30) {
+            file.target = read;
+        }
+        if class == ErrorClass::Path && self.engine.snapshot().waiting.is_none() {
+            self.not_before.insert(i, self.now.plus_ms(Backoff::PATH.least_ms(1)));
+        }
+        Outcome::Failed(failure(class))
+    }
+
+    fn delete(&mut self, item: DeleteItem) -> (DeleteItem, Deletion) {
+        let i = index(&item.path);
+        let away = self.away;
+        let file = &mut self.files[i];
+        let deletion = if file.source != 0 {
+            file.missing_since = None;
+            Deletion::Spared
+        } else if away {
+            Deletion::Failed(failure(ErrorClass::Unreachable))
+        } else {
+            *file = File::default();
+            Deletion::Deleted
+        };
+        (item, deletion)
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let due = |t: Tick| t.plus_ms(DELAY_MS).since(self.now);
+        self.files.iter().filter_map(|f| f.missing_since).map(due).min()
+    }
+
+    fn due_report(&mut self) -> DueReport {
+        if self.held && !self.calm {
+            let hold = Hold { reasons: vec![HoldReason::Emptied], pending: 2 };
+            return DueReport { hold: Some(hold), ..DueReport::default() };
+        }
+        let mut report = DueReport::default();
+        for (i, file) in self.files.iter().enumerate() {
+            let Some(since) = file.missing_since else { continue };
+            if self.now.since(since) < DELAY_MS {
+                continue;
+            }
+            let path = path(i);
+            report.items.push(DeleteItem { key: Key::file(&path), path, record: record() });
+        }
+        report.next_due_in_ms = self.next_due().filter(|ms| *ms > 0);
+        report
+    }
+
+    /// Goes to the next thing that happens, at most until `end`.
+    fn step(&mut self, end: Tick) -> bool {
+        let wake = self.engine.next_wake().filter(|_| self.exit.is_none());
+        let next = self.later.keys().next().map(|(at, _)| *at);
+        // While the engine holds more jobs than it wants, it asks to be left alone.
+        let at = match (next, wake.filter(|w| *w > self.now)) {
+            (Some(a), Some(b)) => a.min(b),
+            (Some(a), None) => a,
+            (None, Some(b)) => b,
+            (None, None) => return false,
+        };
+        if at > end {
+            return false;
+        }
+        self.now = at.max(self.now);
+        match self.later.first_entry() {
+            Some(first) if first.key().0 <= self.now => match first.remove() {
+                Later::Event(event) => self.send(event),
+                Later::Observe(look, names, all) => self.observe(look, names, all),
+                Later::Run(op, work, read) => self.run(op, work, read),
+            },
+            _ => self.send(Event::Wake),
+        }
+        true
+    }
+
+    fn run_until(&mut self, end: Tick) {
+        let mut steps = 0;
+        while self.step(end) {
+            steps += 1;
+            assert!(steps < 20_000, "seed {}: no end", self.seed);
+        }
+        self.now = end.max(self.now);
+        self.send(Event::Wake);
+    }
+}
+
+fn history(seed: u64) {
+    let mut world = World::new(seed);
+    world.send(Event::Start);
+    let steps = 3 + world.chance.next(12);
+    for _ in 0..steps {
+        match world.chance.next(12) {
+            0 => world.away = !world.away,
+            1 => world.held = !world.held,
+            2 => {
+                world.hinted.clear();
+                world.send(Event::Flush(FlushId(0)));
+            }
+            _ => world.user(),
+        }
+        let pause = [10, 500, 3_000, 30_000][world.chance.next(4) as usize];
+        let pause = world.chance.next(pause) + 1;
+        world.run_until(world.now.plus_ms(pause));
+    }
+    let seed = world.seed;
+    if world.chance.percent(30) {
+        world.shutdown = true;
+        world.send(Event::Shutdown);
+        world.run_until(world.now.plus_ms(60_000));
+        assert!(world.exit.is_some(), "seed {seed}: promise 5: the drain does not end");
+        return;
+    }
+    // Faults end. Everything that was hinted, or lost in an overflow, comes to be right.
+    (world.calm, world.away) = (true, false);
+    world.run_until(world.now.plus_ms(45 * 60_000));
+    assert!(!world.overflow_open, "seed {seed}: promise 4: no look after an overflow");
+    for (i, file) in world.files.iter().enumerate() {
+        let name = NAMES[i];
+        assert_eq!(file.source, file.target, "seed {seed}: {name} is wrong: {file:?}");
+        assert_eq!(file.source, file.record, "seed {seed}: {name} is not recorded: {file:?}");
+    }
+    let snapshot = world.engine.snapshot();
+    assert!(snapshot.pending == 0 && snapshot.oldest.is_none(), "seed {seed}: {snapshot:?}");
+}
+
+fn histories() -> u64 {
+    let wanted = std::env::var("KEEPWATCH_HISTORIES").ok().and_then(|n| n.parse().ok());
+    wanted.unwrap_or(100_000)
+}
+
+#[test]
+fn promises_hold_over_random_histories() {
+    if let Some(seed) = std::env::var("KEEPWATCH_SEED").ok().and_then(|s| s.parse().ok()) {
+        return history(seed);
+    }
+    let all = histories();
+    let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || (thread..all).step_by(threads as usize).for_each(history));
+        }
+    });
+}
+
+#[test]
+fn same_seed_same_history() {
+    let trace = |seed| {
+        let mut world = World::new(seed);
+        world.send(Event::Start);
+        for _ in 0..8 {
+            world.user();
+            world.run_until(world.now.plus_ms(5_000));
+        }
+        (world.count, world.now, world.files)
+    };
+    for seed in 0..50 {
+        assert_eq!(trace(seed), trace(seed));
+    }
+}

@@ -1,0 +1,4 @@
+//! keepwatch
+pub mod engine;
+pub mod model;
+pub mod plan;

@@ -1,0 +1,18 @@
+//! Nouns: what the program talks about.
+//!
+//! Pure values without IO, async, clocks, randomness, threads or hash-map iteration. Everything
+//! else may use this layer; it uses nothing but the standard library and digest arithmetic.
+
+pub mod content;
+pub mod entry;
+pub mod key;
+pub mod path;
+pub mod record;
+pub mod time;
+
+pub use content::{ContentMd5, Crc64, ETag, Md5};
+pub use entry::{Entry, Fingerprint, Kind, Meta, Object, ObjectHead, Observed, Source};
+pub use key::{Key, KeyTarget, KeyTooLong, Prefix};
+pub use path::{Escaped, PathError, RelPath};
+pub use record::{Record, Trust};
+pub use time::{Millis, Tick, Timestamp};

@@ -1,0 +1,197 @@
+//! What is to be done, and what came of it: the vocabulary between decisions and their execution.
+
+use std::fmt;
+
+use crate::model::{Key, Object, Record, RelPath};
+
+use super::decide::{Decision, Why};
+
+/// What an event of a watcher is worth: "look at this path again".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    pub path: RelPath,
+    /// Everything below the path may have changed too: a folder that is new here, or that moved.
+    pub deep: bool,
+}
+
+/// How much of a source one look covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: a pass.
+    All,
+    /// A path and everything below it.
+    Tree(RelPath),
+    /// One path; when it is a folder, the folder itself and not what is in it.
+    Path(RelPath),
+}
+
+/// How an object is brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Send the content.
+    Upload,
+    /// Hash the content; send it if it differs from the record.
+    Check,
+    /// Compare with the object, adopt it if equal, else send the content.
+    Compare,
+    /// Ask the server what is there; then as `Compare`, or as nothing where the source is gone.
+    Resolve,
+}
+
+/// One key to bring up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub key: Key,
+    pub path: RelPath,
+    pub task: Task,
+    pub why: Why,
+    /// Size of the source when it was looked at, for budgets and progress.
+    pub size_bytes: u64,
+    pub base: Option<Record>,
+    /// The object as the listing showed it, in passes that list.
+    pub target: Option<Object>,
+}
+
+impl Job {
+    /// The task that carries out a decision; `None` where the decision needs no work on the object.
+    pub fn task_of(decision: Decision) -> Option<(Task, Why)> {
+        match decision {
+            Decision::Upload(why) => Some((Task::Upload, why)),
+            Decision::Check(why) => Some((Task::Check, why)),
+            Decision::Compare(why) => Some((Task::Compare, why)),
+            Decision::Resolve(why) => Some((Task::Resolve, why)),
+            Decision::Nothing(_)
+            | Decision::MarkMissing
+            | Decision::ClearMissing
+            | Decision::Forget(_)
+            | Decision::Disown(_)
+            | Decision::Unclaimed => None,
+        }
+    }
+}
+
+/// One object whose deletion is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteItem {
+    pub key: Key,
+    pub path: RelPath,
+    pub record: Record,
+}
+
+/// What became of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done(Done),
+    /// Not an error: the world is not as it was when the job was planned.
+    Look(LookAgain),
+    /// The file changed while it was read.
+    Torn,
+    /// The path cannot be backed up as it is; the rest goes on.
+    Skipped(Skip),
+    Failed(Failure),
+    /// A deletion's results, key by key.
+    Deleted(Vec<(DeleteItem, Deletion)>),
+    Cancelled,
+}
+
+/// What was done. All of these leave the key up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Content was sent.
+    Uploaded { bytes: u64 },
+    /// The object was right already; it has a record now.
+    Adopted,
+    /// The content was the same; only the object's metadata was replaced.
+    Retouched,
+    /// Nothing had to be sent.
+    Unchanged,
+    /// The source is gone and so is the object, or it is on its way through a deletion.
+    Settled,
+}
+
+/// Why a job must be planned anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookAgain {
+    /// The source vanished or became something else.
+    Source,
+    /// The object is not the one that was believed to be there.
+    Target,
+}
+
+/// Why a path was skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// Permission denied, or another error of reading this path.
+    Unreadable(String),
+    KeyTooLong(String),
+    /// A FIFO, socket or device.
+    Special,
+    /// It changes faster than it can be read.
+    Changing,
+    /// `.keepwatch` at the top of a source.
+    Reserved,
+    /// Larger than S3 can store.
+    TooLarge(String),
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
+            Self::KeyTooLong(error) => write!(f, "name too long: {error}"),
+            Self::Special => f.write_str("neither file, folder nor link"),
+            Self::Changing => f.write_str("changes while it is read"),
+            Self::Reserved => f.write_str("the name .keepwatch is reserved at the top of a source"),
+            Self::TooLarge(error) => write!(f, "too large: {error}"),
+        }
+    }
+}
+
+/// What became of one deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    Deleted,
+    Tagged,
+    /// The source is back, or could not be looked at: nothing was sent.
+    Spared,
+    /// The rules leave it out now, or another object is there: kept, unclaimed.
+    Disowned,
+    Failed(Failure),
+}
+
+/// An error, with what it means for everything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub class: ErrorClass,
+    /// The thing and the cause, in plain words.
+    pub message: String,
+}
+
+/// What an error means for the other work. Decided where the error arises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorClass {
+    /// The destination does not answer, or not as S3: refused, timed out, HTML.
+    Unreachable,
+    /// The server failed on this request; it may fail on others too, or not.
+    Server,
+    /// The server asks for fewer requests.
+    Throttled,
+    /// This path only.
+    Path,
+    /// A person must act: bucket, region, permission, owner.
+    Configuration,
+    /// Missing, wrong or expired credentials.
+    Credentials,
+    /// The state database cannot be written.
+    State,
+}
+
+impl ErrorClass {
+    /// Whether every other request would fail as well.
+    pub fn is_general(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Configuration | Self::Credentials | Self::State => true,
+            Self::Server | Self::Throttled | Self::Path => false,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The guard over deletions: whether a source that lost files can be believed.
+//!
+//! A hold stops deletions only; uploads go on. It is computed anew from facts each time deletions
+//! are due, so a disk that is mounted again lifts it by itself. A person lifts it by approving.
+
+use std::fmt;
+
+use super::policy::MaxDelete;
+
+/// The facts, as recorded and as seen now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guard {
+    pub max_delete: MaxDelete,
+    /// Whether the source's identity is the recorded one.
+    pub same_source: bool,
+    /// Files and links recorded and not missing.
+    pub files: u64,
+    /// Files and links whose deletion is wanted and not approved by a person.
+    pub pending: u64,
+    /// Files deleted within the last 24 hours without a person's approval.
+    pub spent: u64,
+    /// The largest number of files within the last 24 hours.
+    pub files_max: u64,
+    /// The state database was rebuilt, and no person has looked at it since.
+    pub state_rebuilt: bool,
+}
+
+/// Why deletions are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HoldReason {
+    /// Another folder, or another file system, is where the source was.
+    AnotherSource,
+    /// Every file of the source is gone.
+    Emptied,
+    /// More files than `max_delete` allows within 24 hours.
+    TooMany { allowance: u64 },
+    /// The state database was corrupt and has been rebuilt.
+    StateRebuilt,
+}
+
+/// Deletions are held, for at least one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    pub reasons: Vec<HoldReason>,
+    pub pending: u64,
+}
+
+impl Guard {
+    /// The hold that the facts ask for; `None` when deletions may go on.
+    ///
+    /// What a person approved passes every reason but [`HoldReason::AnotherSource`]: then even
+    /// "absent" is not proven, and only accepting the new source helps.
+    pub fn check(&self) -> Option<Hold> {
+        let mut reasons = vec![];
+        if !self.same_source {
+            reasons.push(HoldReason::AnotherSource);
+        }
+        if self.pending > 0 {
+            if self.files == 0 && self.pending >= 2 {
+                reasons.push(HoldReason::Emptied);
+            }
+            if let Some(allowance) = self.max_delete.allowance(self.files_max)
+                && self.spent.saturating_add(self.pending) > allowance
+            {
+                reasons.push(HoldReason::TooMany { allowance });
+            }
+            if self.state_rebuilt {
+                reasons.push(HoldReason::StateRebuilt);
+            }
+        }
+        (!reasons.is_empty()).then_some(Hold { reasons, pending: self.pending })
+    }
+}
+
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AnotherSource => f.write_str(
+                "another folder or file system is where the source was: is a disk not mounted?",
+            ),
+            Self::Emptied => f.write_str("every file of the source is gone"),
+            Self::TooMany { allowance } => write!(
+                f,
+                "more deletions within 24 hours than max_delete allows ({allowance} files)"
+            ),
+            Self::StateRebuilt => f.write_str("the state database was corrupt and was rebuilt"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALM: Guard = Guard {
+        max_delete: MaxDelete::Percent(25),
+        same_source: true,
+        files: 900,
+        pending: 100,
+        spent: 0,
+        files_max: 1000,
+        state_rebuilt: false,
+    };
+
+    fn reasons(guard: Guard) -> Vec<HoldReason> {
+        guard.check().map(|h| h.reasons).unwrap_or_default()
+    }
+
+    #[test]
+    fn calm_deletions_pass() {
+        assert_eq!(CALM.check(), None);
+        assert_eq!(Guard { pending: 250, ..CALM }.check(), None, "exactly the allowance");
+    }
+
+    #[test]
+    fn each_reason_holds() {
+        let over = HoldReason::TooMany { allowance: 250 };
+        assert_eq!(reasons(Guard { pending: 251, ..CALM }), [over]);
+        assert_eq!(reasons(Guard { spent: 151, ..CALM }), [over], "what was spent counts");
+        assert_eq!(reasons(Guard { same_source: false, ..CALM }), [HoldReason::AnotherSource]);
+        assert_eq!(reasons(Guard { files: 0, pending: 2, ..CALM }), [HoldReason::Emptied]);
+        assert_eq!(reasons(Guard { state_rebuilt: true, ..CALM }), [HoldReason::StateRebuilt]);
+    }
+
+    #[test]
+    fn edges() {
+        assert_eq!(Guard { files: 0, pending: 1, ..CALM }.check(), None, "a source of one file");
+        let off = Guard { max_delete: MaxDelete::Off, pending: u64::MAX, spent: 5, ..CALM };
+        assert_eq!(off.check(), None);
+        let emptied = Guard { files: 0, ..off };
+        assert_eq!(reasons(emptied), [HoldReason::Emptied], "off does not switch this off");
+        let small = Guard { files: 10, pending: 90, files_max: 100, ..CALM };
+        assert_eq!(small.check(), None, "a hundred files may always go");
+        // Approved by a person: nothing pending, so only the identity counts.
+        let approved = Guard { pending: 0, files: 0, state_rebuilt: true, spent: 9999, ..CALM };
+        assert_eq!(approved.check(), None);
+        let replaced = Guard { same_source: false, ..approved };
+        assert_eq!(reasons(replaced), [HoldReason::AnotherSource]);
+    }
+}
