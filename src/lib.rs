@@ -1,4 +1,10 @@
 //! keepwatch
-pub mod engine;
 pub mod model;
 pub mod plan;
+pub mod engine;
+#[cfg(feature = "daemon")]
+pub mod ports;
+#[cfg(feature = "daemon")]
+pub mod state;
+#[cfg(feature = "daemon")]
+pub mod fs;

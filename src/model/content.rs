@@ -67,6 +67,37 @@ impl Crc64 {
     }
 }
 
+/// MD5 and CRC64NVME of content that comes in slices.
+pub struct Digester {
+    md5: md5::Md5,
+    crc64: crc_fast::Digest,
+    bytes: u64,
+}
+
+impl Default for Digester {
+    fn default() -> Self {
+        let crc64 = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+        Self { md5: md5::Md5::new(), crc64, bytes: 0 }
+    }
+}
+
+impl Digester {
+    pub fn update(&mut self, slice: &[u8]) {
+        self.md5.update(slice);
+        self.crc64.update(slice);
+        self.bytes += slice.len() as u64;
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn finish(self) -> (Md5, Crc64) {
+        (Md5(self.md5.finalize().into()), Crc64(self.crc64.finalize()))
+    }
+}
+
 /// The MD5 that S3's ETag shows where it shows one: of the whole content for a single PUT
 /// (`parts` 0), or the MD5 over the parts' MD5s for a multipart upload (`hex-N`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,6 +210,11 @@ mod tests {
         let whole = Crc64::of(b"123456789");
         assert_eq!(Crc64::of(b"1234").then(Crc64::of(b"56789"), 5), whole);
         assert_eq!(Crc64::EMPTY.then(whole, 9), whole);
+        let mut digester = Digester::default();
+        digester.update(b"1234");
+        digester.update(b"56789");
+        assert_eq!(digester.bytes(), 9);
+        assert_eq!(digester.finish(), (Md5::of(b"123456789"), whole));
     }
 
     #[test]

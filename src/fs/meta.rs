@@ -1,0 +1,102 @@
+//! From `stat` to entries, and what a source is recognised by.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use crate::model::{Entry, Fingerprint, Kind, RelPath, Timestamp};
+use crate::plan::{ErrorClass, Failure};
+use crate::ports::{Identity, ReadError};
+
+use super::beneath;
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A file or a link.
+    Entry(Entry),
+    Folder(Entry),
+    /// A FIFO, socket or device.
+    Special,
+}
+
+// The types of `stat`'s fields differ between platforms.
+#[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+pub fn what(stat: &Stat) -> What {
+    let kind = match FileType::from_raw_mode(stat.st_mode as _) {
+        FileType::RegularFile => Kind::File,
+        FileType::Symlink => Kind::Link,
+        FileType::Directory => Kind::Folder,
+        _ => return What::Special,
+    };
+    let fingerprint = match kind {
+        Kind::Folder => Fingerprint::default(),
+        Kind::File | Kind::Link => Fingerprint {
+            size_bytes: stat.st_size as u64,
+            mtime: Timestamp::new(stat.st_mtime as i64, stat.st_mtime_nsec as u32),
+            ctime: Timestamp::new(stat.st_ctime as i64, stat.st_ctime_nsec as u32),
+            inode: stat.st_ino as u64,
+            device: stat.st_dev as u64,
+        },
+    };
+    let mode = stat.st_mode as u32;
+    let entry = Entry { kind, fingerprint, mode, uid: stat.st_uid as u32, gid: stat.st_gid as u32 };
+    match kind {
+        Kind::Folder => What::Folder(entry),
+        Kind::File | Kind::Link => What::Entry(entry),
+    }
+}
+
+/// What is at a path, without following a link.
+pub fn what_is(root: &OwnedFd, path: &RelPath) -> Result<What, Errno> {
+    beneath::stat(root, path).map(|stat| what(&stat))
+}
+
+/// Whether a folder has a mode of its own: neither of those that a umask gives.
+pub fn has_own_mode(folder: &Entry) -> bool {
+    !matches!(folder.mode & 0o7777, 0o755 | 0o775)
+}
+
+pub fn identity(root: &Path) -> Result<Identity, Failure> {
+    let missing = |error: std::io::Error| {
+        let message = format!("the source {} is not there: {error}", root.display());
+        Failure::new(ErrorClass::Configuration, message)
+    };
+    let metadata = std::fs::metadata(root).map_err(missing)?;
+    if !metadata.is_dir() {
+        let message = format!("the source {} is not a folder", root.display());
+        return Err(Failure::new(ErrorClass::Configuration, message));
+    }
+    let filesystem = rustix::fs::statvfs(root).map_err(|e| missing(e.into()))?.f_fsid;
+    let born = metadata.created().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    Ok(Identity {
+        // Some file systems have no id; then the device number must do.
+        filesystem: if filesystem == 0 { metadata.dev() } else { filesystem },
+        inode: metadata.ino(),
+        born_ns: born.and_then(|t| i64::try_from(t.as_nanos()).ok()),
+    })
+}
+
+/// What an error of the file system means for reading one path.
+pub fn read_error(errno: Errno) -> ReadError {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO => ReadError::Changed,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
+            ReadError::Busy(Failure::new(ErrorClass::Server, explain(errno)))
+        }
+        errno => ReadError::Unreadable(explain(errno)),
+    }
+}
+
+/// An error in the system's own words.
+pub fn explain(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}

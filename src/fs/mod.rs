@@ -1,0 +1,107 @@
+//! Adapter to local files: a sorted walk, single looks, and stable reads below one source.
+//!
+//! Opens by handles below the source and never through a symbolic link. Never writes. Every call
+//! that may block runs on the runtime's blocking threads.
+//!
+//! Built by `cli::wire`; use-cases see [`crate::ports::LocalTree`].
+
+mod beneath;
+mod look;
+mod meta;
+mod read;
+mod rules;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::{Entry, RelPath};
+use crate::plan::{ErrorClass, Failure};
+use crate::ports::{
+    FolderWatch, Fut, Identity, LocalTree, OpenFile, ReadError, Stat, Walk, WholeRead,
+};
+
+pub use rules::{IGNORE_FILE, RuleError, RuleOptions, Rules};
+
+/// A source folder and the rules over it.
+#[derive(Clone)]
+pub struct Tree {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    rules: Rules,
+    /// Longest key, in bytes, below the destination's prefix.
+    key_max_bytes: usize,
+}
+
+impl Tree {
+    /// `key_max_bytes` is what S3 allows, less the destination's prefix.
+    pub fn new(root: &Path, rules: Rules, key_max_bytes: usize) -> Self {
+        Self { inner: Arc::new(Inner { root: root.to_owned(), rules, key_max_bytes }) }
+    }
+}
+
+/// Runs blocking work; a panic in it becomes an error of this path.
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(f).await.ok()
+}
+
+fn crashed() -> ReadError {
+    ReadError::Unreadable("a bug in keepwatch: the read ended unexpectedly".to_owned())
+}
+
+impl LocalTree for Tree {
+    fn identity(&self) -> Fut<'_, Result<Identity, Failure>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let crashed = || Failure::new(ErrorClass::Path, "looking at the source crashed");
+            blocking(move || meta::identity(&inner.root)).await.ok_or_else(crashed)?
+        })
+    }
+
+    fn walk(&self, top: RelPath, watch: Option<Arc<dyn FolderWatch>>) -> Box<dyn Walk> {
+        Box::new(walk::start(self.inner.clone(), top, watch))
+    }
+
+    fn governed(&self, path: &RelPath) -> Option<RelPath> {
+        self.inner.rules.is_rule(path.name()).then(|| path.parent()).flatten()
+    }
+
+    fn stat(&self, paths: Vec<RelPath>) -> Fut<'_, Result<Vec<Stat>, Failure>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let crashed = || Failure::new(ErrorClass::Path, "looking at files crashed");
+            blocking(move || look::stat(&inner, &paths)).await.ok_or_else(crashed)?
+        })
+    }
+
+    fn read_whole(&self, path: RelPath, limit: u64) -> Fut<'_, Result<WholeRead, ReadError>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            blocking(move || read::whole(&inner.root, &path, limit)).await.ok_or_else(crashed)?
+        })
+    }
+
+    fn open(&self, path: RelPath) -> Fut<'_, Result<Box<dyn OpenFile>, ReadError>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let open = blocking(move || read::Opened::open(&inner.root, path)).await;
+            let opened = open.ok_or_else(crashed)??;
+            Ok(Box::new(opened) as Box<dyn OpenFile>)
+        })
+    }
+
+    fn read_link(&self, path: RelPath) -> Fut<'_, Result<(Entry, Bytes), ReadError>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            blocking(move || read::link(&inner.root, &path)).await.ok_or_else(crashed)?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Stable reads: a file is opened once, and looked at before, after, and by its path. What the
+//! three say together is judged by [`crate::plan::judge`], not here.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::fstat;
+
+use crate::model::content::Digester;
+use crate::model::{Crc64, Entry, Kind, Md5, Observed, RelPath};
+use crate::ports::{Chunk, Fut, OpenFile, PartDigest, ReadError, WholeRead};
+
+use super::meta::{What, explain, read_error, what, what_is};
+use super::{beneath, blocking, crashed};
+
+/// Bytes hashed at a time, while they are still in the processor's cache.
+const SLICE: usize = 256 * 1024;
+
+/// Reads a file of up to `limit` bytes in one go. Of a larger one nothing is read.
+pub fn whole(root: &Path, path: &RelPath, limit: u64) -> Result<WholeRead, ReadError> {
+    let root = beneath::open_root(root).map_err(read_error)?;
+    let (file, before) = open(&root, path)?;
+    let size = before.fingerprint.size_bytes;
+    let bytes = match size <= limit {
+        true => read_exact(&file, 0, size)?,
+        false => vec![],
+    };
+    let after = entry_of(&file)?;
+    let by_path = look_at(&root, path);
+    let (md5, crc64) = (Md5::of(&bytes), Crc64::of(&bytes));
+    Ok(WholeRead { before, after, by_path, bytes: Bytes::from(bytes), md5, crc64 })
+}
+
+/// A link's target, with its entry. A link cannot change without becoming another inode.
+pub fn link(root: &Path, path: &RelPath) -> Result<(Entry, Bytes), ReadError> {
+    let root = beneath::open_root(root).map_err(read_error)?;
+    let entry_of_link = || match what_is(&root, path).map_err(read_error)? {
+        What::Entry(entry) if entry.kind == Kind::Link => Ok(entry),
+        _ => Err(ReadError::Changed),
+    };
+    let before = entry_of_link()?;
+    let target = beneath::read_link(&root, path).map_err(read_error)?;
+    if entry_of_link()? != before {
+        return Err(ReadError::Changed);
+    }
+    Ok((before, Bytes::from(target)))
+}
+
+/// Opens what is a regular file before and after opening. Other kinds are not opened.
+///
+/// RACE: a name that becomes a FIFO or device between the two looks is opened; `O_NONBLOCK` keeps
+/// that from blocking, and nothing is read from it.
+fn open(root: &OwnedFd, path: &RelPath) -> Result<(std::fs::File, Entry), ReadError> {
+    match what_is(root, path).map_err(read_error)? {
+        What::Entry(entry) if entry.kind == Kind::File => {}
+        _ => return Err(ReadError::Changed),
+    }
+    let file = std::fs::File::from(beneath::open_file(root, path).map_err(read_error)?);
+    let entry = entry_of(&file)?;
+    Ok((file, entry))
+}
+
+fn entry_of(file: &std::fs::File) -> Result<Entry, ReadError> {
+    match what(&fstat(file).map_err(read_error)?) {
+        What::Entry(entry) if entry.kind == Kind::File => Ok(entry),
+        _ => Err(ReadError::Changed),
+    }
+}
+
+fn look_at(root: &OwnedFd, path: &RelPath) -> Observed<Entry> {
+    use rustix::io::Errno;
+    match what_is(root, path) {
+        Ok(What::Entry(entry)) => Observed::Present(entry),
+        Ok(What::Folder(_) | What::Special) => Observed::Absent,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Observed::Absent,
+        Err(_) => Observed::Unknown,
+    }
+}
+
+fn read_exact(file: &std::fs::File, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
+    let too_large = |_| ReadError::Unreadable("too large for this machine's memory".to_owned());
+    let mut bytes = vec![0; usize::try_from(length).map_err(too_large)?];
+    let read = read_into(file, &mut bytes, offset)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Fills the buffer, or as much of it as the file still has.
+fn read_into(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+                let words = errno.map_or_else(|| error.to_string(), explain);
+                return Err(ReadError::Unreadable(words));
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// A file that stays open.
+pub struct Opened {
+    file: Arc<std::fs::File>,
+    entry: Entry,
+    root: PathBuf,
+    path: RelPath,
+}
+
+impl Opened {
+    pub fn open(root: &Path, path: RelPath) -> Result<Self, ReadError> {
+        let fd = beneath::open_root(root).map_err(read_error)?;
+        let (file, entry) = open(&fd, &path)?;
+        Ok(Self { file: Arc::new(file), entry, root: root.to_owned(), path })
+    }
+}
+
+impl OpenFile for Opened {
+    fn opened(&self) -> Entry {
+        self.entry
+    }
+
+    fn read(&self, offset: u64, length: u64) -> Fut<'_, Result<Chunk, ReadError>> {
+        let file = self.file.clone();
+        Box::pin(async move {
+            blocking(move || read_chunk(&file, offset, length)).await.ok_or_else(crashed)?
+        })
+    }
+
+    fn digest(&self, offset: u64, length: u64) -> Fut<'_, Result<PartDigest, ReadError>> {
+        let file = self.file.clone();
+        Box::pin(async move {
+            blocking(move || digest_range(&file, offset, length)).await.ok_or_else(crashed)?
+        })
+    }
+
+    fn look(&self) -> Fut<'_, Result<(Entry, Observed<Entry>), ReadError>> {
+        let file = self.file.clone();
+        let (root, path) = (self.root.clone(), self.path.clone());
+        Box::pin(async move {
+            let look = blocking(move || {
+                let after = entry_of(&file)?;
+                let root = beneath::open_root(&root).map_err(read_error)?;
+                Ok((after, look_at(&root, &path)))
+            });
+            look.await.ok_or_else(crashed)?
+        })
+    }
+}
+
+fn read_chunk(file: &std::fs::File, offset: u64, length: u64) -> Result<Chunk, ReadError> {
+    let too_large = |_| ReadError::Unreadable("too large for this machine's memory".to_owned());
+    let mut bytes = vec![0; usize::try_from(length).map_err(too_large)?];
+    let mut digester = Digester::default();
+    for slice in bytes.chunks_mut(SLICE) {
+        let read = read_into(file, slice, offset + digester.bytes())?;
+        digester.update(&slice[..read]);
+        if read < slice.len() {
+            break;
+        }
+    }
+    bytes.truncate(digester.bytes() as usize);
+    Ok(Chunk { bytes: Bytes::from(bytes), digest: finish(digester) })
+}
+
+fn digest_range(file: &std::fs::File, offset: u64, length: u64) -> Result<PartDigest, ReadError> {
+    let mut buffer = vec![0; SLICE];
+    let mut digester = Digester::default();
+    while digester.bytes() < length {
+        let want = usize::try_from(length - digester.bytes()).unwrap_or(SLICE).min(SLICE);
+        let read = read_into(file, &mut buffer[..want], offset + digester.bytes())?;
+        digester.update(&buffer[..read]);
+        if read < want {
+            break;
+        }
+    }
+    Ok(finish(digester))
+}
+
+fn finish(digester: Digester) -> PartDigest {
+    let bytes = digester.bytes();
+    let (md5, crc64) = digester.finish();
+    PartDigest { bytes, md5, crc64 }
+}

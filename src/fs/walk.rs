@@ -1,0 +1,351 @@
+//! The sorted walk: every entry below a folder, in the order of the keys' bytes.
+//!
+//! A folder sorts as `name/`. Excluded folders are pruned before they are opened. What cannot be
+//! looked at becomes a veil at the place where it would have been, so that its absence from the
+//! stream proves nothing. Memory is the names of the folders on the way down.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::vec;
+
+use rustix::fs::{AtFlags, Dir, FileType, statat};
+use rustix::io::Errno;
+use tokio::sync::mpsc;
+
+use crate::model::key::{RESERVED_NAME, encode_name};
+use crate::model::{Entry, Key, RelPath};
+use crate::plan::{ErrorClass, Failure, Skip};
+use crate::ports::{FolderWatch, Fut, Seen, Veil, Walk};
+
+use super::look::too_long;
+use super::meta::{What, explain, has_own_mode, what};
+use super::rules::Level;
+use super::{Inner, beneath};
+
+/// Entries in one batch, and batches on their way.
+const BATCH: usize = 512;
+const BATCHES: usize = 4;
+
+type Batch = Result<Vec<(Key, Seen)>, Failure>;
+
+struct Running {
+    batches: mpsc::Receiver<Batch>,
+}
+
+impl Walk for Running {
+    fn next(&mut self) -> Fut<'_, Option<Batch>> {
+        Box::pin(self.batches.recv())
+    }
+}
+
+/// Starts a walk on a blocking thread. It ends when it is done or when nobody listens any more.
+pub fn start(
+    inner: Arc<Inner>,
+    top: RelPath,
+    watch: Option<Arc<dyn FolderWatch>>,
+) -> impl Walk + 'static {
+    let (sender, batches) = mpsc::channel(BATCHES);
+    tokio::task::spawn_blocking(move || {
+        let mut walker = Walker { inner: &inner, watch, sender: &sender, batch: vec![], device: 0 };
+        let end = walker.run(top);
+        let last = std::mem::take(&mut walker.batch);
+        match end {
+            Ok(()) => {
+                sender.blocking_send(Ok(last)).ok();
+            }
+            Err(Stop::Failed(failure)) => {
+                sender.blocking_send(Err(failure)).ok();
+            }
+            Err(Stop::Unheard) => {}
+        }
+    });
+    Running { batches }
+}
+
+enum Stop {
+    Failed(Failure),
+    /// The receiver is gone.
+    Unheard,
+}
+
+/// A folder on the way down.
+struct Frame {
+    path: RelPath,
+    key: String,
+    fd: OwnedFd,
+    level: Level,
+    children: vec::IntoIter<Child>,
+}
+
+struct Child {
+    /// The encoded name; a folder's ends with `/`.
+    sort: Box<str>,
+    /// The name itself, where the encoded one differs.
+    name: Option<Box<[u8]>>,
+    /// Left out without looking at it, and what to tell a person.
+    hidden: Option<Box<Hidden>>,
+}
+
+struct Hidden {
+    excluded: bool,
+    skip: Option<Skip>,
+}
+
+impl Child {
+    fn name(&self) -> &[u8] {
+        let sort = self.sort.strip_suffix('/').unwrap_or(&self.sort);
+        self.name.as_deref().unwrap_or(sort.as_bytes())
+    }
+
+    fn is_folder(&self) -> bool {
+        self.sort.ends_with('/')
+    }
+}
+
+struct Walker<'a> {
+    inner: &'a Inner,
+    watch: Option<Arc<dyn FolderWatch>>,
+    sender: &'a mpsc::Sender<Batch>,
+    batch: Vec<(Key, Seen)>,
+    /// Device of the source, for `one_file_system`.
+    device: u64,
+}
+
+impl Walker<'_> {
+    fn run(&mut self, top: RelPath) -> Result<(), Stop> {
+        let failed = |errno: Errno| {
+            let cause = explain(errno);
+            let message = format!("the source {} cannot be read: {cause}", self.inner.root.display());
+            Stop::Failed(Failure::new(ErrorClass::Configuration, message))
+        };
+        let root = beneath::open_root(&self.inner.root).map_err(failed)?;
+        self.device = rustix::fs::fstat(&root).map_err(failed)?.st_dev.into();
+        if let Some(watch) = &self.watch {
+            watch.watch(std::slice::from_ref(&top));
+        }
+        let mut level = self.inner.rules.enter(&Level::default(), &root, &RelPath::root());
+        let mut folder = RelPath::root();
+        for segment in top.segments() {
+            folder = folder.join(segment).map_err(|_| failed(Errno::INVAL))?;
+            level = self.inner.rules.enter(&level, &root, &folder);
+        }
+        let key = Key::folder(&top);
+        let first = match self.open(&root, &top, key.as_str(), level) {
+            Ok((frame, _)) => frame,
+            Err(errno) if top.is_root() => return Err(failed(errno)),
+            // It vanished, or turned unreadable, since it was looked at: nothing is known.
+            Err(_) => return self.veil(key.as_str(), false, true, None),
+        };
+        let mut frames = vec![first];
+        while let Some(frame) = frames.last_mut() {
+            let Some(child) = frame.children.next() else {
+                frames.pop();
+                continue;
+            };
+            if let Some(below) = self.visit(&root, frame, &child)? {
+                frames.push(below);
+            }
+        }
+        Ok(())
+    }
+
+    /// Emits one child; answers with its frame when it is a folder to go into.
+    fn visit(
+        &mut self,
+        root: &OwnedFd,
+        frame: &Frame,
+        child: &Child,
+    ) -> Result<Option<Frame>, Stop> {
+        let key = format!("{}{}", frame.key, child.sort);
+        let Ok(path) = frame.path.join(child.name()) else { return Ok(None) };
+        if let Some(hidden) = &child.hidden {
+            let skip = hidden.skip.clone().map(|skip| (path, skip));
+            self.veil(&key, hidden.excluded, child.is_folder(), skip)?;
+            return Ok(None);
+        }
+        let name = OsStr::from_bytes(child.name());
+        let stat = match statat(&frame.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            // Gone since it was listed.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => {
+                let skip = Skip::Unreadable(explain(errno));
+                self.veil(&key, false, child.is_folder(), Some((path, skip)))?;
+                return Ok(None);
+            }
+        };
+        match what(&stat) {
+            What::Folder(_) if !child.is_folder() => self.veil(&key, false, false, None)?,
+            What::Folder(entry) => {
+                return self.visit_folder(root, frame, key, path, entry, stat.st_dev.into());
+            }
+            // It was a folder when it was listed: the watcher or the next pass sees to it.
+            _ if child.is_folder() => self.veil(&key, false, true, None)?,
+            What::Special => self.veil(&key, false, false, Some((path, Skip::Special)))?,
+            What::Entry(entry) => {
+                if self.inner.rules.excludes_file(&frame.level, &path, &entry) {
+                    self.veil(&key, true, false, None)?;
+                } else {
+                    self.emit(Key::literal(&key), Seen::Entry(path, entry))?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn visit_folder(
+        &mut self,
+        root: &OwnedFd,
+        frame: &Frame,
+        key: String,
+        path: RelPath,
+        entry: Entry,
+        device: u64,
+    ) -> Result<Option<Frame>, Stop> {
+        if self.inner.rules.one_file_system() && device != self.device {
+            self.veil(&key, true, true, None)?;
+            return Ok(None);
+        }
+        let level = self.inner.rules.enter(&frame.level, root, &path);
+        let (below, whole) = match self.open(root, &path, &key, level) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                self.veil(&key, false, true, None)?;
+                return Ok(None);
+            }
+            Err(errno) => {
+                let skip = Skip::Unreadable(explain(errno));
+                self.veil(&key, false, true, Some((path, skip)))?;
+                return Ok(None);
+            }
+        };
+        let listed = below.children.as_slice();
+        if listed.iter().any(|c| !c.is_folder() && self.inner.rules.excludes_its_folder(c.name())) {
+            self.veil(&key, true, true, None)?;
+            return Ok(None);
+        }
+        if !whole {
+            let skip = Skip::Unreadable("its listing ended with an error".to_owned());
+            self.veil(&key, false, true, Some((path, skip)))?;
+            return Ok(Some(below));
+        }
+        let empty = !listed.iter().any(|child| self.counts(&below, child));
+        if (empty || has_own_mode(&entry)) && self.inner.rules.includes(&path, true) {
+            self.emit(Key::literal(&key), Seen::Entry(path, entry))?;
+        }
+        Ok(Some(below))
+    }
+
+    /// Whether a child is backed up, as far as can be told without going into it.
+    fn counts(&self, frame: &Frame, child: &Child) -> bool {
+        let Ok(path) = frame.path.join(child.name()) else { return false };
+        if child.hidden.is_some() {
+            return false;
+        }
+        if child.is_folder() {
+            return true;
+        }
+        let name = OsStr::from_bytes(child.name());
+        match statat(&frame.fd, name, AtFlags::SYMLINK_NOFOLLOW).as_ref().map(what) {
+            Ok(What::Entry(entry)) => !self.inner.rules.excludes_file(&frame.level, &path, &entry),
+            Ok(What::Folder(_)) | Err(_) => true,
+            Ok(What::Special) => false,
+        }
+    }
+
+    /// Lists a folder. Its subfolders are watched before anything is done with them. Answers also
+    /// with whether the listing reached its end.
+    fn open(
+        &mut self,
+        root: &OwnedFd,
+        path: &RelPath,
+        key: &str,
+        level: Level,
+    ) -> Result<(Frame, bool), Errno> {
+        let fd = beneath::open_folder(root, path)?;
+        let mut children = vec![];
+        let mut whole = true;
+        for child in Dir::read_from(&fd)? {
+            let Ok(child) = child else {
+                whole = false;
+                break;
+            };
+            let name = child.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let is_folder = match child.file_type() {
+                FileType::Unknown => {
+                    let stat = statat(&fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW);
+                    matches!(stat.as_ref().map(what), Ok(What::Folder(_)))
+                }
+                kind => kind == FileType::Directory,
+            };
+            children.extend(self.child(path, key, &level, name, is_folder));
+        }
+        children.sort_unstable_by(|a: &Child, b: &Child| a.sort.cmp(&b.sort));
+        if let Some(watch) = &self.watch {
+            let folders: Vec<RelPath> = children
+                .iter()
+                .filter(|child| child.is_folder() && child.hidden.is_none())
+                .filter_map(|child| path.join(child.name()).ok())
+                .collect();
+            if !folders.is_empty() {
+                watch.watch(&folders);
+            }
+        }
+        let frame = Frame {
+            path: path.clone(),
+            key: key.to_owned(),
+            fd,
+            level,
+            children: children.into_iter(),
+        };
+        Ok((frame, whole))
+    }
+
+    /// A name of the folder `path`, judged by what its name and kind alone tell.
+    fn child(
+        &self,
+        path: &RelPath,
+        key: &str,
+        level: &Level,
+        name: &[u8],
+        is_folder: bool,
+    ) -> Option<Child> {
+        let path = path.join(name).ok()?;
+        let encoded = encode_name(name);
+        let differs = encoded.as_bytes() != name;
+        let sort = match is_folder {
+            true => format!("{encoded}/").into_boxed_str(),
+            false => encoded.into_owned().into_boxed_str(),
+        };
+        let reserved = (path.as_bytes() == RESERVED_NAME).then_some(Skip::Reserved);
+        let skip = reserved.or_else(|| too_long(self.inner, key.len() + sort.len()));
+        let excluded = is_folder && self.inner.rules.excludes_folder(level, &path);
+        let hidden = (excluded || skip.is_some())
+            .then(|| Box::new(Hidden { excluded, skip: skip.filter(|_| !excluded) }));
+        Some(Child { sort, name: differs.then(|| name.into()), hidden })
+    }
+
+    fn veil(
+        &mut self,
+        key: &str,
+        excluded: bool,
+        tree: bool,
+        skip: Option<(RelPath, Skip)>,
+    ) -> Result<(), Stop> {
+        self.emit(Key::literal(key), Seen::Veil(Veil { excluded, tree, skip }))
+    }
+
+    fn emit(&mut self, key: Key, seen: Seen) -> Result<(), Stop> {
+        self.batch.push((key, seen));
+        if self.batch.len() < BATCH {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+        self.sender.blocking_send(Ok(batch)).map_err(|_| Stop::Unheard)
+    }
+}

@@ -1,0 +1,179 @@
+//! Adapter to SQLite: the state database.
+//!
+//! One file, one connection, one thread that owns it. The database is a cache of observations: it
+//! can be rebuilt from the source and the bucket. What it must never do is forget something it has
+//! acknowledged, so every commit is synced (`synchronous=FULL`), many changes to a commit.
+//!
+//! Built by `cli::wire`; use-cases see [`crate::ports::StateStore`].
+
+mod read;
+mod rows;
+mod schema;
+mod thread;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::model::{Key, Millis, Record, RelPath};
+use crate::plan::DeleteItem;
+use crate::ports::{
+    BackupRow, Change, Fut, KeyRange, ProblemRow, StateError, StateStore, Tally, UploadJournal,
+};
+use thread::Thread;
+
+/// Name of the database in the state folder.
+pub const FILE_NAME: &str = "state.db";
+
+/// Why the state database cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("the state database {} was written by a newer keepwatch (schema {found}, this program knows {known})", path.display())]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("the state database {} belongs to another program", path.display())]
+    Foreign { path: PathBuf },
+    #[error("the disk under the state database {} is full", path.display())]
+    Full { path: PathBuf },
+    #[error("cannot open the state database {}", path.display())]
+    Sqlite { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot move the damaged state database {} aside", path.display())]
+    MoveAside { path: PathBuf, source: std::io::Error },
+}
+
+/// The open database. Cheap to clone; the last clone closes it.
+#[derive(Clone)]
+pub struct State {
+    thread: Thread,
+}
+
+/// What the records of a backup hang on: another destination under the same name starts anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupId {
+    /// Canonical path of the source.
+    pub source: Vec<u8>,
+    /// Endpoint URL, or the store's folder; empty for AWS itself.
+    pub endpoint: String,
+    pub bucket: String,
+    pub prefix: String,
+}
+
+/// What opening found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The damaged database was moved here, and a new one was begun.
+    pub moved_to: Option<PathBuf>,
+}
+
+impl State {
+    /// Opens or creates the database in `folder`, which must exist and be locked by this process.
+    pub fn open(folder: &Path, now: Millis) -> Result<(Self, Opened), OpenError> {
+        let (connection, opened) = schema::open(&folder.join(FILE_NAME), now)?;
+        Ok((Self { thread: Thread::start(connection) }, opened))
+    }
+
+    /// The records of one backup; its row is made when it is new.
+    pub async fn backup(&self, id: BackupId) -> Result<BackupState, StateError> {
+        let backup = self.thread.query(move |c| write::backup_row_id(c, &id)).await?;
+        Ok(BackupState { thread: self.thread.clone(), backup })
+    }
+
+    /// The bucket that `default` stood for when this source was first backed up to this endpoint.
+    pub async fn default_bucket(
+        &self,
+        source: Vec<u8>,
+        endpoint: String,
+    ) -> Result<Option<String>, StateError> {
+        self.thread.query(move |c| read::default_bucket(c, &source, &endpoint)).await
+    }
+
+    pub async fn set_default_bucket(
+        &self,
+        source: Vec<u8>,
+        endpoint: String,
+        bucket: String,
+    ) -> Result<(), StateError> {
+        self.thread
+            .query(move |c| write::set_default_bucket(c, &source, &endpoint, &bucket))
+            .await
+    }
+
+    /// Commits what is queued, and notes that the database was closed in order.
+    pub fn close(&self) {
+        self.thread.close();
+    }
+}
+
+/// The records of one backup.
+#[derive(Clone)]
+pub struct BackupState {
+    thread: Thread,
+    backup: i64,
+}
+
+impl BackupState {
+    fn query<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&rusqlite::Connection, i64) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Fut<'_, Result<T, StateError>> {
+        let backup = self.backup;
+        Box::pin(self.thread.query(move |c| f(c, backup)))
+    }
+}
+
+impl StateStore for BackupState {
+    fn apply(&self, changes: Vec<Change>) -> Fut<'_, Result<(), StateError>> {
+        Box::pin(self.thread.apply(self.backup, changes))
+    }
+
+    fn backup(&self) -> Fut<'_, Result<BackupRow, StateError>> {
+        self.query(read::backup)
+    }
+
+    fn page(
+        &self,
+        range: KeyRange,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<(Key, Record)>, StateError>> {
+        self.query(move |c, backup| read::page(c, backup, &range, after.as_ref(), limit))
+    }
+
+    fn get(&self, keys: Vec<Key>) -> Fut<'_, Result<Vec<Option<Record>>, StateError>> {
+        self.query(move |c, backup| keys.iter().map(|key| read::record(c, backup, key)).collect())
+    }
+
+    fn tally(&self, now: Millis) -> Fut<'_, Result<Tally, StateError>> {
+        self.query(move |c, backup| read::tally(c, backup, now))
+    }
+
+    fn due(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<DeleteItem>, StateError>> {
+        self.query(move |c, backup| read::due(c, backup, before, limit))
+    }
+
+    fn racy(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<RelPath>, StateError>> {
+        self.query(move |c, backup| read::racy(c, backup, before, limit))
+    }
+
+    fn upload(&self, key: &Key) -> Fut<'_, Result<Option<UploadJournal>, StateError>> {
+        let key = key.clone();
+        self.query(move |c, backup| read::upload(c, backup, &key))
+    }
+
+    fn problems(
+        &self,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<ProblemRow>, StateError>> {
+        self.query(move |c, backup| read::problems(c, backup, after.as_ref(), limit))
+    }
+
+    fn unclaimed(
+        &self,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<(Key, crate::model::Object)>, StateError>> {
+        self.query(move |c, backup| read::unclaimed(c, backup, after.as_ref(), limit))
+    }
+}
+

@@ -1,0 +1,269 @@
+//! Queries over the records of one backup.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::model::{Crc64, ETag, Key, KeyTarget, Millis, Object, Record, RelPath};
+use crate::plan::DeleteItem;
+use crate::ports::{
+    BackupRow, Identity, JournaledPart, KeyRange, PartDigest, ProblemRow, StoredPart, Tally,
+    UploadJournal,
+};
+
+use super::rows::{self, COLUMNS, fingerprint, unsigned};
+use super::write::{HOUR_MS, HOURS};
+
+pub fn default_bucket(
+    c: &Connection,
+    source: &[u8],
+    endpoint: &str,
+) -> rusqlite::Result<Option<String>> {
+    c.query_row(
+        "SELECT bucket FROM default_bucket WHERE source = ?1 AND endpoint = ?2",
+        params![source, endpoint],
+        |row| row.get(0),
+    )
+    .optional()
+}
+
+pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
+    c.query_row(
+        "SELECT filesystem, inode, born_ns, listed_at, owner_etag, owner_generation, conditional,
+             rebuilt FROM backup WHERE id = ?1",
+        [backup],
+        |row| {
+            let identity = match (row.get(0)?, row.get(1)?) {
+                (Some(filesystem), Some(inode)) => Some(Identity {
+                    filesystem: unsigned(filesystem),
+                    inode: unsigned(inode),
+                    born_ns: row.get(2)?,
+                }),
+                _ => None,
+            };
+            Ok(BackupRow {
+                identity,
+                listed_at: row.get::<_, Option<i64>>(3)?.map(Millis),
+                owner_etag: row.get::<_, Option<String>>(4)?.map(|etag| ETag::new(&etag)),
+                owner_generation: unsigned(row.get(5)?),
+                conditional: row.get(6)?,
+                rebuilt: row.get(7)?,
+            })
+        },
+    )
+}
+
+pub fn page(
+    c: &Connection,
+    backup: i64,
+    range: &KeyRange,
+    after: Option<&Key>,
+    limit: usize,
+) -> rusqlite::Result<Vec<(Key, Record)>> {
+    // Under `a/` means from `a/` up to, not including, `a0`: '0' follows '/' in ASCII.
+    let (from, below) = match range {
+        KeyRange::All => (String::new(), None),
+        KeyRange::Under(key) => {
+            let text = key.as_str();
+            (text.to_owned(), Some(format!("{}0", text.strip_suffix('/').unwrap_or(text))))
+        }
+    };
+    let (op, start) = match after {
+        Some(after) => (">", after.as_str().to_owned()),
+        None => (">=", from),
+    };
+    let end = if below.is_some() { " AND key < ?3" } else { " AND ?3 IS NULL" };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM object WHERE backup = ?1 AND key {op} ?2{end}
+         ORDER BY key LIMIT ?4"
+    );
+    let mut statement = c.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![backup, start, below, limit as i64], key_and_record)?;
+    rows.collect()
+}
+
+fn key_and_record(row: &Row<'_>) -> rusqlite::Result<(Key, Record)> {
+    Ok((rows::key(row)?, rows::record(row)?))
+}
+
+pub fn record(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<Option<Record>> {
+    let sql = format!("SELECT {COLUMNS} FROM object WHERE backup = ?1 AND key = ?2");
+    c.prepare_cached(&sql)?.query_row(params![backup, key.as_str()], rows::record).optional()
+}
+
+pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally> {
+    let mut tally = c.query_row(
+        "SELECT
+             count(*) FILTER (WHERE kind < 2 AND missing_since IS NULL AND status <> 3),
+             count(*) FILTER (WHERE kind = 2 AND missing_since IS NULL AND status <> 3),
+             ifnull(sum(size) FILTER (WHERE kind < 2 AND missing_since IS NULL AND status <> 3), 0),
+             count(*) FILTER (WHERE kind < 2 AND missing_since IS NOT NULL AND status IN (0, 2)
+                 AND NOT approved),
+             count(*) FILTER (WHERE missing_since IS NOT NULL AND status IN (0, 2) AND approved),
+             count(*) FILTER (WHERE kind = 2 AND missing_since IS NOT NULL AND status IN (0, 2)
+                 AND NOT approved),
+             min(missing_since) FILTER (WHERE status IN (0, 2))
+         FROM object WHERE backup = ?1",
+        [backup],
+        |row| {
+            Ok(Tally {
+                files: unsigned(row.get(0)?),
+                folders: unsigned(row.get(1)?),
+                bytes: unsigned(row.get(2)?),
+                pending: unsigned(row.get(3)?),
+                approved: unsigned(row.get(4)?),
+                pending_folders: unsigned(row.get(5)?),
+                oldest_missing: row.get::<_, Option<i64>>(6)?.map(Millis),
+                ..Tally::default()
+            })
+        },
+    )?;
+    let since = now.0.div_euclid(HOUR_MS) - HOURS;
+    (tally.spent, tally.files_max) = c.query_row(
+        "SELECT ifnull(sum(deleted), 0), ifnull(max(files_max), 0) FROM hourly
+         WHERE backup = ?1 AND hour > ?2",
+        params![backup, since],
+        |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))),
+    )?;
+    (tally.failed, tally.skipped) = c.query_row(
+        "SELECT count(*) FILTER (WHERE failed), count(*) FILTER (WHERE NOT failed)
+         FROM problem WHERE backup = ?1",
+        [backup],
+        |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))),
+    )?;
+    tally.unclaimed = c.query_row(
+        "SELECT count(*) FROM unclaimed WHERE backup = ?1",
+        [backup],
+        |row| Ok(unsigned(row.get(0)?)),
+    )?;
+    Ok(tally)
+}
+
+pub fn due(
+    c: &Connection,
+    backup: i64,
+    before: Millis,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeleteItem>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM object
+         WHERE backup = ?1 AND missing_since IS NOT NULL AND status IN (0, 2)
+             AND (missing_since <= ?2 OR approved)
+         ORDER BY missing_since, key LIMIT ?3"
+    );
+    let mut statement = c.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![backup, before.0, limit as i64], key_and_record)?;
+    let mut items = vec![];
+    for row in rows {
+        let (key, record) = row?;
+        if let Some(path) = path_of(&key) {
+            items.push(DeleteItem { key, path, record });
+        }
+    }
+    Ok(items)
+}
+
+/// Keys of records are canonical; one that is not stands for no file here.
+fn path_of(key: &Key) -> Option<RelPath> {
+    match key.target()? {
+        KeyTarget::File(path) | KeyTarget::Folder(path) => Some(path),
+    }
+}
+
+pub fn racy(
+    c: &Connection,
+    backup: i64,
+    before: Millis,
+    limit: usize,
+) -> rusqlite::Result<Vec<RelPath>> {
+    let mut statement = c.prepare_cached(
+        "SELECT key FROM object WHERE backup = ?1 AND racy_at IS NOT NULL AND racy_at <= ?2
+         ORDER BY racy_at LIMIT ?3",
+    )?;
+    let rows = statement.query_map(params![backup, before.0, limit as i64], rows::key)?;
+    let keys: Vec<Key> = rows.collect::<rusqlite::Result<_>>()?;
+    Ok(keys.iter().filter_map(path_of).collect())
+}
+
+pub fn upload(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<Option<UploadJournal>> {
+    let journal = c
+        .prepare_cached(
+            "SELECT upload_id, part_size, size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device
+             FROM upload WHERE backup = ?1 AND key = ?2",
+        )?
+        .query_row(params![backup, key.as_str()], |row| {
+            Ok(UploadJournal {
+                key: key.clone(),
+                upload_id: row.get(0)?,
+                part_size: unsigned(row.get(1)?),
+                fingerprint: fingerprint(row, 2)?,
+                parts: vec![],
+            })
+        })
+        .optional()?;
+    let Some(mut journal) = journal else { return Ok(None) };
+    let mut statement = c.prepare_cached(
+        "SELECT number, size, etag, md5, crc64 FROM part WHERE backup = ?1 AND key = ?2
+         ORDER BY number",
+    )?;
+    let mut rows = statement.query(params![backup, key.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let size_bytes = unsigned(row.get(1)?);
+        // A part whose digest does not parse is sent again.
+        let Ok(md5) = row.get_ref(3)?.as_str()?.parse() else { continue };
+        let stored = StoredPart {
+            number: row.get(0)?,
+            size_bytes,
+            etag: ETag::new(row.get_ref(2)?.as_str()?),
+        };
+        let crc64 = Crc64(unsigned(row.get(4)?));
+        let digest = PartDigest { bytes: size_bytes, md5, crc64 };
+        journal.parts.push(JournaledPart { stored, digest });
+    }
+    Ok(Some(journal))
+}
+
+pub fn problems(
+    c: &Connection,
+    backup: i64,
+    after: Option<&Key>,
+    limit: usize,
+) -> rusqlite::Result<Vec<ProblemRow>> {
+    let mut statement = c.prepare_cached(
+        "SELECT key, path, failed, message, attempts, since FROM problem
+         WHERE backup = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+    )?;
+    let after = after.map_or("", |key| key.as_str());
+    let rows = statement.query_map(params![backup, after, limit as i64], |row| {
+        Ok(ProblemRow {
+            key: rows::key(row)?,
+            path: RelPath::new(row.get_ref(1)?.as_blob()?).unwrap_or_else(|_| RelPath::root()),
+            failed: row.get(2)?,
+            message: row.get(3)?,
+            attempts: row.get(4)?,
+            since: Millis(row.get(5)?),
+        })
+    })?;
+    rows.collect()
+}
+
+pub fn unclaimed(
+    c: &Connection,
+    backup: i64,
+    after: Option<&Key>,
+    limit: usize,
+) -> rusqlite::Result<Vec<(Key, Object)>> {
+    let mut statement = c.prepare_cached(
+        "SELECT key, size, etag, modified FROM unclaimed
+         WHERE backup = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+    )?;
+    let after = after.map_or("", |key| key.as_str());
+    let rows = statement.query_map(params![backup, after, limit as i64], |row| {
+        let object = Object {
+            size_bytes: unsigned(row.get(1)?),
+            etag: ETag::new(row.get_ref(2)?.as_str()?),
+            modified: Millis(row.get(3)?),
+            archived: false,
+        };
+        Ok((rows::key(row)?, object))
+    })?;
+    rows.collect()
+}

@@ -1,0 +1,243 @@
+//! The database file: opening, checking, migrating, and moving a damaged one aside.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::model::Millis;
+
+use super::{OpenError, Opened};
+
+/// "keep" in ASCII.
+const APPLICATION_ID: i64 = 0x6b65_6570;
+/// Each entry takes the schema from the version of its index to the next.
+const MIGRATIONS: [&str; 1] = [SCHEMA_1];
+
+const SCHEMA_1: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE backup (
+    id INTEGER PRIMARY KEY,
+    source BLOB NOT NULL, endpoint TEXT NOT NULL, bucket TEXT NOT NULL, prefix TEXT NOT NULL,
+    filesystem INTEGER, inode INTEGER, born_ns INTEGER,
+    listed_at INTEGER,
+    owner_etag TEXT, owner_generation INTEGER NOT NULL DEFAULT 0, conditional INTEGER,
+    rebuilt INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (source, endpoint, bucket, prefix)
+) STRICT;
+
+CREATE TABLE default_bucket (
+    source BLOB NOT NULL, endpoint TEXT NOT NULL, bucket TEXT NOT NULL,
+    PRIMARY KEY (source, endpoint)
+) STRICT, WITHOUT ROWID;
+
+-- One row a key. kind: 0 file, 1 link, 2 folder.
+-- status, how far the row may be believed: 0 synced, 1 uploading, 2 deleting, 3 tagged.
+CREATE TABLE object (
+    backup INTEGER NOT NULL, key TEXT NOT NULL,
+    kind INTEGER NOT NULL, size INTEGER NOT NULL,
+    mtime_s INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    ctime_s INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL, device INTEGER NOT NULL,
+    mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
+    md5 TEXT, part_size INTEGER NOT NULL, etag TEXT,
+    status INTEGER NOT NULL,
+    racy_at INTEGER, stale_meta INTEGER NOT NULL,
+    missing_since INTEGER, approved INTEGER NOT NULL,
+    PRIMARY KEY (backup, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX object_missing ON object (backup, missing_since) WHERE missing_since IS NOT NULL;
+CREATE INDEX object_racy ON object (backup, racy_at) WHERE racy_at IS NOT NULL;
+
+CREATE TABLE upload (
+    backup INTEGER NOT NULL, key TEXT NOT NULL,
+    upload_id TEXT, part_size INTEGER NOT NULL, size INTEGER NOT NULL,
+    mtime_s INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    ctime_s INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL, device INTEGER NOT NULL,
+    PRIMARY KEY (backup, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE part (
+    backup INTEGER NOT NULL, key TEXT NOT NULL, number INTEGER NOT NULL,
+    size INTEGER NOT NULL, etag TEXT NOT NULL, md5 TEXT NOT NULL, crc64 INTEGER NOT NULL,
+    PRIMARY KEY (backup, key, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE problem (
+    backup INTEGER NOT NULL, key TEXT NOT NULL, path BLOB NOT NULL,
+    failed INTEGER NOT NULL, message TEXT NOT NULL, attempts INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (backup, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE unclaimed (
+    backup INTEGER NOT NULL, key TEXT NOT NULL,
+    size INTEGER NOT NULL, etag TEXT NOT NULL, modified INTEGER NOT NULL,
+    PRIMARY KEY (backup, key)
+) STRICT, WITHOUT ROWID;
+
+-- One row an hour: files at most, files deleted without a person's approval.
+CREATE TABLE hourly (
+    backup INTEGER NOT NULL, hour INTEGER NOT NULL,
+    files_max INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (backup, hour)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Opens the database, or begins a new one when there is none or it is damaged.
+pub fn open(path: &Path, now: Millis) -> Result<(Connection, Opened), OpenError> {
+    match try_open(path) {
+        Ok(connection) => Ok((connection, Opened::default())),
+        Err(Trouble::Damaged(cause)) => {
+            tracing::error!(path = %path.display(), %cause, "the state database is damaged");
+            let moved_to = move_aside(path, now)?;
+            let connection = try_open(path).map_err(|trouble| trouble.into_error(path))?;
+            mark_rebuilt(&connection).map_err(|e| Trouble::from(e).into_error(path))?;
+            Ok((connection, Opened { moved_to: Some(moved_to) }))
+        }
+        Err(trouble) => Err(trouble.into_error(path)),
+    }
+}
+
+enum Trouble {
+    Damaged(String),
+    Newer(i64),
+    Foreign,
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl Trouble {
+    fn into_error(self, path: &Path) -> OpenError {
+        let path = path.to_owned();
+        match self {
+            Self::Newer(found) => OpenError::Newer { path, found, known: MIGRATIONS.len() as i64 },
+            Self::Foreign => OpenError::Foreign { path },
+            Self::Sqlite(e) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                OpenError::Full { path }
+            }
+            Self::Sqlite(source) => OpenError::Sqlite { path, source },
+            Self::Damaged(cause) => {
+                let source = rusqlite::Error::ToSqlConversionFailure(cause.into());
+                OpenError::Sqlite { path, source }
+            }
+        }
+    }
+}
+
+fn try_open(path: &Path) -> Result<Connection, Trouble> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    // Exclusive locking, set before the first access, keeps the WAL index out of shared memory.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    let application: i64 = connection.pragma_query_value(None, "application_id", |r| r.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    if application != APPLICATION_ID && (application != 0 || tables > 0) {
+        return Err(Trouble::Foreign);
+    }
+    if version > MIGRATIONS.len() as i64 {
+        return Err(Trouble::Newer(version));
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    for (name, value) in [
+        ("synchronous", "FULL"),
+        ("temp_store", "MEMORY"),
+        ("trusted_schema", "OFF"),
+        ("cell_size_check", "ON"),
+        ("journal_size_limit", "67108864"),
+        ("cache_size", "-8192"),
+    ] {
+        connection.pragma_update(None, name, value)?;
+    }
+    connection.set_prepared_statement_cache_capacity(64);
+    migrate(&mut connection, version)?;
+    if !was_closed_in_order(&connection)? {
+        check(&connection)?;
+    }
+    note_closed(&connection, false)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, version: i64) -> Result<(), Trouble> {
+    let done = usize::try_from(version).unwrap_or(0);
+    if done == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    for step in &MIGRATIONS[done..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// After an unclean end the pages are checked; what a kill can leave behind passes.
+fn check(connection: &Connection) -> Result<(), Trouble> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(Trouble::Damaged(verdict)) }
+}
+
+fn was_closed_in_order(connection: &Connection) -> rusqlite::Result<bool> {
+    meta(connection, "closed").map(|value| value.is_none_or(|v| v == "1"))
+}
+
+/// Notes whether the database is closed; an open one that is found so was not closed in order.
+pub fn note_closed(connection: &Connection, closed: bool) -> rusqlite::Result<()> {
+    set_meta(connection, "closed", if closed { "1" } else { "0" })
+}
+
+fn mark_rebuilt(connection: &Connection) -> rusqlite::Result<()> {
+    set_meta(connection, "rebuilt", "1")
+}
+
+pub fn was_rebuilt(connection: &Connection) -> rusqlite::Result<bool> {
+    meta(connection, "rebuilt").map(|value| value.as_deref() == Some("1"))
+}
+
+fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    use rusqlite::OptionalExtension as _;
+    connection
+        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+        .optional()
+}
+
+fn set_meta(connection: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+        [name, value],
+    )?;
+    Ok(())
+}
+
+/// Moves the database and its log out of the way. Nothing is ever deleted.
+fn move_aside(path: &Path, now: Millis) -> Result<PathBuf, OpenError> {
+    let moved_to = path.with_extension(format!("db.bad-{}", now.0));
+    let failed = |source| OpenError::MoveAside { path: path.to_owned(), source };
+    std::fs::rename(path, &moved_to).map_err(failed)?;
+    for suffix in ["-wal", "-shm"] {
+        let side = |p: &Path| PathBuf::from(format!("{}{suffix}", p.display()));
+        match std::fs::rename(side(path), side(&moved_to)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+    }
+    Ok(moved_to)
+}

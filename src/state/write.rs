@@ -1,0 +1,368 @@
+//! Changes of the state, one function a change.
+
+use rusqlite::{Connection, params};
+
+use crate::engine::Trouble;
+use crate::model::{Entry, Key, Millis, Object, Record, Trust};
+use crate::ports::{Change, Identity, JournaledPart, UploadJournal};
+
+use super::rows::{fingerprint_values, kind_code, signed, trust_code};
+use super::{BackupId, schema};
+
+pub const HOUR_MS: i64 = 3_600_000;
+/// Hours that count as the last 24: the running one and 24 before it.
+pub const HOURS: i64 = 25;
+
+/// Whether side tables may have rows at all: most uploads need not ask them.
+#[derive(Debug)]
+pub struct Caches {
+    uploads: bool,
+    problems: bool,
+    unclaimed: bool,
+}
+
+impl Caches {
+    pub fn load(connection: &Connection) -> Self {
+        let any = |table: &str| {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+            connection.query_row(&sql, [], |row| row.get(0)).unwrap_or(true)
+        };
+        Self { uploads: any("upload"), problems: any("problem"), unclaimed: any("unclaimed") }
+    }
+}
+
+pub fn backup_row_id(c: &Connection, id: &BackupId) -> rusqlite::Result<i64> {
+    let rebuilt = schema::was_rebuilt(c)?;
+    c.execute(
+        "INSERT INTO backup (source, endpoint, bucket, prefix, rebuilt) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO NOTHING",
+        params![id.source, id.endpoint, id.bucket, id.prefix, rebuilt],
+    )?;
+    c.query_row(
+        "SELECT id FROM backup WHERE source = ?1 AND endpoint = ?2 AND bucket = ?3 AND prefix = ?4",
+        params![id.source, id.endpoint, id.bucket, id.prefix],
+        |row| row.get(0),
+    )
+}
+
+pub fn set_default_bucket(
+    c: &Connection,
+    source: &[u8],
+    endpoint: &str,
+    bucket: &str,
+) -> rusqlite::Result<()> {
+    c.execute(
+        "INSERT INTO default_bucket VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET bucket = excluded.bucket",
+        params![source, endpoint, bucket],
+    )?;
+    Ok(())
+}
+
+/// Applies one change inside the running transaction.
+pub fn apply(
+    c: &Connection,
+    caches: &mut Caches,
+    backup: i64,
+    change: &Change,
+) -> rusqlite::Result<()> {
+    match change {
+        Change::Uploading { key, entry } => uploading(c, backup, key, entry),
+        Change::Synced { key, record } => {
+            settle(c, caches, backup, key)?;
+            synced(c, backup, key, record)
+        }
+        Change::Missing { key, at } => execute(
+            c,
+            "UPDATE object SET missing_since = ?3, approved = 0
+             WHERE backup = ?1 AND key = ?2 AND missing_since IS NULL",
+            params![backup, key.as_str(), at.0],
+        ),
+        Change::Found { key } => execute(
+            c,
+            "UPDATE object SET missing_since = NULL, approved = 0 WHERE backup = ?1 AND key = ?2",
+            params![backup, key.as_str()],
+        ),
+        Change::Forget { key, keep } => {
+            settle(c, caches, backup, key)?;
+            forget(c, backup, key)?;
+            match keep {
+                Some(object) => unclaimed(c, caches, backup, key, object),
+                None => Ok(()),
+            }
+        }
+        Change::Deleting { keys, counted, at } => deleting(c, backup, keys, *counted, *at),
+        Change::Deleted { key } => {
+            settle(c, caches, backup, key)?;
+            forget(c, backup, key)
+        }
+        Change::Tagged { key } => {
+            settle(c, caches, backup, key)?;
+            execute(
+                c,
+                "UPDATE object SET status = ?3, missing_since = NULL, approved = 0
+                 WHERE backup = ?1 AND key = ?2",
+                params![backup, key.as_str(), trust_code(Trust::Tagged)],
+            )
+        }
+        Change::UploadOpening(journal) => upload_opening(c, caches, backup, journal),
+        Change::UploadOpened { key, upload_id } => execute(
+            c,
+            "UPDATE upload SET upload_id = ?3 WHERE backup = ?1 AND key = ?2",
+            params![backup, key.as_str(), upload_id],
+        ),
+        Change::PartDone { key, part } => part_done(c, backup, key, part),
+        Change::UploadDropped { key } => upload_dropped(c, backup, key),
+        Change::ProblemSolved { key } => problem_solved(c, backup, key),
+        Change::Problem { problem, at } => {
+            caches.problems = true;
+            let (failed, message) = match &problem.what {
+                Trouble::Failed(failure) => (true, failure.message.clone()),
+                Trouble::Skipped(skip) => (false, skip.to_string()),
+            };
+            let path = problem.path.as_bytes();
+            execute(
+                c,
+                "INSERT INTO problem VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT DO UPDATE SET failed = excluded.failed, message = excluded.message,
+                     attempts = excluded.attempts",
+                params![backup, problem.key.as_str(), path, failed, message, problem.attempts, at.0],
+            )
+        }
+        Change::Unclaimed { key, object } => unclaimed(c, caches, backup, key, object),
+        Change::ListingBegan => execute(c, "DELETE FROM unclaimed WHERE backup = ?1", [backup]),
+        Change::Listed { at } => {
+            execute(c, "UPDATE backup SET listed_at = ?2 WHERE id = ?1", [backup, at.0])
+        }
+        Change::Identity(identity) => set_identity(c, backup, identity),
+        Change::Files { count, at } => files(c, backup, *count, *at),
+        Change::Owner { etag, generation, conditional } => execute(
+            c,
+            "UPDATE backup SET owner_etag = ?2, owner_generation = ?3, conditional = ?4
+             WHERE id = ?1",
+            params![backup, etag.as_str(), signed(*generation), conditional],
+        ),
+        Change::Approve => execute(
+            c,
+            "UPDATE object SET approved = 1
+             WHERE backup = ?1 AND missing_since IS NOT NULL AND status IN (0, 2)",
+            [backup],
+        ),
+        Change::Discard => discard(c, caches, backup),
+        Change::Acknowledge => execute(c, "UPDATE backup SET rebuilt = 0 WHERE id = ?1", [backup]),
+    }
+}
+
+fn execute(c: &Connection, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<()> {
+    c.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+fn uploading(c: &Connection, backup: i64, key: &Key, entry: &Entry) -> rusqlite::Result<()> {
+    let mut statement = c.prepare_cached(
+        "INSERT INTO object VALUES (?1, ?2, ?3, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?4, ?5, ?6,
+             NULL, 0, NULL, 1, NULL, 0, NULL, 0)
+         ON CONFLICT DO UPDATE SET kind = excluded.kind, size = excluded.size,
+             mtime_s = excluded.mtime_s, mtime_ns = excluded.mtime_ns,
+             ctime_s = excluded.ctime_s, ctime_ns = excluded.ctime_ns,
+             inode = excluded.inode, device = excluded.device,
+             mode = excluded.mode, uid = excluded.uid, gid = excluded.gid,
+             status = 1, missing_since = NULL, approved = 0",
+    )?;
+    let kind = kind_code(entry.kind);
+    let [size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device] =
+        fingerprint_values(&entry.fingerprint);
+    statement.execute(params![
+        backup, key.as_str(), kind, entry.mode, entry.uid, entry.gid,
+        size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device
+    ])?;
+    Ok(())
+}
+
+fn synced(c: &Connection, backup: i64, key: &Key, record: &Record) -> rusqlite::Result<()> {
+    let entry = &record.entry;
+    let mut statement = c.prepare_cached(
+        "INSERT OR REPLACE INTO object VALUES (?1, ?2, ?3, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+             ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?;
+    let kind = kind_code(entry.kind);
+    let [size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device] =
+        fingerprint_values(&entry.fingerprint);
+    let md5 = record.content.map(|content| content.to_string());
+    let part_size = record.content.map_or(0, |content| signed(content.part_size));
+    let etag = record.etag.as_ref().map(|etag| etag.as_str());
+    let racy_at = record.racy.then(|| entry.fingerprint.ctime.millis().0);
+    let missing_since = record.missing_since.map(|at| at.0);
+    statement.execute(params![
+        backup, key.as_str(), kind, entry.mode, entry.uid, entry.gid,
+        md5, part_size, etag, trust_code(record.trust), racy_at, record.stale_meta,
+        missing_since, record.approved,
+        size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device
+    ])?;
+    Ok(())
+}
+
+/// The key is settled: no journal, problem or unclaimed row speaks of it any more.
+fn settle(c: &Connection, caches: &Caches, backup: i64, key: &Key) -> rusqlite::Result<()> {
+    if caches.uploads {
+        upload_dropped(c, backup, key)?;
+    }
+    if caches.problems {
+        problem_solved(c, backup, key)?;
+    }
+    if caches.unclaimed {
+        execute(
+            c,
+            "DELETE FROM unclaimed WHERE backup = ?1 AND key = ?2",
+            params![backup, key.as_str()],
+        )?;
+    }
+    Ok(())
+}
+
+fn forget(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "DELETE FROM object WHERE backup = ?1 AND key = ?2",
+        params![backup, key.as_str()],
+    )
+}
+
+fn problem_solved(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "DELETE FROM problem WHERE backup = ?1 AND key = ?2",
+        params![backup, key.as_str()],
+    )
+}
+
+fn deleting(
+    c: &Connection,
+    backup: i64,
+    keys: &[Key],
+    counted: u64,
+    at: Millis,
+) -> rusqlite::Result<()> {
+    for key in keys {
+        execute(
+            c,
+            "UPDATE object SET status = ?3 WHERE backup = ?1 AND key = ?2",
+            params![backup, key.as_str(), trust_code(Trust::Deleting)],
+        )?;
+    }
+    let hour = at.0.div_euclid(HOUR_MS);
+    execute(
+        c,
+        "INSERT INTO hourly (backup, hour, deleted) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET deleted = deleted + excluded.deleted",
+        params![backup, hour, signed(counted)],
+    )
+}
+
+fn files(c: &Connection, backup: i64, count: u64, at: Millis) -> rusqlite::Result<()> {
+    let hour = at.0.div_euclid(HOUR_MS);
+    execute(
+        c,
+        "INSERT INTO hourly (backup, hour, files_max) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET files_max = max(files_max, excluded.files_max)",
+        params![backup, hour, signed(count)],
+    )?;
+    execute(
+        c,
+        "DELETE FROM hourly WHERE backup = ?1 AND hour <= ?2",
+        params![backup, hour - HOURS],
+    )
+}
+
+fn upload_opening(
+    c: &Connection,
+    caches: &mut Caches,
+    backup: i64,
+    journal: &UploadJournal,
+) -> rusqlite::Result<()> {
+    caches.uploads = true;
+    upload_dropped(c, backup, &journal.key)?;
+    let mut statement = c.prepare_cached(
+        "INSERT INTO upload VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    let part_size = signed(journal.part_size);
+    let [size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device] =
+        fingerprint_values(&journal.fingerprint);
+    statement.execute(params![
+        backup, journal.key.as_str(), journal.upload_id.as_deref(), part_size,
+        size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device
+    ])?;
+    Ok(())
+}
+
+fn part_done(c: &Connection, backup: i64, key: &Key, part: &JournaledPart) -> rusqlite::Result<()> {
+    let JournaledPart { stored, digest } = part;
+    execute(
+        c,
+        "INSERT OR REPLACE INTO part VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            backup,
+            key.as_str(),
+            stored.number,
+            signed(stored.size_bytes),
+            stored.etag.as_str(),
+            digest.md5.to_string(),
+            signed(digest.crc64.0)
+        ],
+    )
+}
+
+fn upload_dropped(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
+    for sql in [
+        "DELETE FROM upload WHERE backup = ?1 AND key = ?2",
+        "DELETE FROM part WHERE backup = ?1 AND key = ?2",
+    ] {
+        execute(c, sql, params![backup, key.as_str()])?;
+    }
+    Ok(())
+}
+
+fn unclaimed(
+    c: &Connection,
+    caches: &mut Caches,
+    backup: i64,
+    key: &Key,
+    object: &Object,
+) -> rusqlite::Result<()> {
+    caches.unclaimed = true;
+    execute(
+        c,
+        "INSERT OR REPLACE INTO unclaimed VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            backup,
+            key.as_str(),
+            signed(object.size_bytes),
+            object.etag.as_str(),
+            object.modified.0
+        ],
+    )
+}
+
+fn set_identity(c: &Connection, backup: i64, identity: &Identity) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE backup SET filesystem = ?2, inode = ?3, born_ns = ?4 WHERE id = ?1",
+        params![backup, signed(identity.filesystem), signed(identity.inode), identity.born_ns],
+    )
+}
+
+fn discard(c: &Connection, caches: &mut Caches, backup: i64) -> rusqlite::Result<()> {
+    caches.unclaimed = true;
+    execute(
+        c,
+        "INSERT OR REPLACE INTO unclaimed
+         SELECT backup, key, size, ifnull(etag, ''), mtime_s * 1000 FROM object
+         WHERE backup = ?1 AND missing_since IS NOT NULL AND status IN (0, 2)",
+        [backup],
+    )?;
+    execute(
+        c,
+        "DELETE FROM object WHERE backup = ?1 AND missing_since IS NOT NULL AND status IN (0, 2)",
+        [backup],
+    )
+}
