@@ -8,3 +8,5 @@ pub mod ports;
 pub mod state;
 #[cfg(feature = "daemon")]
 pub mod fs;
+#[cfg(feature = "daemon")]
+pub mod s3;

@@ -184,6 +184,7 @@ pub enum StoreError {
     /// The condition of a conditional request does not hold (412), or another write won (409).
     Precondition,
     NoSuchUpload,
+    NoSuchBucket(Failure),
     /// The server does not know this request.
     Unsupported(String),
     Failed(Failure),
@@ -303,6 +304,8 @@ pub trait ObjectStore: Send + Sync {
     /// Size of the first part of a multipart object, where the server can tell.
     fn first_part_size(&self, key: &Key) -> Fut<'_, Result<Option<u64>, StoreError>>;
 
+    /// Makes the bucket; succeeds when it is there and ours already.
+    fn create_bucket(&self) -> Fut<'_, Result<(), StoreError>>;
     fn requests(&self) -> RequestCounts;
 }
 

@@ -228,6 +228,7 @@ impl Engine {
                     (now.since(waiting.since) >= retry_for_ms).then_some(Exit::GaveUp(failure))
                 }
                 ErrorClass::Path
+                | ErrorClass::Denied
                 | ErrorClass::Configuration
                 | ErrorClass::Credentials
                 | ErrorClass::State => Some(Exit::NeedsPerson(failure)),

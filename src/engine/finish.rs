@@ -130,7 +130,7 @@ impl Engine {
             Consequence::Closed => self.schedule.push(uncertain(queued)),
             Consequence::Own => {
                 let attempts = self.count_attempt(&queued.job);
-                let hopeless = failure.class == ErrorClass::Path;
+                let hopeless = matches!(failure.class, ErrorClass::Path | ErrorClass::Denied);
                 if hopeless || attempts >= ATTEMPTS_MAX {
                     return self.give_up_for_now(queued, failure, attempts, now);
                 }
@@ -155,7 +155,7 @@ impl Engine {
             return;
         }
         let backoff = match failure.class {
-            ErrorClass::Path => Backoff::PATH,
+            ErrorClass::Path | ErrorClass::Denied => Backoff::PATH,
             _ => Backoff::REQUEST,
         };
         let delay = backoff.delay_ms(attempts, &mut self.jitter);

@@ -63,7 +63,7 @@ impl Gate {
         jitter: &mut Jitter,
     ) -> Consequence {
         match failure.class {
-            ErrorClass::Path => return Consequence::Own,
+            ErrorClass::Path | ErrorClass::Denied => return Consequence::Own,
             ErrorClass::Server | ErrorClass::Throttled => {
                 self.suspects.extend(key.cloned());
                 self.probe_wanted |= alone || self.suspects.len() >= SUSPECTS_MAX;

@@ -41,7 +41,7 @@ pub use schedule::OpId;
 
 use crate::model::{Key, RelPath};
 use crate::plan::{
-    DeleteItem, Deletions, ErrorClass, Failure, Hint, Hold, Job, Outcome, Scope, Skip,
+    DeleteItem, Deletions, Failure, Hint, Hold, Job, Outcome, Scope, Skip,
 };
 
 /// Daemon or one-shot: the only difference in control.
@@ -236,12 +236,6 @@ pub enum Exit {
     NeedsPerson(Failure),
     /// The destination stayed away for too long.
     GaveUp(Failure),
-}
-
-impl Failure {
-    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
-    }
 }
 
 #[cfg(test)]

@@ -165,6 +165,18 @@ pub struct Failure {
     pub class: ErrorClass,
     /// The thing and the cause, in plain words.
     pub message: String,
+    /// The next step, where one is known.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), hint: None }
+    }
+
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
 }
 
 /// What an error means for the other work. Decided where the error arises.
@@ -178,6 +190,8 @@ pub enum ErrorClass {
     Throttled,
     /// This path only.
     Path,
+    /// Not allowed. At the start that is everybody's, later it is this path's.
+    Denied,
     /// A person must act: bucket, region, permission, owner.
     Configuration,
     /// Missing, wrong or expired credentials.
@@ -191,7 +205,7 @@ impl ErrorClass {
     pub fn is_general(self) -> bool {
         match self {
             Self::Unreachable | Self::Configuration | Self::Credentials | Self::State => true,
-            Self::Server | Self::Throttled | Self::Path => false,
+            Self::Server | Self::Throttled | Self::Path | Self::Denied => false,
         }
     }
 }

@@ -1,0 +1,184 @@
+//! Credentials, region, endpoint and HTTP, as the AWS CLI has them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::{pool, proxy, tls};
+use thiserror::Error;
+
+use super::count::Counter;
+
+/// How to reach S3.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoint {
+    /// Overrides every other way to name an endpoint.
+    pub url: Option<String>,
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    pub path_style: bool,
+    /// A file in the format of the shared credentials file, read instead of every other source.
+    pub credentials_file: Option<PathBuf>,
+    /// Requests in flight at most: one connection each.
+    pub connections_max: usize,
+}
+
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error("cannot set up HTTP and TLS: {0}")]
+    Http(String),
+}
+
+/// The resolved configuration; clients are made from it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    sdk: SdkConfig,
+    endpoint: Endpoint,
+    custom: bool,
+}
+
+/// S3 closes idle connections after some 20 s.
+const IDLE: Duration = Duration::from_secs(15);
+const CONNECT: Duration = Duration::from_secs(5);
+/// Until the reply begins; large bodies get more, see [`transfer_timeouts`].
+const READ: Duration = Duration::from_secs(60);
+/// The slowest line on which a transfer is not given up, in bytes a second.
+const RATE_MIN: u64 = 16 * 1024;
+
+impl Connection {
+    /// Reads the environment and the shared AWS configuration. `http` replaces the network: the
+    /// embedded store is reached that way.
+    pub async fn open(
+        endpoint: Endpoint,
+        http: Option<SharedHttpClient>,
+    ) -> Result<Self, ConnectError> {
+        let http = match http {
+            Some(http) => http,
+            None => http_client(endpoint.connections_max)?,
+        };
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(http)
+            .retry_config(
+                RetryConfig::standard()
+                    .with_max_attempts(3)
+                    .with_initial_backoff(Duration::from_millis(200))
+                    .with_max_backoff(Duration::from_secs(2)),
+            )
+            .timeout_config(
+                TimeoutConfig::builder().connect_timeout(CONNECT).read_timeout(READ).build(),
+            )
+            // Our own deadlines grow with the body; the SDK's guess breaks slow lines.
+            .stalled_stream_protection(
+                StalledStreamProtectionConfig::enabled()
+                    .upload_enabled(false)
+                    .grace_period(Duration::from_secs(30))
+                    .build(),
+            )
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenSupported);
+        loader = credentials(loader, &endpoint);
+        if let Some(url) = &endpoint.url {
+            loader = loader.endpoint_url(url);
+        }
+        // Without a configured region, asking the instance metadata would stall for seconds
+        // everywhere but on EC2; a wrong guess is corrected by the bucket's own answer.
+        let region = match &endpoint.region {
+            Some(region) => Some(Region::new(region.clone())),
+            None => configured_region(endpoint.profile.as_deref()).await,
+        };
+        let sdk = loader.region(region.unwrap_or(Region::from_static("us-east-1"))).load().await;
+        let custom = sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        Ok(Self { sdk, endpoint, custom })
+    }
+
+    /// Whether this is Amazon's own S3, as far as can be told without asking.
+    pub fn is_aws(&self) -> bool {
+        !self.custom
+    }
+
+    pub fn region(&self) -> Option<&str> {
+        self.sdk.region().map(Region::as_ref)
+    }
+
+    pub fn in_region(&self, region: &str) -> Self {
+        let sdk = self.sdk.to_builder().region(Region::new(region.to_owned())).build();
+        Self { sdk, ..self.clone() }
+    }
+
+    pub(super) fn client(&self, counter: &Counter) -> Client {
+        let mut config = aws_sdk_s3::config::Builder::from(&self.sdk).interceptor(counter.clone());
+        // What is not AWS rarely has names for buckets in DNS.
+        config.set_force_path_style(Some(self.endpoint.path_style || self.custom));
+        Client::from_conf(config.build())
+    }
+}
+
+/// Timeouts for sending `bytes`: as long as the slowest tolerated line takes, and a minute.
+pub fn transfer_timeouts(bytes: u64) -> aws_sdk_s3::config::Builder {
+    let allowed = READ + Duration::from_secs(bytes / RATE_MIN);
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(allowed)
+        .operation_attempt_timeout(allowed)
+        .build();
+    aws_sdk_s3::Config::builder().timeout_config(timeouts)
+}
+
+/// Whether a body of this size fits the usual timeouts.
+pub fn fits_usual_timeouts(bytes: u64) -> bool {
+    bytes <= READ.as_secs() * RATE_MIN
+}
+
+fn credentials(loader: ConfigLoader, endpoint: &Endpoint) -> ConfigLoader {
+    let mut loader = loader;
+    if let Some(profile) = &endpoint.profile {
+        loader = loader.profile_name(profile);
+    }
+    let Some(file) = &endpoint.credentials_file else { return loader };
+    let files = EnvConfigFiles::builder()
+        .include_default_config_file(true)
+        .with_file(EnvConfigFileKind::Credentials, file)
+        .build();
+    let mut provider = ProfileFileCredentialsProvider::builder().profile_files(files);
+    if let Some(profile) = &endpoint.profile {
+        provider = provider.profile_name(profile);
+    }
+    loader.credentials_provider(provider.build())
+}
+
+async fn configured_region(profile: Option<&str>) -> Option<Region> {
+    use aws_config::environment::EnvironmentVariableRegionProvider;
+    use aws_config::meta::region::ProvideRegion as _;
+    use aws_config::profile::ProfileFileRegionProvider;
+    if let Some(region) = EnvironmentVariableRegionProvider::new().region().await {
+        return Some(region);
+    }
+    let mut builder = ProfileFileRegionProvider::builder();
+    if let Some(profile) = profile {
+        builder = builder.profile_name(profile);
+    }
+    builder.build().region().await
+}
+
+fn http_client(connections_max: usize) -> Result<SharedHttpClient, ConnectError> {
+    let failed = |error: &dyn std::fmt::Display| ConnectError::Http(error.to_string());
+    let pool = pool::ConnectionPool::builder()
+        .idle_timeout(IDLE)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(30))
+        .max_connections_per_host(connections_max.max(1))
+        .proxy_config(proxy::ProxyConfig::from_env())
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+        .build_https()
+        .map_err(|e| failed(&e))?;
+    Ok(SharedHttpClient::new(pool::Client::new(&pool).map_err(|e| failed(&e))?))
+}

@@ -1,0 +1,217 @@
+//! What an error of the SDK means: its class, its cause in plain words, and the next step.
+
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::http::StatusCode;
+
+use crate::plan::{ErrorClass, Failure};
+use crate::ports::StoreError;
+
+/// Explains an error of a request. `what` names the request and its object.
+pub fn explain<E>(what: &str, error: &SdkError<E, HttpResponse>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => {
+            let reply = Reply {
+                status: service.raw().status(),
+                code: service.err().code(),
+                message: service.err().message(),
+                request_id: service.raw().headers().get("x-amz-request-id"),
+                region: service.raw().headers().get("x-amz-bucket-region"),
+            };
+            reply.explain(what)
+        }
+        SdkError::ResponseError(response) => {
+            let status = response.raw().status().as_u16();
+            not_s3(what, &format!("its reply (status {status}) is not one of S3"))
+        }
+        SdkError::TimeoutError(_) => unreachable(what, "no reply in time"),
+        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => dispatch(what, error),
+        _ => unreachable(what, &DisplayErrorContext(error).to_string()),
+    }
+}
+
+/// The region a reply names, when it says that the bucket is elsewhere.
+pub fn other_region<E>(error: &SdkError<E, HttpResponse>) -> Option<String>
+where
+    E: ProvideErrorMetadata,
+{
+    let SdkError::ServiceError(service) = error else { return None };
+    let code = service.err().code().unwrap_or_default();
+    let status = service.raw().status().as_u16();
+    let moved = matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed")
+        || code == "TemporaryRedirect"
+        || status == 301;
+    let header = service.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
+    let named = || service.err().meta().extra("Region").map(str::to_owned);
+    if moved { header.or_else(named).or_else(|| expected_region(service.err().message())) } else { None }
+}
+
+/// S3 says: "the region 'us-east-1' is wrong; expecting 'eu-west-1'".
+fn expected_region(message: Option<&str>) -> Option<String> {
+    let (_, rest) = message?.split_once("expecting '")?;
+    rest.split_once('\'').map(|(region, _)| region.to_owned())
+}
+
+/// What a failing reply says.
+struct Reply<'a> {
+    status: StatusCode,
+    code: Option<&'a str>,
+    message: Option<&'a str>,
+    request_id: Option<&'a str>,
+    region: Option<&'a str>,
+}
+
+impl Reply<'_> {
+    fn explain(&self, what: &str) -> StoreError {
+        let status = self.status.as_u16();
+        let Some(code) = self.code else { return self.without_code(what) };
+        let failed = |class, hint: &str| {
+            let failure = Failure::new(class, self.words(what));
+            StoreError::Failed(if hint.is_empty() { failure } else { failure.with_hint(hint) })
+        };
+        match code {
+            "PreconditionFailed" | "ConditionalRequestConflict" => StoreError::Precondition,
+            "NoSuchUpload" => StoreError::NoSuchUpload,
+            "NoSuchBucket" => StoreError::NoSuchBucket(self.no_such_bucket(what)),
+            "NotImplemented" | "MethodNotAllowed" => StoreError::Unsupported(self.words(what)),
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken"
+            | "RequestExpired" => failed(
+                ErrorClass::Credentials,
+                "renew the session, for example with: aws sso login",
+            ),
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidClientTokenId"
+            | "AuthFailure" | "NotSignedUp" | "MissingSecurityHeader" | "InvalidSecurity" => failed(
+                ErrorClass::Credentials,
+                "check the access key and the secret key, and that they belong to this endpoint",
+            ),
+            "RequestTimeTooSkewed" => failed(
+                ErrorClass::Credentials,
+                "set this machine's clock: S3 refuses requests more than 15 minutes off",
+            ),
+            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
+                failed(ErrorClass::Denied, "allow this request to the user or role in use")
+            }
+            "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException" | "InvalidRegionName" => {
+                failed(ErrorClass::Configuration, &self.region_hint())
+            }
+            "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "Throttling" | "ThrottlingException"
+            | "RequestLimitExceeded" | "BandwidthLimitExceeded" | "TooManyRequests"
+            | "RequestThrottled" => failed(ErrorClass::Throttled, ""),
+            "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "BadDigest"
+            | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch"
+            | "OperationAborted" => failed(ErrorClass::Server, ""),
+            "InvalidObjectState" => failed(ErrorClass::Path, "the object must be thawed first"),
+            "InvalidStorageClass" => {
+                failed(ErrorClass::Configuration, "check storage_class: this server does not have it")
+            }
+            _ if status == 429 => failed(ErrorClass::Throttled, ""),
+            _ if status >= 500 => failed(ErrorClass::Server, ""),
+            _ if status < 400 => failed(ErrorClass::Configuration, &self.region_hint()),
+            _ => failed(ErrorClass::Path, ""),
+        }
+    }
+
+    /// HEAD has no body to say more; and what is not S3 does not know its codes.
+    fn without_code(&self, what: &str) -> StoreError {
+        let failed =
+            |class, hint: &str| StoreError::Failed(Failure::new(class, self.words(what)).with_hint(hint));
+        match self.status.as_u16() {
+            412 | 409 => StoreError::Precondition,
+            301 | 307 | 308 if self.region.is_some() || self.request_id.is_some() => {
+                failed(ErrorClass::Configuration, &self.region_hint())
+            }
+            301 | 308 => failed(
+                ErrorClass::Configuration,
+                "the endpoint redirects: check --endpoint-url and --region",
+            ),
+            403 if self.request_id.is_some() => {
+                failed(ErrorClass::Denied, "allow this request to the user or role in use")
+            }
+            429 => failed(ErrorClass::Throttled, "the server asks for fewer requests"),
+            501 => StoreError::Unsupported(self.words(what)),
+            500..=599 => failed(ErrorClass::Server, "the server fails; keepwatch tries again"),
+            status => {
+                not_s3(what, &format!("its reply (status {status}) is not one of S3"))
+            }
+        }
+    }
+
+    fn no_such_bucket(&self, what: &str) -> Failure {
+        Failure::new(ErrorClass::Configuration, self.words(what))
+            .with_hint("check the bucket's name, or let keepwatch make it with --create-bucket")
+    }
+
+    fn region_hint(&self) -> String {
+        match self.region {
+            Some(region) => format!("the bucket is in {region}: set --region {region}"),
+            None => "the bucket is in another region: check --region and --endpoint-url".to_owned(),
+        }
+    }
+
+    fn words(&self, what: &str) -> String {
+        let status = self.status.as_u16();
+        let mut words = match (self.code, self.message) {
+            (Some(code), Some(message)) => format!("{what}: {code}: {message}"),
+            (Some(code), None) => format!("{what}: {code}"),
+            (None, _) => format!("{what}: status {status}"),
+        };
+        if self.code.is_some() {
+            words += &format!(" (status {status}");
+            if let Some(id) = self.request_id {
+                words += &format!(", request {id}");
+            }
+            words += ")";
+        }
+        words
+    }
+}
+
+fn unreachable(what: &str, cause: &str) -> StoreError {
+    let failure = Failure::new(ErrorClass::Unreachable, format!("{what}: {cause}"))
+        .with_hint("check the network and the endpoint");
+    StoreError::Failed(failure)
+}
+
+/// Something answers, but it is not S3: a captive portal, a proxy, another service.
+pub fn not_s3(what: &str, cause: &str) -> StoreError {
+    let failure = Failure::new(ErrorClass::Unreachable, format!("{what}: {cause}"))
+        .with_hint("check --endpoint-url, and whether a proxy or captive portal answers instead");
+    StoreError::Failed(failure)
+}
+
+/// Nothing was sent, or no reply came: credentials, name resolution, connection, TLS.
+fn dispatch<E>(what: &str, error: &SdkError<E, HttpResponse>) -> StoreError
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let mut causes = vec![];
+    let mut credentials = false;
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        credentials |= cause.is::<aws_credential_types::provider::error::CredentialsError>();
+        let words = cause.to_string();
+        if causes.last() != Some(&words) {
+            causes.push(words);
+        }
+        source = cause.source();
+    }
+    let joined = causes.join(": ");
+    if credentials || joined.contains("no credentials") {
+        let message = format!("{what}: no usable credentials: {joined}");
+        return StoreError::Failed(Failure::new(ErrorClass::Credentials, message).with_hint(
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials_file",
+        ));
+    }
+    if matches!(error, SdkError::ConstructionFailure(_)) {
+        let message = format!("{what}: {joined}");
+        return StoreError::Failed(
+            Failure::new(ErrorClass::Configuration, message)
+                .with_hint("check the bucket's name and --endpoint-url"),
+        );
+    }
+    unreachable(what, &joined)
+}

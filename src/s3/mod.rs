@@ -1,0 +1,202 @@
+//! Adapter to S3 through the AWS SDK: one bucket and one prefix behind [`ObjectStore`].
+//!
+//! Retries for seconds, not for minutes; waiting is the engine's business. Every error leaves with
+//! its class, its cause and, where one is known, the next step.
+//!
+//! Built by `cli::wire`; use-cases see [`crate::ports::ObjectStore`].
+
+mod body;
+mod connect;
+mod copy;
+mod count;
+mod delete;
+mod error;
+mod get;
+mod list;
+mod multipart;
+mod put;
+
+use std::sync::Arc;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+
+use crate::model::{ETag, Key, Meta, Millis, ObjectHead, Prefix};
+use crate::ports::{
+    Complete, Fut, ListPage, ObjectStore, Put, PutPart, RequestCounts, SmallObject, StoreError,
+    StoredPart,
+};
+
+pub use connect::{ConnectError, Connection, Endpoint};
+
+/// Where and how to store.
+#[derive(Clone, Debug, Default)]
+pub struct S3Options {
+    pub bucket: String,
+    pub prefix: Prefix,
+    pub storage_class: Option<String>,
+    pub sse: Option<String>,
+    pub sse_kms_key_id: Option<String>,
+    /// The account that must own the bucket.
+    pub bucket_owner: Option<String>,
+    /// Bytes a second for what is sent; `None` without a limit.
+    pub bandwidth: Option<u64>,
+}
+
+/// A destination.
+pub struct S3Store {
+    connection: Connection,
+    /// Replaced when the bucket turns out to be in another region.
+    client: RwLock<Arc<Client>>,
+    counter: count::Counter,
+    pace: Option<Arc<body::Pace>>,
+    options: S3Options,
+    storage_class: Option<StorageClass>,
+    sse: Option<ServerSideEncryption>,
+    /// Whether the server has shown that it knows CRC64NVME. On AWS it does.
+    crc64: AtomicBool,
+}
+
+impl S3Store {
+    /// Sends nothing yet.
+    pub fn new(connection: Connection, options: S3Options) -> Self {
+        let counter = count::Counter::default();
+        let client = RwLock::new(Arc::new(connection.client(&counter)));
+        Self {
+            client,
+            counter,
+            pace: options.bandwidth.map(|limit| Arc::new(body::Pace::new(limit))),
+            storage_class: options.storage_class.as_deref().map(StorageClass::from),
+            sse: options.sse.as_deref().map(ServerSideEncryption::from),
+            crc64: AtomicBool::new(connection.is_aws()),
+            connection,
+            options,
+        }
+    }
+
+    fn client(&self) -> Arc<Client> {
+        self.client.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// The bucket is elsewhere: talks to that region from now on.
+    fn move_to_region(&self, region: &str) {
+        tracing::info!(bucket = self.options.bucket, region, "the bucket is in another region");
+        let client = Arc::new(self.connection.in_region(region).client(&self.counter));
+        *self.client.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+    }
+
+    /// The key in the bucket. One that is too long has been skipped before.
+    fn absolute(&self, key: &Key) -> Result<String, StoreError> {
+        self.options.prefix.absolute(key).map_err(|error| {
+            let class = crate::plan::ErrorClass::Path;
+            StoreError::Failed(crate::plan::Failure::new(class, format!("{key}: {error}")))
+        })
+    }
+
+    /// What requests are about, in errors.
+    fn describe(&self, action: &str, key: &Key) -> String {
+        let S3Options { bucket, prefix, .. } = &self.options;
+        format!("{action} s3://{bucket}/{}{key}", prefix.as_str())
+    }
+
+    fn knows_crc64(&self) -> bool {
+        self.crc64.load(Ordering::Relaxed)
+    }
+
+    /// A reply carried the checksum that was sent: the server verified it.
+    fn saw_crc64(&self, checksum: Option<&str>) {
+        if checksum.is_some() {
+            self.crc64.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl ObjectStore for S3Store {
+    fn put(&self, put: Put) -> Fut<'_, Result<ETag, StoreError>> {
+        Box::pin(self.put_object(put))
+    }
+
+    fn head(&self, key: &Key) -> Fut<'_, Result<Option<ObjectHead>, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.head_object(&key).await })
+    }
+
+    fn get_small(
+        &self,
+        key: &Key,
+        unless: Option<&ETag>,
+    ) -> Fut<'_, Result<SmallObject, StoreError>> {
+        let (key, unless) = (key.clone(), unless.cloned());
+        Box::pin(async move { self.get_object(&key, unless.as_ref()).await })
+    }
+
+    fn list(&self, after: Option<&Key>) -> Fut<'_, Result<ListPage, StoreError>> {
+        let after = after.cloned();
+        Box::pin(async move { self.list_objects(after.as_ref()).await })
+    }
+
+    fn retouch(&self, key: &Key, etag: &ETag, meta: &Meta) -> Fut<'_, Result<ETag, StoreError>> {
+        let (key, etag, meta) = (key.clone(), etag.clone(), *meta);
+        Box::pin(async move { self.copy_onto_itself(&key, &etag, &meta).await })
+    }
+
+    fn delete(
+        &self,
+        items: &[(Key, Option<ETag>)],
+    ) -> Fut<'_, Result<Vec<Result<(), StoreError>>, StoreError>> {
+        let items = items.to_vec();
+        Box::pin(async move { self.delete_objects(&items).await })
+    }
+
+    fn tag_deleted(&self, key: &Key, at: Millis) -> Fut<'_, Result<(), StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.tag_as_deleted(&key, at).await })
+    }
+
+    fn create_upload(&self, key: &Key, meta: &Meta) -> Fut<'_, Result<String, StoreError>> {
+        let (key, meta) = (key.clone(), *meta);
+        Box::pin(async move { self.create_multipart(&key, &meta).await })
+    }
+
+    fn put_part(&self, part: PutPart) -> Fut<'_, Result<ETag, StoreError>> {
+        Box::pin(self.upload_part(part))
+    }
+
+    fn complete_upload(&self, complete: Complete) -> Fut<'_, Result<ETag, StoreError>> {
+        Box::pin(self.complete_multipart(complete))
+    }
+
+    fn abort_upload(&self, key: &Key, upload_id: &str) -> Fut<'_, Result<(), StoreError>> {
+        let (key, upload_id) = (key.clone(), upload_id.to_owned());
+        Box::pin(async move { self.abort_multipart(&key, &upload_id).await })
+    }
+
+    fn list_parts(
+        &self,
+        key: &Key,
+        upload_id: &str,
+    ) -> Fut<'_, Result<Vec<StoredPart>, StoreError>> {
+        let (key, upload_id) = (key.clone(), upload_id.to_owned());
+        Box::pin(async move { self.parts_of(&key, &upload_id).await })
+    }
+
+    fn list_uploads(&self, key: &Key) -> Fut<'_, Result<Vec<String>, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.uploads_of(&key).await })
+    }
+
+    fn first_part_size(&self, key: &Key) -> Fut<'_, Result<Option<u64>, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.size_of_part_one(&key).await })
+    }
+
+    fn create_bucket(&self) -> Fut<'_, Result<(), StoreError>> {
+        Box::pin(self.make_bucket())
+    }
+
+    fn requests(&self) -> RequestCounts {
+        self.counter.counts()
+    }
+}

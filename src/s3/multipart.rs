@@ -1,0 +1,228 @@
+//! Multipart uploads, one call each. What is journaled and resumed is decided by the use-case.
+//!
+//! An upload that was created with a full-object CRC64NVME must go on with it, also after a
+//! restart. The upload id that leaves this module says so: `crc64/ID`, or `plain/ID`.
+
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType,
+};
+use percent_encoding::percent_decode_str;
+
+use crate::model::{ETag, Key, Meta};
+use crate::ports::{Complete, Condition, JournaledPart, PutPart, StoreError, StoredPart};
+
+use super::connect::{fits_usual_timeouts, transfer_timeouts};
+use super::put::{base64_crc64, base64_md5};
+use super::{S3Store, body, error};
+
+const CRC64: &str = "crc64/";
+const PLAIN: &str = "plain/";
+
+/// The server's id, and whether the upload carries CRC64NVME.
+fn read_id(upload_id: &str) -> (&str, bool) {
+    match upload_id.strip_prefix(CRC64) {
+        Some(id) => (id, true),
+        None => (upload_id.strip_prefix(PLAIN).unwrap_or(upload_id), false),
+    }
+}
+
+impl S3Store {
+    pub(super) async fn create_multipart(
+        &self,
+        key: &Key,
+        meta: &Meta,
+    ) -> Result<String, StoreError> {
+        let what = || self.describe("begin to upload", key);
+        let mut request = self
+            .client()
+            .create_multipart_upload()
+            .bucket(&self.options.bucket)
+            .key(self.absolute(key)?)
+            .set_storage_class(self.storage_class.clone())
+            .set_server_side_encryption(self.sse.clone())
+            .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
+            .set_expected_bucket_owner(self.options.bucket_owner.clone());
+        let crc64 = self.knows_crc64();
+        if crc64 {
+            request = request
+                .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+                .checksum_type(ChecksumType::FullObject);
+        }
+        for (name, value) in meta.to_pairs() {
+            request = request.metadata(name, value);
+        }
+        let reply = request.send().await.map_err(|e| error::explain(&what(), &e))?;
+        match reply.upload_id() {
+            Some(id) => Ok(format!("{}{id}", if crc64 { CRC64 } else { PLAIN })),
+            None => Err(error::not_s3(&what(), "its reply has no upload id")),
+        }
+    }
+
+    pub(super) async fn upload_part(&self, part: PutPart) -> Result<ETag, StoreError> {
+        let what = || {
+            let action = format!("send part {} of", part.number);
+            self.describe(&action, &part.key)
+        };
+        let (id, crc64) = read_id(&part.upload_id);
+        let length = part.body.len() as u64;
+        let request = self
+            .client()
+            .upload_part()
+            .bucket(&self.options.bucket)
+            .key(self.absolute(&part.key)?)
+            .upload_id(id)
+            .part_number(i32::try_from(part.number).unwrap_or(i32::MAX))
+            .content_length(i64::try_from(length).unwrap_or(i64::MAX))
+            .content_md5(base64_md5(part.md5))
+            .set_checksum_crc64_nvme(crc64.then(|| base64_crc64(part.crc64)))
+            .set_expected_bucket_owner(self.options.bucket_owner.clone())
+            .body(body::body(part.body.clone(), self.pace.as_ref()));
+        let mut request = request.customize().disable_payload_signing();
+        if !fits_usual_timeouts(length) {
+            request = request.config_override(transfer_timeouts(length));
+        }
+        match request.send().await {
+            Ok(reply) => match reply.e_tag() {
+                Some(etag) => Ok(ETag::new(etag)),
+                None => Err(error::not_s3(&what(), "its reply has no ETag")),
+            },
+            Err(e) => Err(error::explain(&what(), &e)),
+        }
+    }
+
+    pub(super) async fn complete_multipart(&self, complete: Complete) -> Result<ETag, StoreError> {
+        let what = || self.describe("finish the upload of", &complete.key);
+        let (id, crc64) = read_id(&complete.upload_id);
+        let parts = complete.parts.iter().map(|part| completed(part, crc64)).collect();
+        let mut request = self
+            .client()
+            .complete_multipart_upload()
+            .bucket(&self.options.bucket)
+            .key(self.absolute(&complete.key)?)
+            .upload_id(id)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+            .set_checksum_crc64_nvme(crc64.then(|| base64_crc64(complete.crc64)))
+            .set_expected_bucket_owner(self.options.bucket_owner.clone());
+        if crc64 {
+            request = request.mpu_object_size(i64::try_from(complete.size_bytes).unwrap_or(i64::MAX));
+        }
+        request = match &complete.condition {
+            Condition::None => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Match(etag) => request.if_match(etag.quoted()),
+        };
+        // Joining ten thousand parts takes the server its time.
+        let request = request.customize().config_override(transfer_timeouts(64 * 1024 * 1024));
+        match request.send().await {
+            Ok(reply) => match reply.e_tag() {
+                Some(etag) => Ok(ETag::new(etag)),
+                None => Err(error::not_s3(&what(), "its reply has no ETag")),
+            },
+            Err(e) => Err(error::explain(&what(), &e)),
+        }
+    }
+
+    pub(super) async fn abort_multipart(
+        &self,
+        key: &Key,
+        upload_id: &str,
+    ) -> Result<(), StoreError> {
+        let sent = self
+            .client()
+            .abort_multipart_upload()
+            .bucket(&self.options.bucket)
+            .key(self.absolute(key)?)
+            .upload_id(read_id(upload_id).0)
+            .set_expected_bucket_owner(self.options.bucket_owner.clone())
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(e) => match error::explain(&self.describe("abort the upload of", key), &e) {
+                StoreError::NoSuchUpload => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    pub(super) async fn parts_of(
+        &self,
+        key: &Key,
+        upload_id: &str,
+    ) -> Result<Vec<StoredPart>, StoreError> {
+        let what = || self.describe("list the parts of", key);
+        let mut parts = vec![];
+        let mut marker: Option<String> = None;
+        loop {
+            let reply = self
+                .client()
+                .list_parts()
+                .bucket(&self.options.bucket)
+                .key(self.absolute(key)?)
+                .upload_id(read_id(upload_id).0)
+                .set_part_number_marker(marker.take())
+                .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                .send()
+                .await
+                .map_err(|e| error::explain(&what(), &e))?;
+            for part in reply.parts() {
+                let number = part.part_number().and_then(|n| u32::try_from(n).ok());
+                let size = part.size().and_then(|n| u64::try_from(n).ok());
+                if let (Some(number), Some(size_bytes), Some(etag)) = (number, size, part.e_tag()) {
+                    parts.push(StoredPart { number, size_bytes, etag: ETag::new(etag) });
+                }
+            }
+            match reply.next_part_number_marker() {
+                Some(next) if reply.is_truncated() == Some(true) => marker = Some(next.to_owned()),
+                _ => return Ok(parts),
+            }
+        }
+    }
+
+    /// Ids of the open uploads of exactly this key. They sort first among those that begin with it.
+    pub(super) async fn uploads_of(&self, key: &Key) -> Result<Vec<String>, StoreError> {
+        let absolute = self.absolute(key)?;
+        let mut ids = vec![];
+        let mut marker: (Option<String>, Option<String>) = (None, None);
+        loop {
+            let reply = self
+                .client()
+                .list_multipart_uploads()
+                .bucket(&self.options.bucket)
+                .prefix(&absolute)
+                .encoding_type(EncodingType::Url)
+                .set_key_marker(marker.0.take())
+                .set_upload_id_marker(marker.1.take())
+                .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                .send()
+                .await
+                .map_err(|e| error::explain(&self.describe("list the uploads of", key), &e))?;
+            let encoded = reply.encoding_type() == Some(&EncodingType::Url);
+            let decode = |text: &str| match encoded {
+                true => {
+                    let spaced = text.replace('+', " ");
+                    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+                }
+                false => text.to_owned(),
+            };
+            for upload in reply.uploads() {
+                if upload.key().map(decode).as_deref() == Some(absolute.as_str()) {
+                    ids.extend(upload.upload_id().map(|id| format!("{PLAIN}{id}")));
+                }
+            }
+            let next = reply.next_key_marker().map(decode);
+            if reply.is_truncated() != Some(true) || next.as_deref() != Some(absolute.as_str()) {
+                return Ok(ids);
+            }
+            marker = (next, reply.next_upload_id_marker().map(str::to_owned));
+        }
+    }
+}
+
+fn completed(part: &JournaledPart, crc64: bool) -> CompletedPart {
+    CompletedPart::builder()
+        .part_number(i32::try_from(part.stored.number).unwrap_or(i32::MAX))
+        .e_tag(part.stored.etag.quoted())
+        .set_checksum_crc64_nvme(crc64.then(|| base64_crc64(part.digest.crc64)))
+        .build()
+}
