@@ -1,12 +1,16 @@
 //! keepwatch
+#[cfg(feature = "daemon")]
+pub mod app;
+pub mod engine;
+#[cfg(feature = "daemon")]
+pub mod fs;
 pub mod model;
 pub mod plan;
-pub mod engine;
 #[cfg(feature = "daemon")]
 pub mod ports;
 #[cfg(feature = "daemon")]
+pub mod s3;
+#[cfg(feature = "daemon")]
 pub mod state;
 #[cfg(feature = "daemon")]
-pub mod fs;
-#[cfg(feature = "daemon")]
-pub mod s3;
+pub mod watch;

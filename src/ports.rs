@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::engine::{Problem, Sight};
 use crate::model::{
     ContentMd5, Crc64, ETag, Entry, Fingerprint, Key, Md5, Meta, Millis, Object, ObjectHead,
     Observed, Record, RelPath,
 };
-use crate::engine::{Problem, Sight};
-use crate::plan::{DeleteItem, Failure, Hint, Skip};
 #[cfg(doc)]
 use crate::plan::ErrorClass;
+use crate::plan::{DeleteItem, Failure, Hint, Skip};
 
 /// A future behind a trait object.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -168,6 +168,8 @@ pub enum WatchEvent {
 pub trait FolderWatch: Send + Sync {
     /// After this returns, a change in these folders makes an event, or the sight is not full.
     fn watch(&self, folders: &[RelPath]);
+    /// Another folder is where the source was: forgets what is watched.
+    fn reset(&self);
 }
 
 /// The stream of a watcher's events.
@@ -209,6 +211,14 @@ pub struct Put {
     pub condition: Condition,
 }
 
+/// An acknowledged object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub etag: ETag,
+    /// Whether the ETag is an MD5 of the content. It is not under KMS encryption, whatever its form.
+    pub is_md5: bool,
+}
+
 /// One part to be written.
 #[derive(Clone, Debug)]
 pub struct PutPart {
@@ -246,7 +256,10 @@ pub enum SmallObject {
     Absent,
     /// It still has the ETag that was asked about.
     Unchanged,
-    Found { body: Bytes, etag: ETag },
+    Found {
+        body: Bytes,
+        etag: ETag,
+    },
 }
 
 /// A page of a listing, in key order.
@@ -277,28 +290,36 @@ pub struct RequestCounts {
 /// that the server's parsed reply says so.
 pub trait ObjectStore: Send + Sync {
     /// Verified by the server against both digests. The ETag in the reply is not judged here.
-    fn put(&self, put: Put) -> Fut<'_, Result<ETag, StoreError>>;
+    fn put(&self, put: Put) -> Fut<'_, Result<Stored, StoreError>>;
     fn head(&self, key: &Key) -> Fut<'_, Result<Option<ObjectHead>, StoreError>>;
-    fn get_small(&self, key: &Key, unless: Option<&ETag>)
-    -> Fut<'_, Result<SmallObject, StoreError>>;
+    fn get_small(
+        &self,
+        key: &Key,
+        unless: Option<&ETag>,
+    ) -> Fut<'_, Result<SmallObject, StoreError>>;
     /// A page of the keys after `after`, without the destination's own records.
     fn list(&self, after: Option<&Key>) -> Fut<'_, Result<ListPage, StoreError>>;
     /// Replaces the metadata of the object with this ETag; content and tags stay.
     fn retouch(&self, key: &Key, etag: &ETag, meta: &Meta) -> Fut<'_, Result<ETag, StoreError>>;
     /// Deletes up to 1,000 objects, each only while it has this ETag where the server can tell.
     /// One result per item, in order; deleting what is not there succeeds.
-    fn delete(&self, items: &[(Key, Option<ETag>)])
-    -> Fut<'_, Result<Vec<Result<(), StoreError>>, StoreError>>;
+    fn delete(
+        &self,
+        items: &[(Key, Option<ETag>)],
+    ) -> Fut<'_, Result<Vec<Result<(), StoreError>>, StoreError>>;
     /// Adds `Deleted=True` and `DeletedAt` to the object's tags.
     fn tag_deleted(&self, key: &Key, at: Millis) -> Fut<'_, Result<(), StoreError>>;
 
     fn create_upload(&self, key: &Key, meta: &Meta) -> Fut<'_, Result<String, StoreError>>;
     fn put_part(&self, part: PutPart) -> Fut<'_, Result<ETag, StoreError>>;
-    fn complete_upload(&self, complete: Complete) -> Fut<'_, Result<ETag, StoreError>>;
+    fn complete_upload(&self, complete: Complete) -> Fut<'_, Result<Stored, StoreError>>;
     /// Succeeds when the upload is not there any more.
     fn abort_upload(&self, key: &Key, upload_id: &str) -> Fut<'_, Result<(), StoreError>>;
-    fn list_parts(&self, key: &Key, upload_id: &str)
-    -> Fut<'_, Result<Vec<StoredPart>, StoreError>>;
+    fn list_parts(
+        &self,
+        key: &Key,
+        upload_id: &str,
+    ) -> Fut<'_, Result<Vec<StoredPart>, StoreError>>;
     /// Ids of the open uploads of exactly this key.
     fn list_uploads(&self, key: &Key) -> Fut<'_, Result<Vec<String>, StoreError>>;
     /// Size of the first part of a multipart object, where the server can tell.
@@ -344,38 +365,88 @@ pub struct JournaledPart {
 pub enum Change {
     /// A request that writes this object is about to be sent. What was known is not to be trusted
     /// until it is settled.
-    Uploading { key: Key, entry: Entry },
+    Uploading {
+        key: Key,
+        entry: Entry,
+    },
     /// The object was acknowledged, or found to be right. Ends its multipart journal and problem.
-    Synced { key: Key, record: Record },
+    Synced {
+        key: Key,
+        record: Record,
+    },
     /// The name is missing since `at`, if it was not marked before.
-    Missing { key: Key, at: Millis },
+    Missing {
+        key: Key,
+        at: Millis,
+    },
     /// The name is there again.
-    Found { key: Key },
+    Found {
+        key: Key,
+    },
     /// Drops the record. With `keep`, the object becomes unclaimed.
-    Forget { key: Key, keep: Option<Object> },
+    Forget {
+        key: Key,
+        keep: Option<Object>,
+    },
     /// Requests that delete (or tag) these objects are about to be sent. `counted` of them are
     /// charged to the budget of the hour of `at`.
-    Deleting { keys: Vec<Key>, counted: u64, at: Millis },
-    Deleted { key: Key },
-    Tagged { key: Key },
+    Deleting {
+        keys: Vec<Key>,
+        counted: u64,
+        at: Millis,
+    },
+    Deleted {
+        key: Key,
+    },
+    Tagged {
+        key: Key,
+    },
     /// A request to create a multipart upload is about to be sent.
     UploadOpening(UploadJournal),
-    UploadOpened { key: Key, upload_id: String },
-    PartDone { key: Key, part: JournaledPart },
-    UploadDropped { key: Key },
-    Problem { problem: Problem, at: Millis },
+    UploadOpened {
+        key: Key,
+        upload_id: String,
+    },
+    PartDone {
+        key: Key,
+        part: JournaledPart,
+    },
+    UploadDropped {
+        key: Key,
+    },
+    Problem {
+        problem: Problem,
+        at: Millis,
+    },
     /// A path is all right again, or gone.
-    ProblemSolved { key: Key },
+    ProblemSolved {
+        key: Key,
+    },
+    /// A look at everything begins: paths that are skipped no more will not be reported again.
+    SkipsBegan,
+    SkipsEnded,
     /// An object that is neither ours nor of any file here. Replaces what is known of the key.
-    Unclaimed { key: Key, object: Object },
+    Unclaimed {
+        key: Key,
+        object: Object,
+    },
     /// A listing begins: what is unclaimed is learnt anew.
     ListingBegan,
     /// A listing was compared to its end.
-    Listed { at: Millis },
+    Listed {
+        at: Millis,
+    },
     Identity(Identity),
     /// The number of files, for the budget of deletions.
-    Files { count: u64, at: Millis },
-    Owner { etag: ETag, generation: u64, conditional: bool },
+    Files {
+        count: u64,
+        at: Millis,
+    },
+    Owner {
+        etag: ETag,
+        generation: u64,
+        conditional: bool,
+    },
     /// A person approved every deletion that waits now.
     Approve,
     /// A person discarded them: the objects stay, unclaimed.
@@ -398,6 +469,8 @@ pub struct BackupRow {
     pub identity: Option<Identity>,
     /// When the bucket was last listed and compared to the end.
     pub listed_at: Option<Millis>,
+    /// Tells this state apart from any other, also of the same machine.
+    pub owner_id: String,
     pub owner_etag: Option<ETag>,
     pub owner_generation: u64,
     /// Whether the server honours conditions; `None` while nobody has tried.

@@ -71,7 +71,7 @@ impl Engine {
         Self {
             jitter: Jitter::new(settings.seed),
             dirty: DirtySet::default(),
-            schedule: Schedule::new(settings.ops_max, settings.bytes_max),
+            schedule: Schedule::new(settings.ops_max, settings.bytes_max, settings.large_bytes),
             gate: Gate::default(),
             looks: LookState::default(),
             deletions: DeletionState::default(),
@@ -212,8 +212,8 @@ impl Engine {
 
     fn exit_reason(&self, now: Tick) -> Option<Exit> {
         if self.draining {
-            let drained = self.schedule.in_flight() == 0 && !self.looks.is_looking();
-            return drained.then_some(Exit::Stopped);
+            // A look sends nothing, so it need not end: the driver drops it.
+            return (self.schedule.in_flight() == 0).then_some(Exit::Stopped);
         }
         let Mode::OneShot { retry_for_ms } = self.settings.mode else {
             return None;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::model::{ContentMd5, RelPath};
 use crate::model::{ETag, Entry, Fingerprint, Kind, Md5, Millis, Record, Tick};
-use crate::plan::{Deletion, Done, HoldReason, LookAgain, Task, Why};
+use crate::plan::{Deletion, Done, ErrorClass, HoldReason, LookAgain, Task, Why};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const SETTLE_MS: u64 = 2_000;
@@ -78,12 +78,15 @@ fn index(path: &RelPath) -> usize {
     NAMES.iter().position(|n| n.as_bytes() == path.as_bytes()).unwrap()
 }
 
+fn entry(size_bytes: u64) -> Entry {
+    let fingerprint = Fingerprint { size_bytes, ..Fingerprint::default() };
+    Entry { kind: Kind::File, fingerprint, mode: 0, uid: 0, gid: 0 }
+}
+
 fn record() -> Record {
-    let fingerprint = Fingerprint::default();
-    let entry = Entry { kind: Kind::File, fingerprint, mode: 0, uid: 0, gid: 0 };
     Record {
         missing_since: Some(Millis(0)),
-        ..Record::synced(entry, ContentMd5::whole(Md5::of(b"")), ETag::new("x"), false)
+        ..Record::synced(entry(0), ContentMd5::whole(Md5::of(b"")), ETag::new("x"), false)
     }
 }
 
@@ -101,6 +104,7 @@ impl World {
             deletions: Deletions::Delete,
             ops_max: 3,
             bytes_max: 100,
+            large_bytes: 80,
             dirty_max: 5,
             ready_max: 4,
             seed,
@@ -302,7 +306,7 @@ impl World {
             path,
             task,
             why: Why::Changed,
-            size_bytes: [0, 1, 30, 60, 99, 500][i],
+            entry: Some(entry([0, 1, 30, 60, 99, 500][i])),
             base: None,
             target: None,
         }
@@ -311,7 +315,10 @@ impl World {
     fn start(&mut self, op: OpId, work: Work) {
         let seed = self.seed;
         let (names, cost, is_delete) = match &work {
-            Work::Sync(job) => (vec![index(&job.path)], job.size_bytes.min(100), false),
+            Work::Sync(job) => {
+                let size = job.size_bytes();
+                (vec![index(&job.path)], if size > 80 { 25 } else { size }, false)
+            }
             Work::Delete(items) => (items.iter().map(|i| index(&i.path)).collect(), 0, true),
         };
         let busy: BTreeSet<usize> =

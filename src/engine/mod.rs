@@ -13,8 +13,8 @@
 //!
 //! What always holds (checked over random histories in `histories.rs`):
 //! 1. At most one operation is in flight per key.
-//! 2. Operations and bytes in flight stay within their budgets (a job larger than the whole byte
-//!    budget runs alone).
+//! 2. Operations and bytes in flight stay within their budgets. Large files have a lane of their
+//!    own and do not hold up small ones.
 //! 3. A hinted path is looked at no later than `max_wait` after its first hint, and no earlier than
 //!    `settle` after its last unless `max_wait` says so, while nothing else forbids looking.
 //! 4. After an overflow a look at everything starts.
@@ -40,9 +40,7 @@ pub use gate::Waiting;
 pub use schedule::OpId;
 
 use crate::model::{Key, RelPath};
-use crate::plan::{
-    DeleteItem, Deletions, Failure, Hint, Hold, Job, Outcome, Scope, Skip,
-};
+use crate::plan::{DeleteItem, Deletions, Failure, Hint, Hold, Job, Outcome, Scope, Skip};
 
 /// Daemon or one-shot: the only difference in control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +63,9 @@ pub struct Settings {
     pub ops_max: usize,
     /// Bytes of file content in flight.
     pub bytes_max: u64,
+    /// Files larger than this are large: at most two are in flight, each with a quarter of the
+    /// bytes, so that small files never wait behind them.
+    pub large_bytes: u64,
     /// Distinct dirty paths; more collapse into a look at everything.
     pub dirty_max: usize,
     /// Jobs held ready; a look waits when there are more.

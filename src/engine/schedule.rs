@@ -26,6 +26,7 @@ struct Flight {
     cost_bytes: u64,
     since: Option<Tick>,
     is_delete: bool,
+    is_large: bool,
 }
 
 #[derive(Debug)]
@@ -34,15 +35,23 @@ struct Delayed {
     due: Tick,
 }
 
+/// Jobs ready to start, in order.
+type Lane = BTreeMap<u64, Queued>;
+
+/// Large files in flight at most.
+const LARGE_MAX: usize = 2;
+
 /// Jobs that are ready, waiting for their next attempt, or in flight.
 #[derive(Debug)]
 pub struct Schedule {
     ops_max: usize,
     bytes_max: u64,
+    large_bytes: u64,
     /// Operations allowed now: lowered when the server asks for fewer, raised by successes.
     ops_allowed: usize,
     successes: usize,
-    ready: BTreeMap<u64, Queued>,
+    small: Lane,
+    large: Lane,
     place: BTreeMap<Key, u64>,
     delayed: BTreeMap<Key, Delayed>,
     by_due: BTreeSet<(Tick, Key)>,
@@ -56,13 +65,15 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    pub fn new(ops_max: usize, bytes_max: u64) -> Self {
+    pub fn new(ops_max: usize, bytes_max: u64, large_bytes: u64) -> Self {
         Self {
             ops_max: ops_max.max(1),
             bytes_max,
+            large_bytes,
             ops_allowed: ops_max.max(1),
             successes: 0,
-            ready: BTreeMap::new(),
+            small: Lane::new(),
+            large: Lane::new(),
             place: BTreeMap::new(),
             delayed: BTreeMap::new(),
             by_due: BTreeSet::new(),
@@ -84,17 +95,25 @@ impl Schedule {
             self.again.insert(queued.job.key, queued.job.path);
         } else if let Some(delayed) = self.delayed.get_mut(key) {
             delayed.queued = Queued { since: delayed.queued.since, ..queued };
-        } else if let Some(known) = self.place.get(key).and_then(|p| self.ready.get_mut(p)) {
-            *known = Queued { since: known.since, ..queued };
+        } else if let Some(place) = self.place.get(key).copied() {
+            let known = self.small.remove(&place).or_else(|| self.large.remove(&place));
+            let since = known.map_or(queued.since, |known| known.since);
+            self.insert(place, Queued { since, ..queued });
         } else {
             self.append(queued);
         }
     }
 
     fn append(&mut self, queued: Queued) {
-        self.place.insert(queued.job.key.clone(), self.next_place);
-        self.ready.insert(self.next_place, queued);
         self.next_place += 1;
+        self.insert(self.next_place, queued);
+    }
+
+    fn insert(&mut self, place: u64, queued: Queued) {
+        self.place.insert(queued.job.key.clone(), place);
+        let is_large = queued.job.size_bytes() > self.large_bytes;
+        let lane = if is_large { &mut self.large } else { &mut self.small };
+        lane.insert(place, queued);
     }
 
     /// Queues a job for a later attempt.
@@ -117,23 +136,35 @@ impl Schedule {
         }
     }
 
-    /// Starts the next job that the budgets admit. In order: a large job at the head waits for its
-    /// bytes rather than being overtaken for ever.
+    /// Starts the next job that the budgets admit: large files first, for they take longest, but
+    /// few at a time. Within its lane a job is never overtaken.
     pub fn admit(&mut self) -> Option<(OpId, Queued)> {
         if self.flights.len() >= self.ops_allowed {
             return None;
         }
-        let (place, queued) = self.ready.first_key_value()?;
-        let cost_bytes = queued.job.size_bytes.min(self.bytes_max);
-        if self.bytes_in_flight > 0 && self.bytes_in_flight + cost_bytes > self.bytes_max {
+        let large = self.flights.values().filter(|f| f.is_large).count();
+        if large < LARGE_MAX && self.fits(self.bytes_max / 4) && !self.large.is_empty() {
+            let (_, queued) = self.large.pop_first()?;
+            return Some(self.start(queued, self.bytes_max / 4, true));
+        }
+        let cost_bytes = self.small.first_key_value()?.1.job.size_bytes();
+        if !self.fits(cost_bytes) {
             return None;
         }
-        let place = *place;
-        let queued = self.ready.remove(&place)?;
+        let (_, queued) = self.small.pop_first()?;
+        Some(self.start(queued, cost_bytes, false))
+    }
+
+    fn fits(&self, cost_bytes: u64) -> bool {
+        self.bytes_in_flight == 0 || self.bytes_in_flight + cost_bytes <= self.bytes_max
+    }
+
+    fn start(&mut self, queued: Queued, cost_bytes: u64, is_large: bool) -> (OpId, Queued) {
         self.place.remove(&queued.job.key);
         let keys = vec![queued.job.key.clone()];
-        let op = self.fly(keys, cost_bytes, Some(queued.since), false);
-        Some((op, queued))
+        let since = Some(queued.since);
+        let flight = Flight { keys, cost_bytes, since, is_delete: false, is_large };
+        (self.fly(flight), queued)
     }
 
     /// Starts a deletion of the items whose keys nothing else is about to touch.
@@ -143,25 +174,19 @@ impl Schedule {
             return None;
         }
         let keys = items.iter().map(|item| item.key.clone()).collect();
-        let op = self.fly(keys, 0, None, true);
-        Some((op, Work::Delete(items)))
+        let flight = Flight { keys, cost_bytes: 0, since: None, is_delete: true, is_large: false };
+        Some((self.fly(flight), Work::Delete(items)))
     }
 
-    fn fly(
-        &mut self,
-        keys: Vec<Key>,
-        cost_bytes: u64,
-        since: Option<Tick>,
-        is_delete: bool,
-    ) -> OpId {
+    fn fly(&mut self, flight: Flight) -> OpId {
         let op = OpId(self.next_op);
         self.next_op += 1;
-        for key in &keys {
+        for key in &flight.keys {
             // INVARIANT: one operation per key.
             assert!(self.busy.insert(key.clone()), "two operations on {key}");
         }
-        self.bytes_in_flight += cost_bytes;
-        self.flights.insert(op, Flight { keys, cost_bytes, since, is_delete });
+        self.bytes_in_flight += flight.cost_bytes;
+        self.flights.insert(op, flight);
         op
     }
 
@@ -201,14 +226,15 @@ impl Schedule {
 
     /// Forgets everything that has not been started.
     pub fn drop_waiting(&mut self) {
-        self.ready.clear();
+        self.small.clear();
+        self.large.clear();
         self.place.clear();
         self.delayed.clear();
         self.by_due.clear();
     }
 
     pub fn ready_len(&self) -> usize {
-        self.ready.len()
+        self.small.len() + self.large.len()
     }
 
     pub fn delayed_len(&self) -> usize {
@@ -217,7 +243,7 @@ impl Schedule {
 
     /// Nothing is ready, waiting or in flight.
     pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.delayed.is_empty() && self.flights.is_empty()
+        self.ready_len() == 0 && self.delayed.is_empty() && self.flights.is_empty()
     }
 
     pub fn in_flight(&self) -> usize {
@@ -232,9 +258,13 @@ impl Schedule {
         self.by_due.first().map(|(due, _)| *due)
     }
 
+    fn ready(&self) -> impl Iterator<Item = &Queued> {
+        self.small.values().chain(self.large.values())
+    }
+
     /// Since when the longest waiting change has been known here.
     pub fn oldest(&self) -> Option<Tick> {
-        let ready = self.ready.values().map(|q| q.since);
+        let ready = self.ready().map(|q| q.since);
         let delayed = self.delayed.values().map(|d| d.queued.since);
         let flying = self.flights.values().filter_map(|f| f.since);
         ready.chain(delayed).chain(flying).min()
@@ -242,11 +272,11 @@ impl Schedule {
 
     /// Bytes and number of the jobs that are not done.
     pub fn backlog(&self) -> (usize, u64) {
-        let waiting = self.ready.values().chain(self.delayed.values().map(|d| &d.queued));
+        let waiting = self.ready().chain(self.delayed.values().map(|d| &d.queued));
         let (mut jobs, mut bytes) = (self.flights.len(), self.bytes_in_flight);
         for queued in waiting {
             jobs += 1;
-            bytes += queued.job.size_bytes;
+            bytes += queued.job.size_bytes();
         }
         (jobs, bytes)
     }

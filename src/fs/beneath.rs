@@ -29,11 +29,8 @@ pub fn open_folder(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
 
 /// Opens a file for reading. Never blocks, also when the name has become a FIFO meanwhile.
 pub fn open_file(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     open(root, path, flags)
 }
 
@@ -74,8 +71,7 @@ const SEARCH: OFlags = OFlags::RDONLY;
 #[cfg(target_os = "linux")]
 fn open2(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
     use rustix::fs::ResolveFlags;
-    let resolve =
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let path = OsStr::from_bytes(path.as_bytes());
     loop {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {

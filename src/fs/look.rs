@@ -107,13 +107,7 @@ pub fn too_long(inner: &Inner, key_bytes: usize) -> Option<Skip> {
 }
 
 /// A folder, and the marker it needs: when nothing in it is backed up, or for its mode.
-fn marker(
-    inner: &Inner,
-    root: &OwnedFd,
-    path: &RelPath,
-    above: &Level,
-    entry: Entry,
-) -> Stat {
+fn marker(inner: &Inner, root: &OwnedFd, path: &RelPath, above: &Level, entry: Entry) -> Stat {
     if path.is_root() {
         return Stat::Folder(None);
     }

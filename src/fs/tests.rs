@@ -64,14 +64,34 @@ async fn keys(tree: &Tree, top: &str) -> Vec<String> {
 #[tokio::test]
 async fn walks_in_key_order() {
     let source = Source::new(&[
-        b"a/x", b"a-b", b"a.b", b"a0", b"A", "é".as_bytes(), b"gro\xdf/1", b"new\nline", b"z",
-        "‛/y".as_bytes(), b"a/y/z",
+        b"a/x",
+        b"a-b",
+        b"a.b",
+        b"a0",
+        b"A",
+        "é".as_bytes(),
+        b"gro\xdf/1",
+        b"new\nline",
+        b"z",
+        "‛/y".as_bytes(),
+        b"a/y/z",
     ]);
     std::fs::create_dir(source.path(b"empty")).unwrap();
     std::os::unix::fs::symlink("nowhere", source.path(b"link")).unwrap();
     let expected = [
-        "A", "a-b", "a.b", "a/x", "a/y/z", "a0", "empty/", "gro‛DF/1", "link", "new␊line", "z",
-        "é", "‛‛/y",
+        "A",
+        "a-b",
+        "a.b",
+        "a/x",
+        "a/y/z",
+        "a0",
+        "empty/",
+        "gro‛DF/1",
+        "link",
+        "new␊line",
+        "z",
+        "é",
+        "‛‛/y",
     ];
     let tree = source.tree(RuleOptions::default());
     assert_eq!(keys(&tree, "").await, expected);
@@ -100,8 +120,17 @@ async fn every_short_tree_walks_in_key_order() {
 #[tokio::test]
 async fn rules_prune_and_veil() {
     let source = Source::new(&[
-        b"a.tmp", b"keep.tmp", b"b/node_modules/x", b"b/c", b"cache/CACHEDIR.TAG", b"cache/x",
-        b"d/.keepwatchignore", b"d/secret", b"d/e/secret", b"d/e/kept", b".keepwatch/owner",
+        b"a.tmp",
+        b"keep.tmp",
+        b"b/node_modules/x",
+        b"b/c",
+        b"cache/CACHEDIR.TAG",
+        b"cache/x",
+        b"d/.keepwatchignore",
+        b"d/secret",
+        b"d/e/secret",
+        b"d/e/kept",
+        b".keepwatch/owner",
     ]);
     source.write(b"d/.keepwatchignore", b"secret\n!e/secret\n");
     let tree = source.tree(RuleOptions {
@@ -110,15 +139,30 @@ async fn rules_prune_and_veil() {
         ..RuleOptions::default()
     });
     let expected = [
-        "?.keepwatch/", "!a.tmp", "b/c", "!b/node_modules/", "!cache/", "d/.keepwatchignore",
-        "d/e/kept", "d/e/secret", "!d/secret", "keep.tmp",
+        "?.keepwatch/",
+        "!a.tmp",
+        "b/c",
+        "!b/node_modules/",
+        "!cache/",
+        "d/.keepwatchignore",
+        "d/e/kept",
+        "d/e/secret",
+        "!d/secret",
+        "keep.tmp",
     ];
     assert_eq!(keys(&tree, "").await, expected);
     // Single looks say the same.
     for (name, excluded) in [
-        ("a.tmp", true), ("keep.tmp", false), ("b/node_modules", true), ("d/e/secret", false),
-        ("b/node_modules/x", true), ("cache", true), ("cache/x", true), ("d/secret", true),
-        ("b/c", false), ("d", false),
+        ("a.tmp", true),
+        ("keep.tmp", false),
+        ("b/node_modules", true),
+        ("d/e/secret", false),
+        ("b/node_modules/x", true),
+        ("cache", true),
+        ("cache/x", true),
+        ("d/secret", true),
+        ("b/c", false),
+        ("d", false),
     ] {
         let stat = tree.stat(vec![path(name)]).await.unwrap().remove(0);
         assert_eq!(stat == Stat::Excluded, excluded, "{name}: {stat:?}");
@@ -128,7 +172,10 @@ async fn rules_prune_and_veil() {
     assert_eq!(tree.governed(&path("cache/CACHEDIR.TAG")), Some(path("cache")));
     assert_eq!(tree.governed(&path("d/secret")), None);
     source.write(b"d/.keepwatchignore", b"kept\n");
-    assert_eq!(keys(&tree, "d").await, ["d/.keepwatchignore", "!d/e/kept", "d/e/secret", "d/secret"]);
+    assert_eq!(
+        keys(&tree, "d").await,
+        ["d/.keepwatchignore", "!d/e/kept", "d/e/secret", "d/secret"]
+    );
 }
 
 #[tokio::test]
@@ -178,6 +225,8 @@ async fn folders_get_markers_for_emptiness_and_mode() {
 async fn folders_are_watched_before_they_are_listed() {
     struct Late(PathBuf, Mutex<BTreeMap<RelPath, usize>>);
     impl FolderWatch for Late {
+        fn reset(&self) {}
+
         fn watch(&self, folders: &[RelPath]) {
             for folder in folders {
                 // What comes after the watch is seen by it; what came before, by the listing.

@@ -117,7 +117,8 @@ impl Walker<'_> {
     fn run(&mut self, top: RelPath) -> Result<(), Stop> {
         let failed = |errno: Errno| {
             let cause = explain(errno);
-            let message = format!("the source {} cannot be read: {cause}", self.inner.root.display());
+            let message =
+                format!("the source {} cannot be read: {cause}", self.inner.root.display());
             Stop::Failed(Failure::new(ErrorClass::Configuration, message))
         };
         let root = beneath::open_root(&self.inner.root).map_err(failed)?;

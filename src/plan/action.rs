@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{Key, Object, Record, RelPath};
+use crate::model::{Entry, Key, Object, Record, RelPath};
 
 use super::decide::{Decision, Why};
 
@@ -45,14 +45,19 @@ pub struct Job {
     pub path: RelPath,
     pub task: Task,
     pub why: Why,
-    /// Size of the source when it was looked at, for budgets and progress.
-    pub size_bytes: u64,
+    /// The source as it was looked at; `None` when it is gone and only the object is in question.
+    pub entry: Option<Entry>,
     pub base: Option<Record>,
     /// The object as the listing showed it, in passes that list.
     pub target: Option<Object>,
 }
 
 impl Job {
+    /// Bytes to read and perhaps send.
+    pub fn size_bytes(&self) -> u64 {
+        self.entry.map_or(0, |entry| entry.fingerprint.size_bytes)
+    }
+
     /// The task that carries out a decision; `None` where the decision needs no work on the object.
     pub fn task_of(decision: Decision) -> Option<(Task, Why)> {
         match decision {

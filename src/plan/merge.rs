@@ -77,14 +77,17 @@ impl<V> Stream<V> {
         self.items.front().map(|(key, _)| key)
     }
 
+    fn pop(&mut self) -> Option<(Key, V)> {
+        let (key, value) = self.items.pop_front()?;
+        if self.items.is_empty() {
+            self.last = Some(key.clone());
+        }
+        Some((key, value))
+    }
+
     /// Takes the head when it has this key.
     fn take(&mut self, key: &Key) -> Option<V> {
-        if self.head() != Some(key) {
-            return None;
-        }
-        let (key, value) = self.items.pop_front()?;
-        self.last = Some(key);
-        Some(value)
+        if self.head() == Some(key) { self.pop().map(|(_, value)| value) } else { None }
     }
 }
 
@@ -148,14 +151,23 @@ impl<S, B, T> Merge<S, B, T> {
                 return Step::Need(side);
             }
         }
-        let heads = [self.source.head(), self.base.head(), self.target.head()];
-        let Some(key) = heads.into_iter().flatten().min().cloned() else {
-            return Step::Done;
+        // The key is taken from a stream that has it, not copied: this runs once for every file.
+        let (source, base, target) = (self.source.head(), self.base.head(), self.target.head());
+        let first = |side: Option<&Key>, others: [Option<&Key>; 2]| {
+            side.is_some_and(|key| others.into_iter().flatten().all(|other| key <= other))
         };
-        let source = self.source.take(&key);
-        let base = self.base.take(&key);
-        let target = self.target.take(&key);
-        Step::Triple(Triple { key, source, base, target })
+        if first(source, [base, target]) {
+            let Some((key, source)) = self.source.pop() else { return Step::Done };
+            let (base, target) = (self.base.take(&key), self.target.take(&key));
+            Step::Triple(Triple { key, source: Some(source), base, target })
+        } else if first(base, [source, target]) {
+            let Some((key, base)) = self.base.pop() else { return Step::Done };
+            let target = self.target.take(&key);
+            Step::Triple(Triple { key, source: None, base: Some(base), target })
+        } else {
+            let Some((key, target)) = self.target.pop() else { return Step::Done };
+            Step::Triple(Triple { key, source: None, base: None, target: Some(target) })
+        }
     }
 }
 

@@ -98,7 +98,8 @@ mod tests {
     async fn two_bodies_share_the_pace() {
         let pace = Arc::new(Pace::new(1024 * 1024));
         let started = Instant::now();
-        let send = || Paced { bytes: Bytes::from(vec![7; 1024 * 1024]), pace: pace.clone(), wait: None };
+        let send =
+            || Paced { bytes: Bytes::from(vec![7; 1024 * 1024]), pace: pace.clone(), wait: None };
         let (a, b) = tokio::join!(send().collect(), send().collect());
         assert_eq!(a.unwrap().to_bytes().len() + b.unwrap().to_bytes().len(), 2 * 1024 * 1024);
         let took = started.elapsed().as_millis();

@@ -96,7 +96,8 @@ impl Connection {
             None => configured_region(endpoint.profile.as_deref()).await,
         };
         let sdk = loader.region(region.unwrap_or(Region::from_static("us-east-1"))).load().await;
-        let custom = sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        let custom =
+            sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
         Ok(Self { sdk, endpoint, custom })
     }
 

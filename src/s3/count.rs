@@ -63,8 +63,12 @@ impl Intercept for Counter {
             "ListObjectsV2" => &counts.list,
             "CopyObject" => &counts.copy,
             "DeleteObject" | "DeleteObjects" => &counts.delete,
-            "UploadPart" | "CreateMultipartUpload" | "CompleteMultipartUpload"
-            | "AbortMultipartUpload" | "ListParts" | "ListMultipartUploads" => &counts.multipart,
+            "UploadPart"
+            | "CreateMultipartUpload"
+            | "CompleteMultipartUpload"
+            | "AbortMultipartUpload"
+            | "ListParts"
+            | "ListMultipartUploads" => &counts.multipart,
             _ => &counts.other,
         };
         count.fetch_add(1, Ordering::Relaxed);

@@ -54,7 +54,8 @@ impl S3Store {
             results.extend(failed.key().map(|key| (key.to_owned(), result)));
         }
         // A key that the reply does not mention is not known to be gone.
-        let silent = || Err(failure(ErrorClass::Server, "the reply does not mention this key", None));
+        let silent =
+            || Err(failure(ErrorClass::Server, "the reply does not mention this key", None));
         let mut ordered = Vec::with_capacity(items.len());
         for (key, _) in items {
             let absolute = self.absolute(key)?;

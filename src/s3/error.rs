@@ -46,7 +46,11 @@ where
         || status == 301;
     let header = service.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
     let named = || service.err().meta().extra("Region").map(str::to_owned);
-    if moved { header.or_else(named).or_else(|| expected_region(service.err().message())) } else { None }
+    if moved {
+        header.or_else(named).or_else(|| expected_region(service.err().message()))
+    } else {
+        None
+    }
 }
 
 /// S3 says: "the region 'us-east-1' is wrong; expecting 'eu-west-1'".
@@ -77,13 +81,21 @@ impl Reply<'_> {
             "NoSuchUpload" => StoreError::NoSuchUpload,
             "NoSuchBucket" => StoreError::NoSuchBucket(self.no_such_bucket(what)),
             "NotImplemented" | "MethodNotAllowed" => StoreError::Unsupported(self.words(what)),
-            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken"
+            "ExpiredToken"
+            | "ExpiredTokenException"
+            | "TokenRefreshRequired"
+            | "InvalidToken"
             | "RequestExpired" => failed(
                 ErrorClass::Credentials,
                 "renew the session, for example with: aws sso login",
             ),
-            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidClientTokenId"
-            | "AuthFailure" | "NotSignedUp" | "MissingSecurityHeader" | "InvalidSecurity" => failed(
+            "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch"
+            | "InvalidClientTokenId"
+            | "AuthFailure"
+            | "NotSignedUp"
+            | "MissingSecurityHeader"
+            | "InvalidSecurity" => failed(
                 ErrorClass::Credentials,
                 "check the access key and the secret key, and that they belong to this endpoint",
             ),
@@ -94,20 +106,33 @@ impl Reply<'_> {
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
                 failed(ErrorClass::Denied, "allow this request to the user or role in use")
             }
-            "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed"
-            | "IllegalLocationConstraintException" | "InvalidRegionName" => {
-                failed(ErrorClass::Configuration, &self.region_hint())
-            }
-            "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "Throttling" | "ThrottlingException"
-            | "RequestLimitExceeded" | "BandwidthLimitExceeded" | "TooManyRequests"
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException"
+            | "InvalidRegionName" => failed(ErrorClass::Configuration, &self.region_hint()),
+            "SlowDown"
+            | "SlowDownRead"
+            | "SlowDownWrite"
+            | "Throttling"
+            | "ThrottlingException"
+            | "RequestLimitExceeded"
+            | "BandwidthLimitExceeded"
+            | "TooManyRequests"
             | "RequestThrottled" => failed(ErrorClass::Throttled, ""),
-            "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "BadDigest"
-            | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch"
+            "RequestTimeout"
+            | "InternalError"
+            | "ServiceUnavailable"
+            | "BadDigest"
+            | "IncompleteBody"
+            | "XAmzContentSHA256Mismatch"
+            | "XAmzContentChecksumMismatch"
             | "OperationAborted" => failed(ErrorClass::Server, ""),
             "InvalidObjectState" => failed(ErrorClass::Path, "the object must be thawed first"),
-            "InvalidStorageClass" => {
-                failed(ErrorClass::Configuration, "check storage_class: this server does not have it")
-            }
+            "InvalidStorageClass" => failed(
+                ErrorClass::Configuration,
+                "check storage_class: this server does not have it",
+            ),
             _ if status == 429 => failed(ErrorClass::Throttled, ""),
             _ if status >= 500 => failed(ErrorClass::Server, ""),
             _ if status < 400 => failed(ErrorClass::Configuration, &self.region_hint()),
@@ -117,8 +142,9 @@ impl Reply<'_> {
 
     /// HEAD has no body to say more; and what is not S3 does not know its codes.
     fn without_code(&self, what: &str) -> StoreError {
-        let failed =
-            |class, hint: &str| StoreError::Failed(Failure::new(class, self.words(what)).with_hint(hint));
+        let failed = |class, hint: &str| {
+            StoreError::Failed(Failure::new(class, self.words(what)).with_hint(hint))
+        };
         match self.status.as_u16() {
             412 | 409 => StoreError::Precondition,
             301 | 307 | 308 if self.region.is_some() || self.request_id.is_some() => {
@@ -134,9 +160,7 @@ impl Reply<'_> {
             429 => failed(ErrorClass::Throttled, "the server asks for fewer requests"),
             501 => StoreError::Unsupported(self.words(what)),
             500..=599 => failed(ErrorClass::Server, "the server fails; keepwatch tries again"),
-            status => {
-                not_s3(what, &format!("its reply (status {status}) is not one of S3"))
-            }
+            status => not_s3(what, &format!("its reply (status {status}) is not one of S3")),
         }
     }
 

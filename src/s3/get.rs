@@ -144,7 +144,10 @@ fn object_head(reply: &HeadObjectOutput) -> Option<ObjectHead> {
         object: Object {
             size_bytes: reply.content_length().and_then(|n| u64::try_from(n).ok())?,
             etag: ETag::new(reply.e_tag()?),
-            modified: reply.last_modified().and_then(|t| t.to_millis().ok()).map_or(Millis(0), Millis),
+            modified: reply
+                .last_modified()
+                .and_then(|t| t.to_millis().ok())
+                .map_or(Millis(0), Millis),
             archived: reply.storage_class().is_some_and(is_archived),
         },
         meta: Meta::from_pairs(pairs.map(|(name, value)| (name.as_str(), value.as_str()))),

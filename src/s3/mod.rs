@@ -26,7 +26,7 @@ use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use crate::model::{ETag, Key, Meta, Millis, ObjectHead, Prefix};
 use crate::ports::{
     Complete, Fut, ListPage, ObjectStore, Put, PutPart, RequestCounts, SmallObject, StoreError,
-    StoredPart,
+    Stored, StoredPart,
 };
 
 pub use connect::{ConnectError, Connection, Endpoint};
@@ -105,6 +105,12 @@ impl S3Store {
         self.crc64.load(Ordering::Relaxed)
     }
 
+    fn stored(etag: &str, sse: Option<&ServerSideEncryption>) -> Stored {
+        let plain = matches!(sse, None | Some(ServerSideEncryption::Aes256));
+        let etag = ETag::new(etag);
+        Stored { is_md5: plain && etag.as_md5().is_some(), etag }
+    }
+
     /// A reply carried the checksum that was sent: the server verified it.
     fn saw_crc64(&self, checksum: Option<&str>) {
         if checksum.is_some() {
@@ -114,7 +120,7 @@ impl S3Store {
 }
 
 impl ObjectStore for S3Store {
-    fn put(&self, put: Put) -> Fut<'_, Result<ETag, StoreError>> {
+    fn put(&self, put: Put) -> Fut<'_, Result<Stored, StoreError>> {
         Box::pin(self.put_object(put))
     }
 
@@ -164,7 +170,7 @@ impl ObjectStore for S3Store {
         Box::pin(self.upload_part(part))
     }
 
-    fn complete_upload(&self, complete: Complete) -> Fut<'_, Result<ETag, StoreError>> {
+    fn complete_upload(&self, complete: Complete) -> Fut<'_, Result<Stored, StoreError>> {
         Box::pin(self.complete_multipart(complete))
     }
 

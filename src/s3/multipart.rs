@@ -9,7 +9,7 @@ use aws_sdk_s3::types::{
 use percent_encoding::percent_decode_str;
 
 use crate::model::{ETag, Key, Meta};
-use crate::ports::{Complete, Condition, JournaledPart, PutPart, StoreError, StoredPart};
+use crate::ports::{Complete, Condition, JournaledPart, PutPart, StoreError, Stored, StoredPart};
 
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::put::{base64_crc64, base64_md5};
@@ -90,7 +90,10 @@ impl S3Store {
         }
     }
 
-    pub(super) async fn complete_multipart(&self, complete: Complete) -> Result<ETag, StoreError> {
+    pub(super) async fn complete_multipart(
+        &self,
+        complete: Complete,
+    ) -> Result<Stored, StoreError> {
         let what = || self.describe("finish the upload of", &complete.key);
         let (id, crc64) = read_id(&complete.upload_id);
         let parts = complete.parts.iter().map(|part| completed(part, crc64)).collect();
@@ -104,7 +107,8 @@ impl S3Store {
             .set_checksum_crc64_nvme(crc64.then(|| base64_crc64(complete.crc64)))
             .set_expected_bucket_owner(self.options.bucket_owner.clone());
         if crc64 {
-            request = request.mpu_object_size(i64::try_from(complete.size_bytes).unwrap_or(i64::MAX));
+            request =
+                request.mpu_object_size(i64::try_from(complete.size_bytes).unwrap_or(i64::MAX));
         }
         request = match &complete.condition {
             Condition::None => request,
@@ -115,7 +119,7 @@ impl S3Store {
         let request = request.customize().config_override(transfer_timeouts(64 * 1024 * 1024));
         match request.send().await {
             Ok(reply) => match reply.e_tag() {
-                Some(etag) => Ok(ETag::new(etag)),
+                Some(etag) => Ok(Self::stored(etag, reply.server_side_encryption())),
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),
             },
             Err(e) => Err(error::explain(&what(), &e)),

@@ -4,8 +4,8 @@ use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::model::{Crc64, ETag, Md5, Meta};
-use crate::ports::{Condition, Put, StoreError};
+use crate::model::{Crc64, Md5, Meta};
+use crate::ports::{Condition, Put, StoreError, Stored};
 
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::{S3Store, body, error};
@@ -19,7 +19,7 @@ pub fn base64_crc64(crc64: Crc64) -> String {
 }
 
 impl S3Store {
-    pub(super) async fn put_object(&self, put: Put) -> Result<ETag, StoreError> {
+    pub(super) async fn put_object(&self, put: Put) -> Result<Stored, StoreError> {
         let key = self.absolute(&put.key)?;
         let length = put.body.len() as u64;
         let mut request = self
@@ -51,7 +51,7 @@ impl S3Store {
             Ok(reply) => {
                 self.saw_crc64(reply.checksum_crc64_nvme());
                 match reply.e_tag() {
-                    Some(etag) => Ok(ETag::new(etag)),
+                    Some(etag) => Ok(Self::stored(etag, reply.server_side_encryption())),
                     None => Err(error::not_s3(&what(), "its reply has no ETag")),
                 }
             }

@@ -93,9 +93,7 @@ impl State {
         endpoint: String,
         bucket: String,
     ) -> Result<(), StateError> {
-        self.thread
-            .query(move |c| write::set_default_bucket(c, &source, &endpoint, &bucket))
-            .await
+        self.thread.query(move |c| write::set_default_bucket(c, &source, &endpoint, &bucket)).await
     }
 
     /// Commits what is queued, and notes that the database was closed in order.
@@ -176,4 +174,3 @@ impl StateStore for BackupState {
         self.query(move |c, backup| read::unclaimed(c, backup, after.as_ref(), limit))
     }
 }
-

@@ -28,7 +28,7 @@ pub fn default_bucket(
 pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
     c.query_row(
         "SELECT filesystem, inode, born_ns, listed_at, owner_etag, owner_generation, conditional,
-             rebuilt FROM backup WHERE id = ?1",
+             rebuilt, owner_id FROM backup WHERE id = ?1",
         [backup],
         |row| {
             let identity = match (row.get(0)?, row.get(1)?) {
@@ -46,6 +46,7 @@ pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
                 owner_generation: unsigned(row.get(5)?),
                 conditional: row.get(6)?,
                 rebuilt: row.get(7)?,
+                owner_id: row.get(8)?,
             })
         },
     )
@@ -129,11 +130,10 @@ pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally
         [backup],
         |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))),
     )?;
-    tally.unclaimed = c.query_row(
-        "SELECT count(*) FROM unclaimed WHERE backup = ?1",
-        [backup],
-        |row| Ok(unsigned(row.get(0)?)),
-    )?;
+    tally.unclaimed =
+        c.query_row("SELECT count(*) FROM unclaimed WHERE backup = ?1", [backup], |row| {
+            Ok(unsigned(row.get(0)?))
+        })?;
     Ok(tally)
 }
 

@@ -2,7 +2,9 @@
 
 use rusqlite::Row;
 
-use crate::model::{ContentMd5, ETag, Entry, Fingerprint, Key, Kind, Millis, Record, Timestamp, Trust};
+use crate::model::{
+    ContentMd5, ETag, Entry, Fingerprint, Key, Kind, Millis, Record, Timestamp, Trust,
+};
 
 /// The columns of a record, in the order that [`record`] reads them; `key` is the first.
 pub const COLUMNS: &str = "key, kind, size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device, \

@@ -21,7 +21,7 @@ CREATE TABLE backup (
     source BLOB NOT NULL, endpoint TEXT NOT NULL, bucket TEXT NOT NULL, prefix TEXT NOT NULL,
     filesystem INTEGER, inode INTEGER, born_ns INTEGER,
     listed_at INTEGER,
-    owner_etag TEXT, owner_generation INTEGER NOT NULL DEFAULT 0, conditional INTEGER,
+    owner_id TEXT NOT NULL, owner_etag TEXT, owner_generation INTEGER NOT NULL DEFAULT 0, conditional INTEGER,
     rebuilt INTEGER NOT NULL DEFAULT 0,
     UNIQUE (source, endpoint, bucket, prefix)
 ) STRICT;
@@ -67,7 +67,7 @@ CREATE TABLE part (
 CREATE TABLE problem (
     backup INTEGER NOT NULL, key TEXT NOT NULL, path BLOB NOT NULL,
     failed INTEGER NOT NULL, message TEXT NOT NULL, attempts INTEGER NOT NULL,
-    since INTEGER NOT NULL,
+    since INTEGER NOT NULL, stale INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (backup, key)
 ) STRICT, WITHOUT ROWID;
 

@@ -38,7 +38,9 @@ impl Thread {
         let (inbox, requests) = mpsc::channel(INBOX);
         let join = std::thread::Builder::new()
             .name("state".to_owned())
-            .spawn(move || Owner { caches: write::Caches::load(&connection), connection }.run(requests))
+            .spawn(move || {
+                Owner { caches: write::Caches::load(&connection), connection }.run(requests)
+            })
             .ok();
         Self { inbox, join: Arc::new(Mutex::new(join)) }
     }

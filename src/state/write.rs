@@ -34,8 +34,8 @@ impl Caches {
 pub fn backup_row_id(c: &Connection, id: &BackupId) -> rusqlite::Result<i64> {
     let rebuilt = schema::was_rebuilt(c)?;
     c.execute(
-        "INSERT INTO backup (source, endpoint, bucket, prefix, rebuilt) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO backup (source, endpoint, bucket, prefix, rebuilt, owner_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, lower(hex(randomblob(16)))) ON CONFLICT DO NOTHING",
         params![id.source, id.endpoint, id.bucket, id.prefix, rebuilt],
     )?;
     c.query_row(
@@ -123,11 +123,25 @@ pub fn apply(
             let path = problem.path.as_bytes();
             execute(
                 c,
-                "INSERT INTO problem VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                "INSERT INTO problem VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)
                  ON CONFLICT DO UPDATE SET failed = excluded.failed, message = excluded.message,
-                     attempts = excluded.attempts",
-                params![backup, problem.key.as_str(), path, failed, message, problem.attempts, at.0],
+                     attempts = excluded.attempts, stale = 0",
+                params![
+                    backup,
+                    problem.key.as_str(),
+                    path,
+                    failed,
+                    message,
+                    problem.attempts,
+                    at.0
+                ],
             )
+        }
+        Change::SkipsBegan => {
+            execute(c, "UPDATE problem SET stale = 1 WHERE backup = ?1 AND NOT failed", [backup])
+        }
+        Change::SkipsEnded => {
+            execute(c, "DELETE FROM problem WHERE backup = ?1 AND NOT failed AND stale", [backup])
         }
         Change::Unclaimed { key, object } => unclaimed(c, caches, backup, key, object),
         Change::ListingBegan => execute(c, "DELETE FROM unclaimed WHERE backup = ?1", [backup]),
@@ -173,8 +187,19 @@ fn uploading(c: &Connection, backup: i64, key: &Key, entry: &Entry) -> rusqlite:
     let [size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device] =
         fingerprint_values(&entry.fingerprint);
     statement.execute(params![
-        backup, key.as_str(), kind, entry.mode, entry.uid, entry.gid,
-        size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device
+        backup,
+        key.as_str(),
+        kind,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        size,
+        mtime_s,
+        mtime_ns,
+        ctime_s,
+        ctime_ns,
+        inode,
+        device
     ])?;
     Ok(())
 }
@@ -194,10 +219,27 @@ fn synced(c: &Connection, backup: i64, key: &Key, record: &Record) -> rusqlite::
     let racy_at = record.racy.then(|| entry.fingerprint.ctime.millis().0);
     let missing_since = record.missing_since.map(|at| at.0);
     statement.execute(params![
-        backup, key.as_str(), kind, entry.mode, entry.uid, entry.gid,
-        md5, part_size, etag, trust_code(record.trust), racy_at, record.stale_meta,
-        missing_since, record.approved,
-        size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device
+        backup,
+        key.as_str(),
+        kind,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        md5,
+        part_size,
+        etag,
+        trust_code(record.trust),
+        racy_at,
+        record.stale_meta,
+        missing_since,
+        record.approved,
+        size,
+        mtime_s,
+        mtime_ns,
+        ctime_s,
+        ctime_ns,
+        inode,
+        device
     ])?;
     Ok(())
 }
@@ -221,19 +263,11 @@ fn settle(c: &Connection, caches: &Caches, backup: i64, key: &Key) -> rusqlite::
 }
 
 fn forget(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
-    execute(
-        c,
-        "DELETE FROM object WHERE backup = ?1 AND key = ?2",
-        params![backup, key.as_str()],
-    )
+    execute(c, "DELETE FROM object WHERE backup = ?1 AND key = ?2", params![backup, key.as_str()])
 }
 
 fn problem_solved(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
-    execute(
-        c,
-        "DELETE FROM problem WHERE backup = ?1 AND key = ?2",
-        params![backup, key.as_str()],
-    )
+    execute(c, "DELETE FROM problem WHERE backup = ?1 AND key = ?2", params![backup, key.as_str()])
 }
 
 fn deleting(
@@ -267,11 +301,7 @@ fn files(c: &Connection, backup: i64, count: u64, at: Millis) -> rusqlite::Resul
          ON CONFLICT DO UPDATE SET files_max = max(files_max, excluded.files_max)",
         params![backup, hour, signed(count)],
     )?;
-    execute(
-        c,
-        "DELETE FROM hourly WHERE backup = ?1 AND hour <= ?2",
-        params![backup, hour - HOURS],
-    )
+    execute(c, "DELETE FROM hourly WHERE backup = ?1 AND hour <= ?2", params![backup, hour - HOURS])
 }
 
 fn upload_opening(
@@ -289,8 +319,17 @@ fn upload_opening(
     let [size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device] =
         fingerprint_values(&journal.fingerprint);
     statement.execute(params![
-        backup, journal.key.as_str(), journal.upload_id.as_deref(), part_size,
-        size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device
+        backup,
+        journal.key.as_str(),
+        journal.upload_id.as_deref(),
+        part_size,
+        size,
+        mtime_s,
+        mtime_ns,
+        ctime_s,
+        ctime_ns,
+        inode,
+        device
     ])?;
     Ok(())
 }

@@ -1,0 +1,189 @@
+//! One backup at run time: its ports, its settings, and what its operations share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Mode;
+use crate::model::{ETag, Entry, Millis, RelPath};
+use crate::plan::{Compare, Deletions, Failure, MaxDelete};
+use crate::ports::{
+    Change, Clock, Condition, Identity, LocalTree, ObjectStore, StateError, StateStore,
+};
+
+use super::owner::{Owner, OwnerIdentity};
+use super::progress::Progress;
+
+/// How a backup behaves, as configured.
+#[derive(Clone, Debug)]
+pub struct BackupSettings {
+    pub name: String,
+    pub mode: Mode,
+    pub deletions: Deletions,
+    pub delete_delay_ms: u64,
+    pub max_delete: MaxDelete,
+    pub compare: Compare,
+    pub settle_ms: u64,
+    pub max_wait_ms: u64,
+    pub rescan_ms: u64,
+    pub verify_every_ms: u64,
+    pub multipart_threshold: u64,
+    pub part_size: Option<u64>,
+    /// Requests that transfer content, in flight at most.
+    pub transfers: usize,
+    pub create_bucket: bool,
+    pub take_over: bool,
+    /// Only what failed in an earlier run.
+    pub failed_only: bool,
+    pub owner: OwnerIdentity,
+    /// Jitter of this run.
+    pub seed: u64,
+}
+
+/// A line of a dry run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedAction {
+    pub action: &'static str,
+    pub path: RelPath,
+    pub why: String,
+}
+
+/// Takes the lines of a dry run.
+pub type PlanSink = Arc<dyn Fn(PlannedAction) + Send + Sync>;
+
+/// What every operation of a backup needs.
+pub struct Backup {
+    pub settings: BackupSettings,
+    pub tree: Arc<dyn LocalTree>,
+    pub store: Arc<dyn ObjectStore>,
+    pub state: Arc<dyn StateStore>,
+    pub clock: Arc<dyn Clock>,
+    pub progress: Arc<Progress>,
+    pub owner: Owner,
+    /// Given in a dry run: nothing is sent or recorded, only told.
+    pub plan: Option<PlanSink>,
+    /// Cancelled when the drain has taken too long.
+    pub cancel: CancellationToken,
+    /// Whether the server honours conditions.
+    conditional: AtomicBool,
+    /// The source as the last pass found it.
+    looked_at: Mutex<Option<Identity>>,
+    slots: Semaphore,
+}
+
+/// A file whose times are this close to the moment it was read may have changed without a trace in
+/// `stat`: dirty pages of a mapped file are written back, and its times set, within 30 s and a
+/// little (`vm.dirty_expire_centisecs`, `vm.dirty_writeback_centisecs`).
+pub const RACY_MS: u64 = 40_000;
+
+impl Backup {
+    pub fn new(
+        settings: BackupSettings,
+        tree: Arc<dyn LocalTree>,
+        store: Arc<dyn ObjectStore>,
+        state: Arc<dyn StateStore>,
+        clock: Arc<dyn Clock>,
+        plan: Option<PlanSink>,
+    ) -> Self {
+        Self {
+            owner: Owner::default(),
+            progress: Arc::default(),
+            cancel: CancellationToken::new(),
+            conditional: AtomicBool::new(false),
+            looked_at: Mutex::new(None),
+            slots: Semaphore::new(settings.transfers.max(1)),
+            settings,
+            tree,
+            store,
+            state,
+            clock,
+            plan,
+        }
+    }
+
+    pub fn is_dry_run(&self) -> bool {
+        self.plan.is_some()
+    }
+
+    pub fn tell(&self, action: &'static str, path: &RelPath, why: impl Into<String>) {
+        if let Some(plan) = &self.plan {
+            plan(PlannedAction { action, path: path.clone(), why: why.into() });
+        }
+    }
+
+    pub fn is_conditional(&self) -> bool {
+        self.conditional.load(Ordering::Relaxed)
+    }
+
+    pub fn set_conditional(&self, conditional: bool) {
+        self.conditional.store(conditional, Ordering::Relaxed);
+    }
+
+    /// The condition for a write over this object, where the server honours conditions.
+    pub fn over(&self, etag: Option<&ETag>) -> Condition {
+        match (self.is_conditional(), etag) {
+            (false, _) => Condition::None,
+            (true, None) => Condition::Absent,
+            (true, Some(etag)) => Condition::Match(etag.clone()),
+        }
+    }
+
+    /// Notes which folder a pass finds; answers with whether it is another than the last pass found.
+    pub fn is_another_folder(&self, identity: Identity) -> bool {
+        let mut last = self.looked_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        last.replace(identity).is_some_and(|last| last != identity)
+    }
+
+    /// Waits for room among the transfers.
+    pub async fn slot(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.slots.acquire().await.ok()
+    }
+
+    /// Makes changes durable. A daemon waits for a full disk to have room again; nothing else is
+    /// started meanwhile, for everything begins with a record.
+    pub async fn record(&self, changes: Vec<Change>) -> Result<(), Failure> {
+        const FULL_RETRY: Duration = Duration::from_secs(5);
+        let mut told = false;
+        loop {
+            let error = match self.state.apply(changes.clone()).await {
+                Ok(()) => {
+                    if told {
+                        tracing::info!(
+                            backup = self.settings.name,
+                            "the state disk has room again"
+                        );
+                    }
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let wait = matches!(error, StateError::Full(_)) && self.settings.mode == Mode::Daemon;
+            if !wait || self.cancel.is_cancelled() {
+                return Err(error.into());
+            }
+            if !told {
+                tracing::error!(
+                    backup = self.settings.name,
+                    %error,
+                    "waiting: free some space; nothing is lost meanwhile"
+                );
+                told = true;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FULL_RETRY) => {}
+                () = self.cancel.cancelled() => {}
+            }
+        }
+    }
+
+    /// Whether an entry read just now may change without a trace in `stat`.
+    pub fn is_racy(&self, entry: &Entry, read_at: Millis) -> bool {
+        let young = read_at.minus_ms(RACY_MS);
+        let f = &entry.fingerprint;
+        entry.kind == crate::model::Kind::File
+            && (f.ctime.millis() > young || f.mtime.millis() > young)
+    }
+}

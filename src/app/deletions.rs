@@ -1,0 +1,279 @@
+//! Deleting: the guard over all that is due, one more look at each name, and the requests.
+//!
+//! No object is deleted unless it is one that this backup uploaded or adopted; its name was absent
+//! in an error-free look, has been so for the delay, and is so now; the source is the recorded one;
+//! and the budget has room, or a person approved. The budget is charged before the request.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use crate::engine::DueReport;
+use crate::model::{ETag, Key, Kind, Millis, Source};
+use crate::plan::{
+    DeleteItem, Deletion, Deletions, ErrorClass, Failure, Guard, LastWord, Outcome, last_word,
+};
+use crate::ports::{Change, Stat, StoreError};
+
+use super::backup::Backup;
+use super::failure_of;
+use super::owner;
+use super::progress::raise;
+
+/// Objects deleted by one request.
+const BATCH: usize = 1_000;
+
+/// Evaluates the guard and fetches what is due.
+pub async fn due(backup: Arc<Backup>) -> DueReport {
+    match try_due(&backup).await {
+        Ok(report) => report,
+        Err(failure) => DueReport { failure: Some(failure), ..DueReport::default() },
+    }
+}
+
+async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
+    let now = backup.clock.now();
+    let guard = guard(backup, now).await?;
+    let hold = guard.check();
+    let before = match hold {
+        // Held: only what a person approved.
+        Some(_) => Millis(i64::MIN),
+        None => now.minus_ms(backup.settings.delete_delay_ms),
+    };
+    let items = match guard.same_source {
+        true => backup.state.due(before, BATCH).await?,
+        false => vec![],
+    };
+    let tally = backup.state.tally(now).await?;
+    let next_due_in_ms = match (&hold, tally.oldest_missing) {
+        (None, Some(since)) if items.is_empty() => {
+            Some(since.plus_ms(backup.settings.delete_delay_ms).since(now).max(1))
+        }
+        _ => None,
+    };
+    Ok(DueReport { items, hold, next_due_in_ms, failure: None })
+}
+
+/// The facts that the guard judges.
+pub async fn guard(backup: &Backup, now: Millis) -> Result<Guard, Failure> {
+    let row = backup.state.backup().await?;
+    let tally = backup.state.tally(now).await?;
+    let same_source = is_same_source(backup).await?;
+    Ok(Guard {
+        max_delete: backup.settings.max_delete,
+        same_source,
+        files: tally.files,
+        pending: tally.pending,
+        spent: tally.spent,
+        files_max: tally.files_max.max(tally.files + tally.pending),
+        state_rebuilt: row.rebuilt,
+    })
+}
+
+async fn is_same_source(backup: &Backup) -> Result<bool, Failure> {
+    let recorded = backup.state.backup().await?.identity;
+    match (recorded, backup.tree.identity().await) {
+        (Some(recorded), Ok(identity)) => Ok(identity == recorded),
+        // Nothing recorded: nothing can be due. Not there: not the same.
+        (None, _) | (_, Err(_)) => Ok(false),
+    }
+}
+
+/// Deletes these objects, or tags them, after one more look at each.
+pub async fn delete(backup: Arc<Backup>, items: Vec<DeleteItem>) -> Outcome {
+    match try_delete(&backup, items).await {
+        Ok(results) => Outcome::Deleted(results),
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+type Results = Vec<(DeleteItem, Deletion)>;
+
+async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, Failure> {
+    owner::check_now(backup).await?;
+    if !is_same_source(backup).await? {
+        return Ok(items.into_iter().map(|item| (item, Deletion::Spared)).collect());
+    }
+    let paths = items.iter().map(|item| item.path.clone()).collect();
+    let stats = backup.tree.stat(paths).await?;
+    let mut results = vec![];
+    let mut changes = vec![];
+    let (mut doomed, mut tagged) = (vec![], vec![]);
+    for (item, stat) in items.into_iter().zip(stats) {
+        let source = source_of(&item.key, &stat);
+        match last_word(&source, &item.record, backup.settings.deletions) {
+            LastWord::Delete => doomed.push(item),
+            LastWord::Tag => tagged.push(item),
+            LastWord::Wait => results.push((item, Deletion::Spared)),
+            LastWord::Back => {
+                changes.push(Change::Found { key: item.key.clone() });
+                results.push((item, Deletion::Spared));
+            }
+            LastWord::Disown => {
+                changes.push(Change::Forget { key: item.key.clone(), keep: object_of(&item) });
+                results.push((item, Deletion::Disowned));
+            }
+        }
+    }
+    backup.record(changes).await?;
+    if !backup.is_conditional() {
+        doomed = sort_out_strangers(backup, doomed, &mut results).await?;
+    }
+    remove(backup, doomed, &mut results).await?;
+    tag(backup, tagged, &mut results).await?;
+    Ok(results)
+}
+
+/// What a fresh look at the path means for this key: a folder where a file was is absence of the
+/// file, and a file where a folder was is absence of the marker.
+fn source_of(key: &Key, stat: &Stat) -> Source {
+    match (stat, key.is_folder()) {
+        (Stat::Absent, _) => Source::Absent,
+        (Stat::Unknown(_), _) => Source::Unknown,
+        (Stat::Excluded, _) => Source::Excluded,
+        (Stat::Entry(entry), false) | (Stat::Folder(Some(entry)), true) => Source::Present(*entry),
+        (Stat::Entry(_) | Stat::Folder(None), true) | (Stat::Folder(_), false) => Source::Absent,
+    }
+}
+
+fn object_of(item: &DeleteItem) -> Option<crate::model::Object> {
+    Some(crate::model::Object {
+        size_bytes: item.record.entry.fingerprint.size_bytes,
+        etag: item.record.etag.clone()?,
+        modified: item.record.entry.fingerprint.mtime.millis(),
+        archived: false,
+    })
+}
+
+/// Where the server does not honour conditions, each object is looked at first: one that is not
+/// the recorded one is somebody else's, and stays.
+async fn sort_out_strangers(
+    backup: &Backup,
+    items: Vec<DeleteItem>,
+    results: &mut Results,
+) -> Result<Vec<DeleteItem>, Failure> {
+    let look = |item: DeleteItem| async move {
+        let _slot = backup.slot().await;
+        let head = backup.store.head(&item.key).await;
+        (item, head)
+    };
+    let mut looks = stream::iter(items).map(look).buffered(backup.settings.transfers.max(1));
+    let mut ours = vec![];
+    while let Some((item, head)) = looks.next().await {
+        let head = head.map_err(|e| failure_of(e, &format!("look at {}", item.key)))?;
+        match head {
+            Some(head) if Some(&head.object.etag) != item.record.etag.as_ref() => {
+                disown(backup, item, results).await?;
+            }
+            _ => ours.push(item),
+        }
+    }
+    Ok(ours)
+}
+
+async fn disown(backup: &Backup, item: DeleteItem, results: &mut Results) -> Result<(), Failure> {
+    let keep = object_of(&item);
+    backup.record(vec![Change::Forget { key: item.key.clone(), keep }]).await?;
+    results.push((item, Deletion::Disowned));
+    Ok(())
+}
+
+/// Charges the budget and says what is about to happen, durably.
+async fn announce(backup: &Backup, items: &[DeleteItem]) -> Result<(), Failure> {
+    let counts =
+        |item: &&DeleteItem| !item.record.approved && item.record.entry.kind != Kind::Folder;
+    let counted = items.iter().filter(counts).count() as u64;
+    let keys = items.iter().map(|item| item.key.clone()).collect();
+    backup.record(vec![Change::Deleting { keys, counted, at: backup.clock.now() }]).await
+}
+
+async fn remove(
+    backup: &Backup,
+    items: Vec<DeleteItem>,
+    results: &mut Results,
+) -> Result<(), Failure> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    announce(backup, &items).await?;
+    let condition =
+        |item: &DeleteItem| item.record.etag.clone().filter(|_| backup.is_conditional());
+    let asked: Vec<(Key, Option<ETag>)> =
+        items.iter().map(|item| (item.key.clone(), condition(item))).collect();
+    let replies = backup.store.delete(&asked).await;
+    let replies = replies.map_err(|e| failure_of(e, "delete objects"))?;
+    let mut changes = vec![];
+    for (item, reply) in items.into_iter().zip(replies) {
+        let key = item.key.clone();
+        match reply {
+            Ok(()) => {
+                if item.record.entry.kind != Kind::Folder {
+                    raise(&backup.progress.deleted, 1);
+                }
+                changes.push(Change::Deleted { key });
+                results.push((item, Deletion::Deleted));
+            }
+            // Another object has taken its place: not ours to delete.
+            Err(StoreError::Precondition) => {
+                changes.push(Change::Forget { key, keep: object_of(&item) });
+                results.push((item, Deletion::Disowned));
+            }
+            Err(error) => {
+                let failure = failure_of(error, &format!("delete {key}"));
+                results.push((item, Deletion::Failed(failure)));
+            }
+        }
+    }
+    backup.record(changes).await
+}
+
+async fn tag(
+    backup: &Backup,
+    items: Vec<DeleteItem>,
+    results: &mut Results,
+) -> Result<(), Failure> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    announce(backup, &items).await?;
+    let at = backup.clock.now();
+    let tag = |item: DeleteItem| async move {
+        let _slot = backup.slot().await;
+        let tagged = backup.store.tag_deleted(&item.key, at).await;
+        (item, tagged)
+    };
+    let mut replies = stream::iter(items).map(tag).buffered(backup.settings.transfers.max(1));
+    let mut changes = vec![];
+    while let Some((item, reply)) = replies.next().await {
+        let key = item.key.clone();
+        match reply {
+            Ok(()) => {
+                if item.record.entry.kind != Kind::Folder {
+                    raise(&backup.progress.tagged, 1);
+                }
+                changes.push(Change::Tagged { key });
+                results.push((item, Deletion::Tagged));
+            }
+            Err(StoreError::Unsupported(message)) => {
+                let failure = Failure::new(ErrorClass::Configuration, message)
+                    .with_hint("this server has no tags: set deletions = \"delete\" or \"keep\"");
+                results.push((item, Deletion::Failed(failure)));
+            }
+            Err(error) => {
+                let failure = failure_of(error, &format!("tag {key}"));
+                results.push((item, Deletion::Failed(failure)));
+            }
+        }
+    }
+    drop(replies);
+    backup.record(changes).await
+}
+
+/// What the policy does, in words.
+pub fn verb(deletions: Deletions) -> &'static str {
+    match deletions {
+        Deletions::Delete => "deleted",
+        Deletions::Tag => "tagged as deleted",
+        Deletions::Keep => "kept",
+    }
+}

@@ -1,0 +1,481 @@
+//! The one select loop: it carries events to the engine and effects to the world.
+//!
+//! Everything that takes time runs in a task of its own and comes back as an event. The loop itself
+//! never waits for anything but the next event, and is the only place that starts tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use crate::engine::{
+    DueReport, Effect, Engine, Event, Exit, FlushId, LookId, LookReport, Notice, OpId, Problem,
+    Settings, Sight, Trouble, Work,
+};
+use crate::model::{Key, RelPath, Tick};
+use crate::plan::{Done, Failure, Hint, Job, Outcome, Skip};
+use crate::ports::{Change, FolderWatch, Fut, HintSource, WatchEvent};
+
+use super::backup::{Backup, RACY_MS};
+use super::control::{self, Command, Verdict};
+use super::execute::large::FLIGHT_BYTES;
+use super::progress::raise;
+use super::status::{self, Live};
+use super::{deletions, execute, observe, owner};
+
+/// How long a drain waits for what is in flight.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often files that were young when they were read are looked at again.
+const RACY_EVERY: Duration = Duration::from_secs(30);
+const RACY_AT_ONCE: usize = 500;
+/// Problems that are listed by name at the end of a run.
+const LISTED_MAX: usize = 1_000;
+
+/// A watcher and its event stream.
+pub struct Watching {
+    pub hints: Box<dyn HintSource>,
+    pub folders: Arc<dyn FolderWatch>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    /// Deletions that wait for a person.
+    pub held: u64,
+    pub failed: Vec<(RelPath, String)>,
+    pub skipped: Vec<(RelPath, Skip)>,
+}
+
+/// What a task came back with.
+enum Back {
+    Op(OpId, Outcome),
+    Look(LookId, LookReport),
+    Due(DueReport),
+    Probed(Result<(), Failure>),
+    Racy(Vec<RelPath>),
+    Verdict(Result<Verdict, Failure>, oneshot::Sender<Result<Verdict, Failure>>),
+    Nothing,
+}
+
+/// Drives one backup until it is done or told to stop.
+pub struct Driver {
+    backup: Arc<Backup>,
+    engine: Engine,
+    tasks: JoinSet<Back>,
+    looks: Vec<AbortHandle>,
+    planned: mpsc::Receiver<(LookId, Vec<Job>)>,
+    planner: mpsc::Sender<(LookId, Vec<Job>)>,
+    hints: Box<dyn HintSource>,
+    folders: Option<Arc<dyn FolderWatch>>,
+    started: Instant,
+    sight: Option<(Sight, String)>,
+    source_missing: Option<String>,
+    flushes: BTreeMap<FlushId, oneshot::Sender<u64>>,
+    next_flush: u64,
+    flying: BTreeMap<OpId, (Key, u64)>,
+    failed: BTreeMap<Key, (RelPath, String)>,
+    skipped: BTreeMap<Key, (RelPath, Skip)>,
+    racy_at: Option<Instant>,
+    drain_by: Option<Instant>,
+    exit: Option<Exit>,
+}
+
+impl Driver {
+    pub fn new(backup: Arc<Backup>, watching: Option<Watching>) -> Self {
+        let (planner, planned) = mpsc::channel(1);
+        let (hints, folders): (Box<dyn HintSource>, _) = match watching {
+            Some(watching) => (watching.hints, Some(watching.folders)),
+            None => (Box::new(Silence), None),
+        };
+        let started = Instant::now();
+        Self {
+            engine: Engine::new(settings(&backup)),
+            tasks: JoinSet::new(),
+            looks: vec![],
+            planned,
+            planner,
+            hints,
+            sight: folders.as_ref().map(|_| (Sight::Full, String::new())),
+            racy_at: folders.as_ref().map(|_| started + RACY_EVERY),
+            folders,
+            started,
+            source_missing: None,
+            flushes: BTreeMap::new(),
+            next_flush: 0,
+            flying: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            drain_by: None,
+            exit: None,
+            backup,
+        }
+    }
+
+    /// Runs to the end.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Ended {
+        self.handle(Event::Start);
+        while self.exit.is_none() {
+            self.step(&mut commands).await;
+        }
+        self.tasks.shutdown().await;
+        self.end()
+    }
+
+    async fn step(&mut self, commands: &mut mpsc::Receiver<Command>) {
+        let wake = self.wake_at();
+        let wants_jobs = self.engine.wants_jobs();
+        tokio::select! {
+            biased;
+            Some(command) = commands.recv() => self.command(command),
+            Some(back) = self.tasks.join_next() => {
+                self.back(back);
+                // What else has come back is taken at once: one turn of the loop for many files.
+                while let Some(back) = self.tasks.try_join_next() {
+                    self.back(back);
+                }
+            }
+            Some((look, jobs)) = self.planned.recv(), if wants_jobs => {
+                self.handle(Event::Planned { look, jobs });
+            }
+            event = self.hints.next() => self.watched(event),
+            () = tokio::time::sleep_until(wake) => self.woken(),
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn wake_at(&self) -> Instant {
+        let engine =
+            self.engine.next_wake().map(|tick| self.started + Duration::from_millis(tick.0));
+        let wakes = [engine, self.racy_at, self.drain_by];
+        wakes
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.started + Duration::from_secs(86_400 * 365))
+    }
+
+    fn woken(&mut self) {
+        let now = Instant::now();
+        if self.racy_at.is_some_and(|at| at <= now) {
+            self.racy_at = Some(now + RACY_EVERY);
+            self.look_for_racy();
+        }
+        if self.drain_by.is_some_and(|at| at <= now) {
+            self.drain_by = None;
+            self.backup.cancel.cancel();
+        }
+        self.handle(Event::Wake);
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        for effect in self.engine.handle(event, now) {
+            self.carry_out(effect);
+        }
+    }
+
+    fn watched(&mut self, event: WatchEvent) {
+        match event {
+            WatchEvent::Hints(hints) => self.handle(Event::Hints(hints)),
+            WatchEvent::Overflow => {
+                raise(&self.backup.progress.overflows, 1);
+                self.handle(Event::Overflow);
+            }
+            WatchEvent::Sight(sight, message) => {
+                let name = &self.backup.settings.name;
+                match sight {
+                    Sight::Full => tracing::info!(backup = %name, "{message}"),
+                    _ => tracing::warn!(backup = %name, "{message}"),
+                }
+                self.sight = Some((sight, message));
+                self.handle(Event::Sight(sight));
+            }
+        }
+    }
+
+    fn back(&mut self, back: Result<Back, tokio::task::JoinError>) {
+        match back {
+            Ok(Back::Op(op, outcome)) => self.finished(op, outcome),
+            Ok(Back::Look(look, report)) => {
+                // What the look has planned comes before its end.
+                while let Ok((look, jobs)) = self.planned.try_recv() {
+                    self.handle(Event::Planned { look, jobs });
+                }
+                self.note_source(&report);
+                self.handle(Event::LookEnded { look, report });
+            }
+            Ok(Back::Due(report)) => self.handle(Event::Due(report)),
+            Ok(Back::Probed(result)) => self.handle(Event::Probed(result)),
+            Ok(Back::Racy(paths)) => {
+                let hints = paths.into_iter().map(|path| Hint { path, deep: false }).collect();
+                self.handle(Event::Hints(hints));
+            }
+            Ok(Back::Verdict(verdict, answer)) => {
+                let accepted = matches!(&verdict, Ok(verdict) if verdict.new_root);
+                answer.send(verdict).ok();
+                self.handle(Event::Approved);
+                if accepted {
+                    self.handle(Event::Rescan);
+                }
+            }
+            Ok(Back::Nothing) => {}
+            Err(error) if error.is_cancelled() => {}
+            // A bug must not pass for a backup: stop, and let the supervisor start anew.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn note_source(&mut self, report: &LookReport) {
+        use crate::engine::LookResult;
+        match &report.result {
+            LookResult::SourceMissing(failure) => {
+                self.source_missing = Some(failure.message.clone());
+            }
+            LookResult::Complete => self.source_missing = None,
+            LookResult::Failed(_) => {}
+        }
+    }
+
+    fn finished(&mut self, op: OpId, outcome: Outcome) {
+        if let Some((key, bytes)) = self.flying.remove(&op) {
+            if let Outcome::Done(done) = &outcome {
+                self.failed.remove(&key);
+                self.skipped.remove(&key);
+                self.log_done(&key, *done);
+            }
+            let progress = &self.backup.progress;
+            raise(&progress.handled, 1);
+            if bytes <= self.backup.settings.multipart_threshold {
+                raise(&progress.handled_bytes, bytes);
+            }
+        }
+        self.handle(Event::Finished { op, outcome });
+    }
+
+    fn log_done(&self, key: &Key, done: Done) {
+        let backup = &self.backup.settings.name;
+        match done {
+            Done::Uploaded { bytes } => tracing::info!(%backup, bytes, "uploaded {key}"),
+            Done::Adopted => tracing::debug!(%backup, "adopted {key}"),
+            Done::Retouched => tracing::info!(%backup, "new metadata for {key}"),
+            Done::Unchanged | Done::Settled => tracing::debug!(%backup, "settled {key}"),
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let backup = self.backup.clone();
+        match effect {
+            Effect::Look { look, scopes, eager } => {
+                let (watch, planner) = (self.folders.clone(), self.planner.clone());
+                let handle = self.tasks.spawn(async move {
+                    Back::Look(
+                        look,
+                        observe::look(backup, look, scopes, eager, watch, planner).await,
+                    )
+                });
+                self.looks.retain(|look| !look.is_finished());
+                self.looks.push(handle);
+            }
+            Effect::Start { op, work: Work::Sync(job) } => {
+                self.flying.insert(op, (job.key.clone(), job.size_bytes()));
+                self.tasks.spawn(async move { Back::Op(op, execute::sync(backup, *job).await) });
+            }
+            Effect::Start { op, work: Work::Delete(items) } => {
+                self.tasks
+                    .spawn(async move { Back::Op(op, deletions::delete(backup, items).await) });
+            }
+            Effect::FetchDue => {
+                self.tasks.spawn(async move { Back::Due(deletions::due(backup).await) });
+            }
+            Effect::Probe => {
+                self.tasks.spawn(async move { Back::Probed(owner::check_now(&backup).await) });
+            }
+            Effect::Flushed { flush, failed_paths } => {
+                if let Some(answer) = self.flushes.remove(&flush) {
+                    answer.send(failed_paths).ok();
+                }
+            }
+            Effect::Problem(problem) => self.problem(problem),
+            Effect::Notice(notice) => self.notice(&notice),
+            Effect::Exit(exit) => self.exit = Some(exit),
+        }
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        let (name, path) = (&self.backup.settings.name, &problem.path);
+        match &problem.what {
+            Trouble::Failed(failure) => {
+                tracing::warn!(backup = %name, "{path}: {}", failure.message);
+                if self.failed.len() < LISTED_MAX {
+                    let message = failure.message.clone();
+                    self.failed.insert(problem.key.clone(), (path.clone(), message));
+                }
+            }
+            Trouble::Skipped(skip) => {
+                tracing::warn!(backup = %name, "skipped {path}: {skip}");
+                raise(&self.backup.progress.skipped, 1);
+                if self.skipped.len() < LISTED_MAX {
+                    self.skipped.insert(problem.key.clone(), (path.clone(), skip.clone()));
+                }
+            }
+        }
+        let backup = self.backup.clone();
+        if !backup.is_dry_run() {
+            let at = backup.clock.now();
+            self.tasks.spawn(async move {
+                // The engine learns of a broken state database from its own writes.
+                backup.record(vec![Change::Problem { problem, at }]).await.ok();
+                Back::Nothing
+            });
+        }
+    }
+
+    fn notice(&self, notice: &Notice) {
+        let name = &self.backup.settings.name;
+        match notice {
+            Notice::Waiting(failure) => {
+                let hint = failure.hint.as_deref().unwrap_or("keepwatch tries again by itself");
+                tracing::warn!(backup = %name, "waiting: {} ({hint})", failure.message);
+            }
+            Notice::Resumed { after_ms } => {
+                tracing::info!(backup = %name, "going on after {} s", after_ms / 1000);
+            }
+            Notice::SourceMissing(failure) => {
+                tracing::warn!(backup = %name, "{}; nothing is deleted", failure.message);
+            }
+            Notice::Held(hold) => {
+                let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
+                let reasons = reasons.join("; ");
+                tracing::warn!(
+                    backup = %name,
+                    "deletions are held ({} files): {reasons}. See: keepwatch deletions list",
+                    hold.pending
+                );
+            }
+            Notice::Released => tracing::info!(backup = %name, "deletions go on"),
+            Notice::Overflow => tracing::warn!(
+                backup = %name,
+                "the watcher's queue overflowed: looking at everything"
+            ),
+            Notice::LookFailed(failure) => {
+                tracing::warn!(backup = %name, "a pass could not be finished: {}", failure.message);
+            }
+        }
+    }
+
+    fn look_for_racy(&mut self) {
+        if self.engine.snapshot().in_flight > 0 || self.drain_by.is_some() {
+            return;
+        }
+        let backup = self.backup.clone();
+        self.tasks.spawn(async move {
+            let before = backup.clock.now().minus_ms(RACY_MS);
+            match backup.state.racy(before, RACY_AT_ONCE).await {
+                Ok(paths) => Back::Racy(paths),
+                Err(error) => {
+                    tracing::debug!(%error, "looking for young records");
+                    Back::Nothing
+                }
+            }
+        });
+    }
+
+    fn command(&mut self, command: Command) {
+        let backup = self.backup.clone();
+        match command {
+            Command::Status(answer) => {
+                let live = self.live();
+                self.tasks.spawn(async move {
+                    if let Ok(status) = status::status(&backup, Some(&live)).await {
+                        answer.send(status).ok();
+                    }
+                    Back::Nothing
+                });
+            }
+            Command::Flush(answer) => {
+                let id = FlushId(self.next_flush);
+                self.next_flush += 1;
+                self.flushes.insert(id, answer);
+                self.handle(Event::Flush(id));
+            }
+            Command::Approve { new_root, answer } => {
+                self.tasks.spawn(async move {
+                    Back::Verdict(control::approve(&backup, new_root).await, answer)
+                });
+            }
+            Command::Discard { answer } => {
+                self.tasks
+                    .spawn(async move { Back::Verdict(control::discard(&backup).await, answer) });
+            }
+            Command::Stop => self.stop(),
+        }
+    }
+
+    /// Begins to drain.
+    fn stop(&mut self) {
+        if self.drain_by.is_some() || self.exit.is_some() {
+            return;
+        }
+        self.drain_by = Some(Instant::now() + DRAIN);
+        for look in self.looks.drain(..) {
+            look.abort();
+        }
+        self.handle(Event::Shutdown);
+    }
+
+    fn live(&self) -> Live {
+        Live {
+            snapshot: self.engine.snapshot(),
+            tick: self.now(),
+            sight: self.sight.clone(),
+            stopping: self.drain_by.is_some(),
+            source_missing: self.source_missing.clone(),
+        }
+    }
+
+    fn end(self) -> Ended {
+        let snapshot = self.engine.snapshot();
+        let failed = self.failed.len().max(snapshot.failing);
+        raise(&self.backup.progress.failed, failed as u64);
+        Ended {
+            exit: self.exit.unwrap_or(Exit::Stopped),
+            held: snapshot.hold.map_or(0, |hold| hold.pending),
+            failed: self.failed.into_values().collect(),
+            skipped: self.skipped.into_values().collect(),
+        }
+    }
+}
+
+/// No watcher: a one-shot run.
+struct Silence;
+
+impl HintSource for Silence {
+    fn next(&mut self) -> Fut<'_, WatchEvent> {
+        Box::pin(std::future::pending())
+    }
+}
+
+fn settings(backup: &Backup) -> Settings {
+    let s = &backup.settings;
+    Settings {
+        mode: s.mode,
+        settle_ms: s.settle_ms,
+        max_wait_ms: s.max_wait_ms.max(s.settle_ms),
+        rescan_ms: s.rescan_ms,
+        deletions: s.deletions,
+        // While some transfer, others read, or wait for the disk under the state database.
+        ops_max: s.transfers.max(1) * 4,
+        bytes_max: 4 * FLIGHT_BYTES,
+        large_bytes: s.multipart_threshold,
+        dirty_max: 20_000,
+        ready_max: 1_024,
+        seed: s.seed,
+    }
+}

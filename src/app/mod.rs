@@ -1,0 +1,39 @@
+//! Use-cases over ports: looking, deciding, acting, recording.
+//!
+//! Sees [`crate::ports`] and the pure layers, never an adapter. Everything a backup does goes
+//! through [`driver`], the one select loop; [`observe`] looks, [`execute`] acts, [`deletions`]
+//! deletes, [`owner`] keeps other writers away.
+
+pub mod backup;
+pub mod control;
+pub mod deletions;
+pub mod driver;
+pub mod execute;
+pub mod observe;
+pub mod owner;
+pub mod progress;
+pub mod status;
+
+pub use backup::{Backup, BackupSettings, PlannedAction};
+pub use driver::{Driver, Ended};
+pub use progress::{Counts, Progress};
+
+use crate::plan::{ErrorClass, Failure};
+use crate::ports::StoreError;
+
+/// An error of the store as a failure, where no special meaning was left to handle.
+pub(crate) fn failure_of(error: StoreError, what: &str) -> Failure {
+    match error {
+        StoreError::Failed(failure) | StoreError::NoSuchBucket(failure) => failure,
+        StoreError::Precondition => {
+            Failure::new(ErrorClass::Server, format!("{what}: the object changed under us"))
+        }
+        StoreError::NoSuchUpload => {
+            Failure::new(ErrorClass::Server, format!("{what}: the upload is gone"))
+        }
+        StoreError::Unsupported(message) => {
+            Failure::new(ErrorClass::Configuration, format!("{what}: {message}"))
+                .with_hint("this server does not offer what the configuration asks for")
+        }
+    }
+}

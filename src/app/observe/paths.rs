@@ -1,0 +1,136 @@
+//! A look at single paths and subtrees, as hints ask for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::{Key, Observed, RelPath, Source};
+use crate::plan::Scope;
+use crate::ports::{FolderWatch, KeyRange, Seen, Stat};
+
+use super::super::backup::Backup;
+use super::Stop;
+use super::findings::Findings;
+use super::pass::join;
+
+const ROWS_PER_PAGE: usize = 1_000;
+
+/// Looks at these paths; `true` with everything below.
+pub async fn run(
+    backup: &Arc<Backup>,
+    findings: &mut Findings,
+    scopes: Vec<Scope>,
+    watch: Option<Arc<dyn FolderWatch>>,
+) -> Result<(), Stop> {
+    let wanted = wanted(backup, scopes);
+    let paths: Vec<RelPath> = wanted.keys().cloned().collect();
+    let stats = backup.tree.stat(paths).await.map_err(Stop::SourceMissing)?;
+    let mut trees: Vec<RelPath> = vec![];
+    for ((path, deep), stat) in wanted.into_iter().zip(stats) {
+        if backup.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        // Paths come in their own order, so what lies below a tree follows it.
+        if trees.iter().any(|tree| path.is_within(tree)) {
+            continue;
+        }
+        if one(backup, findings, &path, deep, stat, watch.clone()).await? {
+            trees.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The paths to look at: those asked for, the folders that their rules govern, and the folders
+/// that hold them, whose markers depend on what is in them.
+fn wanted(backup: &Backup, scopes: Vec<Scope>) -> BTreeMap<RelPath, bool> {
+    let mut wanted = BTreeMap::new();
+    for scope in scopes {
+        let (path, deep) = match scope {
+            Scope::All => (RelPath::root(), true),
+            Scope::Tree(path) => (path, true),
+            Scope::Path(path) => (path, false),
+        };
+        if let Some(governed) = backup.tree.governed(&path) {
+            wanted.insert(governed, true);
+        }
+        if let Some(parent) = path.parent().filter(|parent| !parent.is_root()) {
+            wanted.entry(parent).or_insert(false);
+        }
+        *wanted.entry(path).or_insert(false) |= deep;
+    }
+    wanted
+}
+
+/// Looks at one path. Answers with whether everything below was looked at too.
+async fn one(
+    backup: &Arc<Backup>,
+    findings: &mut Findings,
+    path: &RelPath,
+    deep: bool,
+    stat: Stat,
+    watch: Option<Arc<dyn FolderWatch>>,
+) -> Result<bool, Stop> {
+    if path.is_root() {
+        if deep {
+            let walk = backup.tree.walk(path.clone(), watch);
+            join(backup, findings, walk, KeyRange::All, vec![], false).await?;
+        }
+        return Ok(deep);
+    }
+    let (file_key, folder_key) = (Key::file(path), Key::folder(path));
+    let keys = vec![file_key.clone(), folder_key.clone()];
+    let mut rows = backup.state.get(keys).await?.into_iter();
+    let (file_row, folder_row) = (rows.next().flatten(), rows.next().flatten());
+    let (at_file, at_folder) = match &stat {
+        Stat::Absent => (Source::Absent, Source::Absent),
+        Stat::Unknown(_) => (Source::Unknown, Source::Unknown),
+        Stat::Excluded => (Source::Excluded, Source::Excluded),
+        Stat::Entry(entry) => (Source::Present(*entry), Source::Absent),
+        Stat::Folder(marker) => (Source::Absent, marker.map_or(Source::Absent, Source::Present)),
+    };
+    if let Stat::Unknown(skip) = &stat {
+        findings.skip(file_key.clone(), path.clone(), skip.clone()).await?;
+    }
+    let known = Some(path.clone());
+    findings.triple(file_key, known.clone(), at_file, file_row, Observed::Unknown).await?;
+    match (stat, deep) {
+        (Stat::Folder(marker), true) => {
+            let first = marker.map(|entry| (folder_key.clone(), Seen::Entry(path.clone(), entry)));
+            let walk = backup.tree.walk(path.clone(), watch);
+            let range = KeyRange::Under(folder_key);
+            join(backup, findings, walk, range, Vec::from_iter(first), false).await?;
+            return Ok(true);
+        }
+        (Stat::Folder(_) | Stat::Unknown(_), _) => {
+            findings.triple(folder_key, known, at_folder, folder_row, Observed::Unknown).await?;
+        }
+        // No folder here: whatever is recorded below the name is gone, or left out.
+        (Stat::Absent | Stat::Excluded | Stat::Entry(_), _) => {
+            below(backup, findings, folder_key, &at_folder).await?;
+        }
+    }
+    Ok(false)
+}
+
+/// Decides about every record below a name, all with the same source.
+async fn below(
+    backup: &Arc<Backup>,
+    findings: &mut Findings,
+    folder: Key,
+    source: &Source,
+) -> Result<(), Stop> {
+    let mut after = None;
+    loop {
+        let range = KeyRange::Under(folder.clone());
+        let page = backup.state.page(range, after, ROWS_PER_PAGE).await?;
+        let more = page.len() == ROWS_PER_PAGE;
+        after = page.last().map(|(key, _)| key.clone());
+        for (key, record) in page {
+            let target = Observed::Unknown;
+            findings.triple(key, None, source.clone(), Some(record), target).await?;
+        }
+        if !more || backup.cancel.is_cancelled() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The owner record, `.keepwatch/owner.json` under the prefix: one prefix, one writer.
+//!
+//! Where the server honours conditional writes the record is a guarantee: two claims cannot both
+//! succeed. Elsewhere it is advisory: written, and read back.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::model::{Crc64, ETag, Key, Md5, Meta};
+use crate::plan::{ErrorClass, Failure};
+use crate::ports::{BackupRow, Change, Condition, Put, SmallObject, StoreError};
+
+use super::backup::Backup;
+use super::failure_of;
+
+/// Key of the record, below the prefix.
+pub const OWNER_KEY: &str = ".keepwatch/owner.json";
+/// A record read so recently need not be read again.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// Who we are, to other writers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnerIdentity {
+    pub machine: String,
+    pub host: String,
+    pub user: String,
+    pub source: String,
+}
+
+/// What is in the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct OwnerRecord {
+    version: u32,
+    machine: String,
+    #[serde(default)]
+    host: String,
+    user: String,
+    source: String,
+    generation: u64,
+    /// Of the state database that owns the prefix.
+    state: String,
+}
+
+/// What was last seen of the record.
+#[derive(Debug, Default)]
+pub struct Owner {
+    seen: Mutex<Option<(ETag, Instant)>>,
+}
+
+impl Owner {
+    fn seen(&self) -> Option<(ETag, Instant)> {
+        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn see(&self, etag: ETag) {
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *seen = Some((etag, Instant::now()));
+    }
+}
+
+/// Makes sure that the prefix is ours: one conditional GET. Claims it when nobody has.
+pub async fn check(backup: &Backup) -> Result<(), Failure> {
+    let seen = backup.owner.seen();
+    if seen.as_ref().is_some_and(|(_, at)| at.elapsed() < FRESH) {
+        return Ok(());
+    }
+    read_and_judge(backup, seen.map(|(etag, _)| etag)).await
+}
+
+/// As [`check`], but always asks: for use right before a deletion.
+pub async fn check_now(backup: &Backup) -> Result<(), Failure> {
+    let seen = backup.owner.seen().map(|(etag, _)| etag);
+    read_and_judge(backup, seen).await
+}
+
+async fn read_and_judge(backup: &Backup, seen: Option<ETag>) -> Result<(), Failure> {
+    let key = Key::literal(OWNER_KEY);
+    let row = backup.state.backup().await?;
+    backup.set_conditional(row.conditional == Some(true));
+    let unless = seen.or_else(|| row.owner_etag.clone());
+    let read = match backup.store.get_small(&key, unless.as_ref()).await {
+        Err(StoreError::NoSuchBucket(failure)) => match backup.settings.create_bucket {
+            true if backup.is_dry_run() => return Ok(()),
+            true => {
+                let made = backup.store.create_bucket().await;
+                made.map_err(|e| failure_of(e, "make the bucket"))?;
+                SmallObject::Absent
+            }
+            false => return Err(failure),
+        },
+        Err(error) => return Err(everybodys(failure_of(error, "read the owner record"))),
+        Ok(read) => read,
+    };
+    match read {
+        SmallObject::Unchanged => {
+            if let Some(etag) = unless {
+                backup.owner.see(etag);
+            }
+            Ok(())
+        }
+        SmallObject::Absent => claim(backup, &row, None).await,
+        SmallObject::Found { body, etag } => judge(backup, &row, &body, etag).await,
+    }
+}
+
+async fn judge(backup: &Backup, row: &BackupRow, body: &[u8], etag: ETag) -> Result<(), Failure> {
+    let Ok(record) = serde_json::from_slice::<OwnerRecord>(body) else {
+        return Err(unreadable(body));
+    };
+    let me = &backup.settings.owner;
+    if record.state == row.owner_id {
+        if row.owner_etag.as_ref() != Some(&etag) && !backup.is_dry_run() {
+            let conditional = row.conditional.unwrap_or(false);
+            let generation = record.generation;
+            backup
+                .record(vec![Change::Owner { etag: etag.clone(), generation, conditional }])
+                .await?;
+        }
+        backup.owner.see(etag);
+        return Ok(());
+    }
+    let same = record.machine == me.machine && record.user == me.user && record.source == me.source;
+    let fresh = row.owner_etag.is_none();
+    if (same && fresh) || backup.settings.take_over {
+        return claim(backup, row, Some((etag, record.generation))).await;
+    }
+    Err(refused(&record, same))
+}
+
+fn unreadable(body: &[u8]) -> Failure {
+    let html = body.trim_ascii_start().first() == Some(&b'<');
+    if html {
+        let message = "read the owner record: the reply is a web page, not an object";
+        return Failure::new(ErrorClass::Unreachable, message)
+            .with_hint("check the endpoint, and whether a captive portal answers instead");
+    }
+    let message = format!("the object {OWNER_KEY} is not an owner record of keepwatch");
+    Failure::new(ErrorClass::Configuration, message)
+        .with_hint("look at it, and remove it if nothing else needs it")
+}
+
+fn refused(record: &OwnerRecord, same: bool) -> Failure {
+    let OwnerRecord { host, machine, user, source, generation, .. } = record;
+    let message = match same {
+        true => format!(
+            "another state database of this machine has taken over this destination \
+             (generation {generation})"
+        ),
+        false => format!(
+            "this destination belongs to {user} on {host} (machine {machine}), which backs up \
+             {source}"
+        ),
+    };
+    Failure::new(ErrorClass::Configuration, message)
+        .with_hint("use another prefix; or, if that one is gone for good, start with --take-over")
+}
+
+/// Writes the record, over `known` or where there is none.
+async fn claim(
+    backup: &Backup,
+    row: &BackupRow,
+    known: Option<(ETag, u64)>,
+) -> Result<(), Failure> {
+    if backup.is_dry_run() {
+        return Ok(());
+    }
+    let me = backup.settings.owner.clone();
+    let generation = known.as_ref().map_or(1, |(_, generation)| generation + 1);
+    let record = OwnerRecord {
+        version: 1,
+        machine: me.machine,
+        host: me.host,
+        user: me.user,
+        source: me.source,
+        generation,
+        state: row.owner_id.clone(),
+    };
+    let body = serde_json::to_vec(&record).map_err(|e| {
+        Failure::new(ErrorClass::Path, format!("cannot write the owner record: {e}"))
+    })?;
+    let body = Bytes::from(body);
+    let first = match &known {
+        Some((etag, _)) => Condition::Match(etag.clone()),
+        None => Condition::Absent,
+    };
+    let (mut etag, mut conditional) = match put(backup, &body, first).await {
+        Ok(etag) => (etag, row.conditional),
+        Err(StoreError::Unsupported(_)) => {
+            let put = put(backup, &body, Condition::None).await;
+            (put.map_err(|e| everybodys(failure_of(e, "write the owner record")))?, Some(false))
+        }
+        Err(StoreError::Precondition) => return Err(overtaken()),
+        Err(error) => return Err(everybodys(failure_of(error, "write the owner record"))),
+    };
+    if conditional.is_none() {
+        // The record is there now: a server that honours conditions refuses to make it again.
+        match put(backup, &body, Condition::Absent).await {
+            Err(StoreError::Precondition) => conditional = Some(true),
+            Ok(again) => (etag, conditional) = (again, Some(false)),
+            Err(StoreError::Unsupported(_)) => conditional = Some(false),
+            Err(error) => return Err(everybodys(failure_of(error, "write the owner record"))),
+        }
+    }
+    let conditional = conditional.unwrap_or(false);
+    if !conditional {
+        read_back(backup, &record).await?;
+    }
+    backup.set_conditional(conditional);
+    backup.record(vec![Change::Owner { etag: etag.clone(), generation, conditional }]).await?;
+    backup.owner.see(etag);
+    Ok(())
+}
+
+async fn put(backup: &Backup, body: &Bytes, condition: Condition) -> Result<ETag, StoreError> {
+    let put = Put {
+        key: Key::literal(OWNER_KEY),
+        md5: Md5::of(body),
+        crc64: Crc64::of(body),
+        body: body.clone(),
+        meta: Meta::default(),
+        condition,
+    };
+    backup.store.put(put).await.map(|stored| stored.etag)
+}
+
+/// Without conditions two writers may both believe to have written; the last one has.
+async fn read_back(backup: &Backup, record: &OwnerRecord) -> Result<(), Failure> {
+    let key = Key::literal(OWNER_KEY);
+    match backup.store.get_small(&key, None).await {
+        Ok(SmallObject::Found { body, .. })
+            if serde_json::from_slice(&body).ok().as_ref() == Some(record) =>
+        {
+            Ok(())
+        }
+        Ok(_) => Err(overtaken()),
+        Err(error) => Err(everybodys(failure_of(error, "read the owner record back"))),
+    }
+}
+
+fn overtaken() -> Failure {
+    let message = "another keepwatch claimed this destination at the same moment";
+    Failure::new(ErrorClass::Configuration, message).with_hint("start again to see which one")
+}
+
+/// What is denied here is denied everywhere.
+fn everybodys(failure: Failure) -> Failure {
+    match failure.class {
+        ErrorClass::Denied | ErrorClass::Path => {
+            Failure { class: ErrorClass::Configuration, ..failure }
+        }
+        _ => failure,
+    }
+}

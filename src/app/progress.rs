@@ -1,0 +1,117 @@
+//! What was done so far: counters that the work raises and reports read.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::model::{Key, Kind};
+use crate::plan::Done;
+
+/// Counters of one run of one backup. Raised from one thread, read from any.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub scanned: AtomicU64,
+    pub uploaded: AtomicU64,
+    pub uploaded_bytes: AtomicU64,
+    pub adopted: AtomicU64,
+    pub retouched: AtomicU64,
+    pub unchanged: AtomicU64,
+    pub folders: AtomicU64,
+    pub deleted: AtomicU64,
+    pub tagged: AtomicU64,
+    pub skipped: AtomicU64,
+    pub failed: AtomicU64,
+    pub verified: AtomicU64,
+    /// Differences that only a look at everything found: what the watcher missed.
+    pub missed: AtomicU64,
+    pub overflows: AtomicU64,
+    /// Files planned for upload, and their bytes.
+    pub planned: AtomicU64,
+    pub planned_bytes: AtomicU64,
+    /// Planned files that are dealt with, and their bytes, also of parts of files under way.
+    pub handled: AtomicU64,
+    pub handled_bytes: AtomicU64,
+    /// A look at everything is running.
+    pub scanning: AtomicBool,
+    /// One has ended: what the next finds is what the watcher missed.
+    pub looked: AtomicBool,
+    current: Mutex<BTreeMap<Key, String>>,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub scanned: u64,
+    pub uploaded: u64,
+    pub uploaded_bytes: u64,
+    pub adopted: u64,
+    pub retouched: u64,
+    pub unchanged: u64,
+    pub folders: u64,
+    pub deleted: u64,
+    pub tagged: u64,
+    pub skipped: u64,
+    pub failed: u64,
+    pub verified: u64,
+    pub missed: u64,
+    pub overflows: u64,
+}
+
+pub fn raise(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl Progress {
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            scanned: get(&self.scanned),
+            uploaded: get(&self.uploaded),
+            uploaded_bytes: get(&self.uploaded_bytes),
+            adopted: get(&self.adopted),
+            retouched: get(&self.retouched),
+            unchanged: get(&self.unchanged),
+            folders: get(&self.folders),
+            deleted: get(&self.deleted),
+            tagged: get(&self.tagged),
+            skipped: get(&self.skipped),
+            failed: get(&self.failed),
+            verified: get(&self.verified),
+            missed: get(&self.missed),
+            overflows: get(&self.overflows),
+        }
+    }
+
+    /// Counts what came of one job. Markers count as folders, not as files.
+    pub fn count(&self, kind: Kind, done: Done) {
+        match (done, kind) {
+            (Done::Uploaded { .. }, Kind::Folder) => raise(&self.folders, 1),
+            (Done::Uploaded { bytes }, _) => {
+                raise(&self.uploaded, 1);
+                raise(&self.uploaded_bytes, bytes);
+            }
+            (Done::Adopted, _) => raise(&self.adopted, 1),
+            (Done::Retouched, _) => raise(&self.retouched, 1),
+            (Done::Unchanged, Kind::Folder) | (Done::Settled, _) => {}
+            (Done::Unchanged, _) => raise(&self.unchanged, 1),
+        }
+    }
+
+    /// Names what is being transferred.
+    pub fn begin(&self, key: &Key, name: String) {
+        self.lock().insert(key.clone(), name);
+    }
+
+    pub fn end(&self, key: &Key) {
+        self.lock().remove(key);
+    }
+
+    /// Names of some of the files that are being transferred.
+    pub fn current(&self, max: usize) -> Vec<String> {
+        self.lock().values().take(max).cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, String>> {
+        self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,166 @@
+//! Adapter to notify: hints about what changed below one source.
+//!
+//! A hint says where to look, never what to do. What is lost is said to be lost: a full queue, a
+//! watch that could not be added, a watcher that died end in an overflow or in a sight that is not
+//! full, and then everything is looked at.
+//!
+//! On Linux each folder has a watch of its own, added by the walk before it lists the folder, so
+//! excluded trees cost nothing. Elsewhere one recursive watch sees the source.
+//!
+//! Built by `cli::wire`; use-cases see [`crate::ports::HintSource`] and
+//! [`crate::ports::FolderWatch`].
+
+mod folders;
+mod limits;
+mod translate;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+
+use crate::engine::Sight;
+use crate::model::RelPath;
+use crate::ports::{FolderWatch, Fut, HintSource, WatchEvent};
+
+use folders::{Folders, Trouble};
+
+/// Raw events between the watcher's threads and ours, and batches of hints between us and the
+/// driver.
+const RAW_MAX: usize = 65_536;
+const HINTS_MAX: usize = 256;
+
+type Raw = notify::Result<notify::Event>;
+
+/// Watches folders below a source.
+pub struct Watch {
+    folders: Mutex<Folders>,
+    outbox: Outbox,
+}
+
+/// The stream of hints.
+pub struct Hints {
+    inbox: mpsc::Receiver<WatchEvent>,
+    lost: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+struct Outbox {
+    hints: mpsc::Sender<WatchEvent>,
+    /// Set when an event could not be handed over. Sticky: never lost itself.
+    lost: Arc<AtomicBool>,
+}
+
+impl Outbox {
+    fn send(&self, event: WatchEvent) {
+        if self.hints.try_send(event).is_err() {
+            self.lost.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Starts watching. `root` is canonical: events name it. Nothing is watched yet on Linux; the first
+/// walk adds the folders.
+pub fn start(root: &Path) -> (Arc<Watch>, Hints) {
+    let (hints, inbox) = mpsc::channel(HINTS_MAX);
+    let lost = Arc::new(AtomicBool::new(false));
+    let outbox = Outbox { hints, lost: lost.clone() };
+    let (raw, events) = std::sync::mpsc::sync_channel(RAW_MAX);
+    let folders = Folders::new(root, raw, lost.clone());
+    let watch = Arc::new(Watch { folders: Mutex::new(folders), outbox });
+    if let Some(message) = limits::remote_changes(root) {
+        watch.outbox.send(WatchEvent::Sight(Sight::Partial, message));
+    }
+    let weak = Arc::downgrade(&watch);
+    let root = root.to_owned();
+    let spawned = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
+        while let Ok(first) = events.recv() {
+            let Some(watch) = weak.upgrade() else { return };
+            let batch: Vec<Raw> =
+                std::iter::once(first).chain(events.try_iter().take(1_023)).collect();
+            watch.translate(&root, batch);
+        }
+    });
+    if let Err(error) = spawned {
+        let message = format!("the watcher's thread cannot be started: {error}");
+        watch.outbox.send(WatchEvent::Sight(Sight::Blind, message));
+    }
+    (watch, Hints { inbox, lost })
+}
+
+impl Watch {
+    fn folders(&self) -> MutexGuard<'_, Folders> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn translate(&self, root: &Path, batch: Vec<Raw>) {
+        let mut hints = vec![];
+        let mut overflow = false;
+        for raw in batch {
+            match raw {
+                Ok(event) if event.need_rescan() => overflow = true,
+                Ok(event) => {
+                    let translated = translate::hints(root, &event);
+                    if translated.source_gone {
+                        overflow = true;
+                    }
+                    let mut folders = self.folders();
+                    for gone in &translated.gone {
+                        folders.forget(gone);
+                    }
+                    hints.extend(translated.hints);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the watcher reports an error");
+                    overflow = true;
+                }
+            }
+        }
+        if overflow {
+            // Watches may be missing now that seem to be there: begin anew, then look.
+            self.folders().reset();
+            self.outbox.send(WatchEvent::Overflow);
+        } else if !hints.is_empty() {
+            // May wait: this is our own thread, and the raw queue holds what comes meanwhile.
+            self.outbox.hints.blocking_send(WatchEvent::Hints(hints)).ok();
+        }
+    }
+
+    fn report(&self, trouble: Option<Trouble>) {
+        if let Some(trouble) = trouble {
+            let sight = if trouble.blind { Sight::Blind } else { Sight::Partial };
+            self.outbox.send(WatchEvent::Sight(sight, trouble.message));
+        }
+    }
+}
+
+impl FolderWatch for Watch {
+    fn watch(&self, folders: &[RelPath]) {
+        let trouble = self.folders().add(folders);
+        self.report(trouble);
+    }
+
+    fn reset(&self) {
+        self.folders().reset();
+    }
+}
+
+impl HintSource for Hints {
+    fn next(&mut self) -> Fut<'_, WatchEvent> {
+        Box::pin(async {
+            // A full channel is not empty, so this is reached soon after the flag was set.
+            if self.lost.swap(false, Ordering::SeqCst) {
+                while self.inbox.try_recv().is_ok() {}
+                return WatchEvent::Overflow;
+            }
+            match self.inbox.recv().await {
+                Some(event) => event,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
