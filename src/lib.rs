@@ -1,6 +1,8 @@
 //! keepwatch
 #[cfg(feature = "daemon")]
 pub mod app;
+#[cfg(feature = "daemon")]
+pub mod config;
 pub mod engine;
 #[cfg(feature = "daemon")]
 pub mod fs;

@@ -1,0 +1,114 @@
+//! Destinations as people write them: `s3://bucket/prefix`, `bucket::prefix`, `file:///folder`,
+//! `default`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::model::Prefix;
+
+/// Bucket of the embedded store where the URL names none.
+pub const STORE_BUCKET: &str = "keepwatch";
+
+/// Where bytes go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    S3 {
+        bucket: String,
+        prefix: Prefix,
+    },
+    /// The embedded store: `file:///folder`, or `file:///folder#bucket/prefix`.
+    Store {
+        folder: PathBuf,
+        bucket: String,
+        prefix: Prefix,
+    },
+    /// A new bucket with a generated name, remembered for the source.
+    Default,
+}
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DestinationError {
+    #[error(
+        "{0:?} is not a destination; write s3://bucket/prefix, bucket::prefix, file:///folder, or default"
+    )]
+    Shape(String),
+    #[error("{0:?} is not a bucket name: 3 to 63 characters, a-z, 0-9, '-' and '.'")]
+    Bucket(String),
+    #[error("file: destinations need an absolute path: file:///folder")]
+    Relative,
+    #[error("the prefix is longer than S3 allows for a whole key (1024 bytes)")]
+    PrefixTooLong,
+}
+
+impl FromStr for Destination {
+    type Err = DestinationError;
+
+    fn from_str(text: &str) -> Result<Self, DestinationError> {
+        if text == "default" {
+            return Ok(Self::Default);
+        }
+        if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            return s3(bucket, prefix);
+        }
+        if let Some(rest) = text.strip_prefix("file://") {
+            return store(rest);
+        }
+        match text.split_once("::") {
+            Some((bucket, prefix)) => s3(bucket, prefix),
+            None => Err(DestinationError::Shape(text.to_owned())),
+        }
+    }
+}
+
+fn s3(bucket: &str, prefix: &str) -> Result<Destination, DestinationError> {
+    check_bucket(bucket)?;
+    let (bucket, prefix) = (bucket.to_owned(), check_prefix(prefix)?);
+    Ok(Destination::S3 { bucket, prefix })
+}
+
+fn store(rest: &str) -> Result<Destination, DestinationError> {
+    let (folder, inside) = rest.split_once('#').unwrap_or((rest, STORE_BUCKET));
+    if !folder.starts_with('/') || folder.trim_matches('/').is_empty() {
+        return Err(DestinationError::Relative);
+    }
+    let (bucket, prefix) = inside.split_once('/').unwrap_or((inside, ""));
+    check_bucket(bucket)?;
+    let folder = PathBuf::from(format!("/{}", folder.trim_matches('/')));
+    let (bucket, prefix) = (bucket.to_owned(), check_prefix(prefix)?);
+    Ok(Destination::Store { folder, bucket, prefix })
+}
+
+fn check_bucket(bucket: &str) -> Result<(), DestinationError> {
+    let fits = (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        && bucket.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if fits { Ok(()) } else { Err(DestinationError::Bucket(bucket.to_owned())) }
+}
+
+/// The owner record must fit behind the prefix, and so should names of some length.
+fn check_prefix(prefix: &str) -> Result<Prefix, DestinationError> {
+    let prefix = Prefix::new(prefix);
+    if prefix.as_str().len() > 900 { Err(DestinationError::PrefixTooLong) } else { Ok(prefix) }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::S3 { bucket, prefix } => {
+                write!(f, "s3://{bucket}/{}", prefix.as_str())
+            }
+            Self::Store { folder, bucket, prefix } => {
+                write!(f, "file://{}", folder.display())?;
+                if bucket != STORE_BUCKET || !prefix.as_str().is_empty() {
+                    write!(f, "#{bucket}/{}", prefix.as_str())?;
+                }
+                Ok(())
+            }
+            Self::Default => f.write_str("default"),
+        }
+    }
+}

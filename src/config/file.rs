@@ -1,0 +1,262 @@
+//! Reading the file: every key is asked for by name, what is left over is unknown.
+
+use std::ops::Range;
+use std::str::FromStr;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Fault, Faults};
+use super::options::BackupOptions;
+
+/// A `[[backup]]` entry as written.
+#[derive(Clone, Debug, Default, PartialEq, schemars::JsonSchema)]
+pub struct NamedBackup {
+    /// Name in status, logs and commands.
+    pub name: String,
+    /// Folder to keep; `~/` is the home folder.
+    pub source: String,
+    /// `s3://bucket/prefix`, `bucket::prefix`, or `file:///folder`.
+    pub destination: String,
+    #[schemars(flatten)]
+    pub options: BackupOptions,
+    #[schemars(skip)]
+    pub(super) span: Range<usize>,
+    #[schemars(skip)]
+    pub(super) spans: Spans,
+}
+
+/// Where the values stand that are checked later.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spans {
+    pub name: Range<usize>,
+    pub source: Range<usize>,
+    pub destination: Range<usize>,
+    pub options: Vec<(String, Range<usize>)>,
+}
+
+/// The whole file as written.
+#[derive(Clone, Debug, Default, PartialEq, schemars::JsonSchema)]
+pub struct ConfigFile {
+    #[schemars(skip)]
+    pub path: String,
+    #[schemars(skip)]
+    pub text: String,
+    /// Defaults of the backups.
+    #[schemars(flatten)]
+    pub defaults: BackupOptions,
+    #[schemars(skip)]
+    pub(super) spans: Spans,
+    /// The backups.
+    #[schemars(rename = "backup")]
+    pub backups: Vec<NamedBackup>,
+}
+
+/// JSON Schema of the file, for editors.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(ConfigFile);
+    schema.insert("title".to_owned(), "keepwatch.toml".into());
+    schema.insert("unevaluatedProperties".to_owned(), false.into());
+    schema.to_value()
+}
+
+/// Reads a file's text; every fault at once.
+pub fn read(path: &str, text: &str) -> Result<ConfigFile, Faults> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let syntax = errors.into_iter().map(|error| Fault {
+        span: error.span().unwrap_or(0..0),
+        title: error.message().to_owned(),
+        help: None,
+    });
+    let syntax: Vec<Fault> = syntax.collect();
+    if !syntax.is_empty() {
+        return Err(Faults::new(path, text, syntax));
+    }
+    let mut faults = vec![];
+    let span = document.span();
+    let mut table = Table::new(document.into_inner(), span, &mut faults);
+    let defaults = BackupOptions::read(&mut table);
+    let entries = table.tables("backup");
+    let spans = table.finish(&["backup"]);
+    let backups: Vec<NamedBackup> =
+        entries.into_iter().map(|(entry, span)| backup(entry, span, &mut faults)).collect();
+    if faults.is_empty() {
+        let (path, text) = (path.to_owned(), text.to_owned());
+        Ok(ConfigFile { path, text, defaults, spans, backups })
+    } else {
+        Err(Faults::new(path, text, faults))
+    }
+}
+
+fn backup(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> NamedBackup {
+    let mut table = Table::new(entry, span.clone(), faults);
+    let name = table.required("name");
+    let source = table.required("source");
+    let destination = table.required("destination");
+    let options = BackupOptions::read(&mut table);
+    let spans = table.finish(&["name", "source", "destination"]);
+    NamedBackup { name, source, destination, options, span, spans }
+}
+
+/// A table being read.
+pub struct Table<'i, 'f> {
+    entries: DeTable<'i>,
+    span: Range<usize>,
+    faults: &'f mut Vec<Fault>,
+    spans: Spans,
+}
+
+impl<'i, 'f> Table<'i, 'f> {
+    fn new(entries: DeTable<'i>, span: Range<usize>, faults: &'f mut Vec<Fault>) -> Self {
+        Self { entries, span, faults, spans: Spans::default() }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Spanned<DeValue<'i>>> {
+        let key = self.entries.keys().find(|key| key.get_ref() == name)?.clone();
+        let value = self.entries.remove(&key)?;
+        let span = value.span();
+        match name {
+            "name" => self.spans.name = span,
+            "source" => self.spans.source = span,
+            "destination" => self.spans.destination = span,
+            _ => self.spans.options.push((name.to_owned(), span)),
+        }
+        Some(value)
+    }
+
+    fn fault(&mut self, span: Range<usize>, title: String, help: Option<String>) {
+        self.faults.push(Fault { span, title, help });
+    }
+
+    fn wrong(&mut self, name: &str, span: Range<usize>, wanted: &str) {
+        self.fault(span, format!("{name} must be {wanted}"), None);
+    }
+
+    /// Text, or a bare number, read as the option's type reads it.
+    pub fn parsed<T: FromStr>(&mut self, name: &str) -> Option<T>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let value = self.take(name)?;
+        let span = value.span();
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(number) => number.to_string(),
+            _ => {
+                self.wrong(name, span, "text");
+                return None;
+            }
+        };
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let title = format!("{name} cannot be {text:?}");
+                self.fault(span, title, Some(error.to_string()));
+                None
+            }
+        }
+    }
+
+    pub fn switch(&mut self, name: &str) -> Option<bool> {
+        let value = self.take(name)?;
+        match value.get_ref() {
+            DeValue::Boolean(on) => Some(*on),
+            _ => {
+                self.wrong(name, value.span(), "true or false");
+                None
+            }
+        }
+    }
+
+    pub fn count(&mut self, name: &str) -> Option<usize> {
+        let value = self.take(name)?;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => number.to_string().parse().ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong(name, value.span(), "a number, 0 or more");
+        }
+        number
+    }
+
+    pub fn list(&mut self, name: &str) -> Option<Vec<String>> {
+        let value = self.take(name)?;
+        let span = value.span();
+        let DeValue::Array(items) = value.into_inner() else {
+            self.wrong(name, span, "a list of texts, in brackets");
+            return None;
+        };
+        let mut texts = vec![];
+        for item in items {
+            match item.get_ref() {
+                DeValue::String(text) => texts.push(text.to_string()),
+                _ => self.wrong(name, item.span(), "a list of texts"),
+            }
+        }
+        Some(texts)
+    }
+
+    fn required(&mut self, name: &str) -> String {
+        let Some(value) = self.take(name) else {
+            let span = self.span.clone();
+            self.fault(span, format!("this entry has no {name}"), None);
+            return String::new();
+        };
+        match value.get_ref() {
+            DeValue::String(text) if !text.is_empty() => text.to_string(),
+            _ => {
+                self.wrong(name, value.span(), "text");
+                String::new()
+            }
+        }
+    }
+
+    /// An array of tables.
+    fn tables(&mut self, name: &str) -> Vec<(DeTable<'i>, Range<usize>)> {
+        let Some(value) = self.take(name) else { return vec![] };
+        let span = value.span();
+        let DeValue::Array(items) = value.into_inner() else {
+            self.wrong(name, span, &format!("written as [[{name}]]"));
+            return vec![];
+        };
+        let mut tables = vec![];
+        for item in items {
+            let span = item.span();
+            match item.into_inner() {
+                DeValue::Table(table) => tables.push((table, span)),
+                _ => self.wrong(name, span, &format!("written as [[{name}]]")),
+            }
+        }
+        tables
+    }
+
+    /// What nobody asked for is unknown.
+    fn finish(self, others: &[&str]) -> Spans {
+        for key in self.entries.keys() {
+            let name = key.get_ref();
+            let known = BackupOptions::NAMES.iter().chain(others);
+            let near = known.min_by_key(|known| distance(known, name));
+            let help = near
+                .filter(|near| distance(near, name) <= 3)
+                .map(|near| format!("there is an option {near}"));
+            let title = format!("unknown key {name}");
+            self.faults.push(Fault { span: key.span(), title, help });
+        }
+        self.spans
+    }
+}
+
+/// Number of letters to change, add or remove to make one word the other (Levenshtein 1965).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.chars().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}

@@ -1,0 +1,29 @@
+//! Configuration: what the user wrote, checked as a whole, and resolved.
+//!
+//! Every fault is reported at once, with its line and a caret. A flag beats the environment, which
+//! beats the `[[backup]]` entry, which beats the file's top level, which beats the default. Knows
+//! policies, never adapters; only `cli` uses it.
+
+pub mod destination;
+mod fault;
+mod file;
+mod options;
+mod resolve;
+pub mod units;
+
+pub use destination::{Destination, DestinationError};
+pub use fault::Faults;
+pub use file::{ConfigFile, NamedBackup, read};
+pub use options::BackupOptions;
+pub use resolve::{BackupConfig, Defaults, resolve, resolve_one};
+
+/// The commented example, as `config example` prints it.
+pub const EXAMPLE: &str = include_str!("../../config/keepwatch.toml");
+
+/// JSON Schema of the configuration file.
+pub fn schema() -> serde_json::Value {
+    file::schema()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! From what was written to what holds: layers joined, values checked against each other.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::plan::{Compare, Deletions, MaxDelete, Symlinks, parts};
+
+use super::destination::Destination;
+use super::fault::{Fault, Faults};
+use super::file::ConfigFile;
+use super::options::BackupOptions;
+use super::units::{Rate, Size, Span};
+
+/// A backup with every value settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackupConfig {
+    pub name: String,
+    pub source: PathBuf,
+    pub destination: Destination,
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    pub exclude_if_present: Vec<String>,
+    pub max_file_size: Option<u64>,
+    pub one_file_system: bool,
+    pub symlinks: Symlinks,
+    pub deletions: Deletions,
+    pub delete_delay: Span,
+    pub max_delete: MaxDelete,
+    pub settle: Span,
+    pub max_wait: Span,
+    pub rescan: Span,
+    pub verify_every: Span,
+    pub compare: Compare,
+    pub storage_class: Option<String>,
+    pub sse: Option<String>,
+    pub sse_kms_key_id: Option<String>,
+    pub multipart_threshold: u64,
+    pub part_size: Option<u64>,
+    pub transfers: usize,
+    pub bandwidth: Option<u64>,
+    pub bucket_owner: Option<String>,
+    pub create_bucket: bool,
+    pub endpoint_url: Option<String>,
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    pub path_style: bool,
+    pub credentials_file: Option<PathBuf>,
+    /// What was set, for `config show`.
+    pub set: BackupOptions,
+}
+
+/// Defaults that depend on the command.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    pub delete_delay: Span,
+}
+
+impl Defaults {
+    pub const DAEMON: Self = Self { delete_delay: Span::secs(60) };
+    pub const ONE_SHOT: Self = Self { delete_delay: Span::secs(0) };
+}
+
+/// A fault of a value, and the option it is about; empty for the entry as a whole.
+type Complaint = (&'static str, String, Option<String>);
+
+/// Settles every backup of a file, under the command line's options.
+pub fn resolve(
+    file: &ConfigFile,
+    flags: &BackupOptions,
+    defaults: Defaults,
+    home: Option<&Path>,
+) -> Result<Vec<BackupConfig>, Faults> {
+    let mut faults = vec![];
+    let mut configs: Vec<BackupConfig> = vec![];
+    for entry in &file.backups {
+        let options = flags.clone().or(&entry.options).or(&file.defaults);
+        let span = |option: &str| match option {
+            "name" => entry.spans.name.clone(),
+            "source" => entry.spans.source.clone(),
+            "destination" => entry.spans.destination.clone(),
+            option => {
+                let own = find(&entry.spans.options, option);
+                own.or_else(|| find(&file.spans.options, option)).unwrap_or(entry.span.clone())
+            }
+        };
+        let settled =
+            settle(&entry.name, &entry.source, &entry.destination, options, defaults, home);
+        let mut complaints = match settled {
+            Ok(config) => {
+                let complaints = against_others(&config, &configs);
+                configs.push(config);
+                complaints
+            }
+            Err(complaints) => complaints,
+        };
+        for (option, title, help) in complaints.drain(..) {
+            faults.push(Fault { span: span(option), title, help });
+        }
+    }
+    if file.backups.is_empty() {
+        let help = Some("add a [[backup]] entry; `keepwatch config example` shows one".to_owned());
+        faults.push(Fault {
+            span: 0..0,
+            title: "there is no backup in this file".to_owned(),
+            help,
+        });
+    }
+    if faults.is_empty() { Ok(configs) } else { Err(Faults::new(&file.path, &file.text, faults)) }
+}
+
+fn find(spans: &[(String, Range<usize>)], option: &str) -> Option<Range<usize>> {
+    spans.iter().find(|(name, _)| name == option).map(|(_, span)| span.clone())
+}
+
+/// Settles one backup from the command line alone. The error lists what is wrong, a line each.
+pub fn resolve_one(
+    name: &str,
+    source: &str,
+    destination: &str,
+    options: BackupOptions,
+    defaults: Defaults,
+    home: Option<&Path>,
+) -> Result<BackupConfig, String> {
+    settle(name, source, destination, options, defaults, home).map_err(|complaints| {
+        let lines = complaints.into_iter().map(|(option, title, help)| {
+            let title = match option {
+                "" | "source" | "destination" => title,
+                option => format!("--{}: {title}", option.replace('_', "-")),
+            };
+            match help {
+                Some(help) => format!("{title} ({help})"),
+                None => title,
+            }
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn settle(
+    name: &str,
+    source: &str,
+    destination: &str,
+    set: BackupOptions,
+    defaults: Defaults,
+    home: Option<&Path>,
+) -> Result<BackupConfig, Vec<Complaint>> {
+    let mut complaints: Vec<Complaint> = vec![];
+    let destination = match destination.parse() {
+        Ok(destination) => destination,
+        Err(error) => {
+            let error: super::DestinationError = error;
+            complaints.push(("destination", error.to_string(), None));
+            Destination::Default
+        }
+    };
+    let source = match expand(source, home) {
+        Ok(source) => source,
+        Err(title) => {
+            complaints.push(("source", title, None));
+            PathBuf::new()
+        }
+    };
+    let options = set.clone();
+    let span = |value: Option<Span>, secs| value.unwrap_or(Span::secs(secs));
+    let size = |value: Option<Size>| value.map(|Size(bytes)| bytes);
+    let config = BackupConfig {
+        name: name.to_owned(),
+        source,
+        destination,
+        include: options.include.unwrap_or_default(),
+        exclude: options.exclude.unwrap_or_default(),
+        exclude_if_present: options.exclude_if_present.unwrap_or_default(),
+        max_file_size: size(options.max_file_size),
+        one_file_system: options.one_file_system.unwrap_or(false),
+        symlinks: options.symlinks.unwrap_or_default(),
+        deletions: options.deletions.unwrap_or_default(),
+        delete_delay: options.delete_delay.unwrap_or(defaults.delete_delay),
+        max_delete: options.max_delete.unwrap_or_default(),
+        settle: span(options.settle, 2),
+        max_wait: span(options.max_wait, 60),
+        rescan: span(options.rescan, 3_600),
+        verify_every: span(options.verify_every, 7 * 86_400),
+        compare: options.compare.unwrap_or_default(),
+        storage_class: options.storage_class,
+        sse: options.sse,
+        sse_kms_key_id: options.sse_kms_key_id,
+        multipart_threshold: size(options.multipart_threshold).unwrap_or(16 * parts::MIB),
+        part_size: size(options.part_size),
+        transfers: options.transfers.unwrap_or(16),
+        bandwidth: options.bandwidth.and_then(|Rate(rate)| rate),
+        bucket_owner: options.bucket_owner,
+        create_bucket: options.create_bucket.unwrap_or(false),
+        endpoint_url: options.endpoint_url,
+        region: options.region,
+        profile: options.profile,
+        path_style: options.path_style.unwrap_or(false),
+        credentials_file: options.credentials_file.and_then(|file| expand(&file, home).ok()),
+        set,
+    };
+    complaints.extend(check(&config));
+    if complaints.is_empty() { Ok(config) } else { Err(complaints) }
+}
+
+/// Values that make no sense alone or together.
+fn check(config: &BackupConfig) -> Vec<Complaint> {
+    let mut complaints: Vec<Complaint> = vec![];
+    let mut complain = |option, title: String, help: &str| {
+        complaints.push((option, title, (!help.is_empty()).then(|| help.to_owned())));
+    };
+    if config.name.is_empty() || config.name.chars().any(|c| c.is_control() || c == '/') {
+        complain("name", "a name is one line of text without '/'".to_owned(), "");
+    }
+    if config.max_wait < config.settle {
+        complain("max_wait", "max_wait is shorter than settle".to_owned(), "");
+    }
+    if !(1..=1_000).contains(&config.transfers) {
+        complain("transfers", "transfers must be 1 to 1000".to_owned(), "");
+    }
+    if let Some(bytes) = config.part_size
+        && !(parts::PART_MIN_BYTES..=parts::PART_MAX_BYTES).contains(&bytes)
+    {
+        let title = format!("a part of {} is not possible", Size(bytes));
+        complain("part_size", title, "S3 takes parts of 5MiB to 5GiB");
+    }
+    if !(1..=512 * parts::MIB).contains(&config.multipart_threshold) {
+        let title = format!("{} cannot be a threshold", Size(config.multipart_threshold));
+        let help = "files up to it are held in memory: write 1B to 512MiB";
+        complain("multipart_threshold", title, help);
+    }
+    if config.rescan < Span::secs(1) {
+        complain("rescan", "rescan must be at least 1s".to_owned(), "");
+    }
+    if config.sse_kms_key_id.is_some() && config.sse.as_deref() != Some("aws:kms") {
+        let help = "set sse = \"aws:kms\" too";
+        complain("sse_kms_key_id", "a KMS key needs KMS encryption".to_owned(), help);
+    }
+    if let Destination::Store { folder, .. } = &config.destination
+        && (folder.starts_with(&config.source) || config.source.starts_with(folder))
+    {
+        let title = "the store and the source contain each other".to_owned();
+        complain("destination", title, "the backup would back up itself");
+    }
+    complaints
+}
+
+/// Two backups must not share a name or write to the same place.
+fn against_others(config: &BackupConfig, others: &[BackupConfig]) -> Vec<Complaint> {
+    let mut complaints = vec![];
+    for other in others {
+        if other.name == config.name {
+            let title = format!("the name {} is taken", config.name);
+            complaints.push((
+                "name",
+                title,
+                Some("each backup needs a name of its own".to_owned()),
+            ));
+        }
+        if overlap(config, other) {
+            let title = format!("the backup {} writes to the same place", other.name);
+            let help = "give each its own prefix, none inside the other".to_owned();
+            complaints.push(("destination", title, Some(help)));
+        }
+    }
+    complaints
+}
+
+fn overlap(a: &BackupConfig, b: &BackupConfig) -> bool {
+    let nested = |x: &str, y: &str| x.starts_with(y) || y.starts_with(x);
+    match (&a.destination, &b.destination) {
+        (
+            Destination::S3 { bucket, prefix },
+            Destination::S3 { bucket: other, prefix: other_prefix },
+        ) => {
+            a.endpoint_url == b.endpoint_url
+                && bucket == other
+                && nested(prefix.as_str(), other_prefix.as_str())
+        }
+        (
+            Destination::Store { folder, bucket, prefix },
+            Destination::Store { folder: f, bucket: b, prefix: p },
+        ) => folder == f && bucket == b && nested(prefix.as_str(), p.as_str()),
+        _ => false,
+    }
+}
+
+/// Paths may begin with `~/`. They must be absolute then: a daemon has no folder to be relative to.
+fn expand(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+    let path = match (text.strip_prefix("~"), home) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            home.join(rest.trim_start_matches('/'))
+        }
+        (Some(rest), None) if rest.is_empty() || rest.starts_with('/') => {
+            return Err(format!("{text:?}: there is no home folder here"));
+        }
+        _ => PathBuf::from(text),
+    };
+    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path")) }
+}

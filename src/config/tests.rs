@@ -1,0 +1,189 @@
+//! The configuration: what is read, what is refused, and that the words agree everywhere.
+
+use std::path::Path;
+
+use super::*;
+use crate::plan::{Deletions, MaxDelete};
+
+const HOME: Option<&str> = Some("/home/me");
+
+fn load(text: &str) -> Result<Vec<BackupConfig>, Faults> {
+    let file = read("keepwatch.toml", text)?;
+    resolve(&file, &BackupOptions::default(), Defaults::DAEMON, HOME.map(Path::new))
+}
+
+fn faults(text: &str) -> Vec<String> {
+    load(text).unwrap_err().faults.into_iter().map(|fault| fault.title).collect()
+}
+
+#[test]
+fn the_example_loads() {
+    let backups = load(EXAMPLE).unwrap();
+    assert_eq!(backups.len(), 3);
+    assert_eq!(backups[0].source, Path::new("/home/me/Documents"));
+    assert_eq!(backups[0].exclude, ["*.tmp", "~$*", ".DS_Store"]);
+    assert_eq!(backups[1].deletions, Deletions::Keep);
+    assert_eq!(backups[0].max_delete, MaxDelete::Percent(25));
+}
+
+#[test]
+fn the_example_shows_every_option_with_its_default() {
+    // Every commented value is accepted when the comment sign is taken away.
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') && rest.contains(" = ") => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let file = read("keepwatch.toml", &uncommented).unwrap();
+    let set: Vec<&str> = file.defaults.shown().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(set, BackupOptions::NAMES, "the example names every option");
+    load(&uncommented).unwrap();
+}
+
+#[test]
+fn the_schema_knows_the_same_options() {
+    let schema = schema();
+    let names = |properties: &serde_json::Value| -> Vec<String> {
+        properties.as_object().unwrap().keys().cloned().collect()
+    };
+    let mut expected: Vec<String> = BackupOptions::NAMES.iter().map(|n| (*n).to_owned()).collect();
+    expected.push("backup".to_owned());
+    expected.sort();
+    let mut top = names(&schema["properties"]);
+    top.sort();
+    assert_eq!(top, expected);
+}
+
+#[test]
+fn layers_beat_each_other_in_order() {
+    let text = r#"
+        settle = "1s"
+        rescan = "2h"
+        [[backup]]
+        name = "a"
+        source = "/a"
+        destination = "s3://bucket/a"
+        settle = "3s"
+    "#;
+    let file = read("x", text).unwrap();
+    let resolved = |flags: BackupOptions| resolve(&file, &flags, Defaults::ONE_SHOT, None).unwrap();
+    let plain = resolved(BackupOptions::default()).remove(0);
+    assert_eq!((plain.settle.millis(), plain.rescan.millis()), (3_000, 7_200_000));
+    assert_eq!(plain.delete_delay.millis(), 0);
+    let flags = BackupOptions { settle: Some("4s".parse().unwrap()), ..BackupOptions::default() };
+    assert_eq!(resolved(flags).remove(0).settle.millis(), 4_000);
+}
+
+#[test]
+fn all_faults_are_told_at_once_with_their_lines() {
+    let text = r#"settel = "2s"
+max_delete = "lots"
+[[backup]]
+name = "a"
+source = "relative"
+destination = "ftp://x"
+transfers = "many"
+[[backup]]
+name = "b"
+source = "/b"
+"#;
+    let error = load(text).unwrap_err();
+    let titles: Vec<&str> = error.faults.iter().map(|fault| fault.title.as_str()).collect();
+    assert_eq!(
+        titles,
+        [
+            "unknown key settel",
+            "max_delete cannot be \"lots\"",
+            "transfers must be a number, 0 or more",
+            "this entry has no destination",
+        ]
+    );
+    let shown = error.to_string();
+    for part in ["keepwatch.toml:1", "settle", "^", "25%", "keepwatch.toml:7"] {
+        assert!(shown.contains(part), "{part} in\n{shown}");
+    }
+}
+
+#[test]
+fn what_is_wrong_only_together_is_told_at_once_too() {
+    let text = r#"
+        max_wait = "1s"
+        part_size = "1MiB"
+        [[backup]]
+        name = "a"
+        source = "/a"
+        destination = "s3://bucket/x"
+        [[backup]]
+        name = "a"
+        source = "relative"
+        destination = "s3://bucket/x/y"
+        [[backup]]
+        name = "c"
+        source = "/c"
+        destination = "file:///c/store"
+    "#;
+    let told = faults(text);
+    for part in ["max_wait is shorter", "a part of 1MiB", "\"relative\"", "contain each other"] {
+        assert!(told.iter().any(|title| title.contains(part)), "{part} in {told:?}");
+    }
+    let overlapping = text.replace("max_wait = \"1s\"", "").replace("part_size = \"1MiB\"", "");
+    let told = faults(&overlapping.replace("relative", "/b"));
+    for part in ["the name a is taken", "writes to the same place"] {
+        assert!(told.iter().any(|title| title.contains(part)), "{part} in {told:?}");
+    }
+}
+
+#[test]
+fn syntax_errors_have_lines_too() {
+    let error = load("settle = \n[[backup]\n").unwrap_err();
+    assert!(!error.faults.is_empty());
+    assert!(error.to_string().contains("keepwatch.toml:"), "{error}");
+    assert_eq!(faults(""), ["there is no backup in this file"]);
+}
+
+#[test]
+fn destinations() {
+    let parse = |text: &str| text.parse::<Destination>();
+    for (text, shown) in [
+        ("s3://my-bucket/a/b/", "s3://my-bucket/a/b/"),
+        ("s3://my-bucket", "s3://my-bucket/"),
+        ("my-bucket::photos", "s3://my-bucket/photos/"),
+        ("file:///mnt/usb/", "file:///mnt/usb"),
+        ("file:///mnt/usb#photos/2026", "file:///mnt/usb#photos/2026/"),
+        ("default", "default"),
+    ] {
+        let destination = parse(text).unwrap();
+        assert_eq!(destination.to_string(), shown);
+        assert_eq!(parse(shown), Ok(destination));
+    }
+    for text in ["", "bucket", "s3://", "s3://a", "s3:///x", "file://x", "file:///", "/folder"] {
+        assert!(parse(text).is_err(), "{text:?}");
+    }
+    assert!(parse(&format!("s3://bucket/{}", "x".repeat(901))).is_err());
+}
+
+#[test]
+fn values_read_what_they_show() {
+    use units::{Rate, Size, Span};
+    for text in ["1h 30m", "7days", "2s", "250ms"] {
+        let span: Span = text.parse().unwrap();
+        assert_eq!(span.to_string().parse(), Ok(span));
+    }
+    for (text, bytes) in [("4096", 4096), ("16MiB", 16 << 20), ("1GB", 1_000_000_000), ("0", 0)] {
+        let size: Size = text.parse().unwrap();
+        assert_eq!(size, Size(bytes), "{text}");
+        assert_eq!(size.to_string().parse(), Ok(size));
+    }
+    assert_eq!("2MiB/s".parse(), Ok(Rate(Some(2 << 20))));
+    assert_eq!("off".parse(), Ok(Rate(None)));
+    assert!("0".parse::<Rate>().is_err() && "fast".parse::<Rate>().is_err());
+    for (text, value) in
+        [("25%", MaxDelete::Percent(25)), ("off", MaxDelete::Off), ("500", MaxDelete::Files(500))]
+    {
+        assert_eq!(text.parse(), Ok(value));
+        assert_eq!(value.to_string(), text);
+    }
+    assert!("101%".parse::<MaxDelete>().is_err() && "-1".parse::<MaxDelete>().is_err());
+}
