@@ -2,6 +2,8 @@
 #[cfg(feature = "daemon")]
 pub mod app;
 #[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
 pub mod config;
 pub mod engine;
 #[cfg(feature = "daemon")]
@@ -11,8 +13,14 @@ pub mod plan;
 #[cfg(feature = "daemon")]
 pub mod ports;
 #[cfg(feature = "daemon")]
+pub mod report;
+#[cfg(feature = "daemon")]
 pub mod s3;
 #[cfg(feature = "daemon")]
+pub mod service;
+#[cfg(feature = "daemon")]
 pub mod state;
+#[cfg(feature = "daemon")]
+pub mod store;
 #[cfg(feature = "daemon")]
 pub mod watch;

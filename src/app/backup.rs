@@ -14,6 +14,7 @@ use crate::ports::{
     Change, Clock, Condition, Identity, LocalTree, ObjectStore, StateError, StateStore,
 };
 
+use super::control::Facts;
 use super::owner::{Owner, OwnerIdentity};
 use super::progress::Progress;
 
@@ -102,6 +103,10 @@ impl Backup {
             clock,
             plan,
         }
+    }
+
+    pub fn facts(&self) -> Facts<'_> {
+        Facts { state: &*self.state, tree: &*self.tree, clock: &*self.clock }
     }
 
     pub fn is_dry_run(&self) -> bool {

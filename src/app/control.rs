@@ -1,14 +1,42 @@
 //! What a person may ask of a running backup, and approving deletions with or without a daemon.
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::model::Millis;
-use crate::plan::{ErrorClass, Failure};
-use crate::ports::Change;
+use crate::model::{Key, Millis, Trust};
+use crate::plan::{ErrorClass, Failure, Guard, MaxDelete};
+use crate::ports::{Change, Clock, KeyRange, LocalTree, StateStore};
 
-use super::backup::Backup;
-use super::deletions;
 use super::status::BackupStatus;
+
+/// What is known of a backup without its destination.
+pub struct Facts<'a> {
+    pub state: &'a dyn StateStore,
+    pub tree: &'a dyn LocalTree,
+    pub clock: &'a dyn Clock,
+}
+
+impl Facts<'_> {
+    /// The facts that the guard judges.
+    pub async fn guard(&self, max_delete: MaxDelete, now: Millis) -> Result<Guard, Failure> {
+        let row = self.state.backup().await?;
+        let tally = self.state.tally(now).await?;
+        let same_source = match (row.identity, self.tree.identity().await) {
+            (Some(recorded), Ok(identity)) => identity == recorded,
+            // Nothing recorded: nothing can be due. Not there: not the same.
+            (None, _) | (_, Err(_)) => false,
+        };
+        Ok(Guard {
+            max_delete,
+            same_source,
+            files: tally.files,
+            pending: tally.pending,
+            spent: tally.spent,
+            files_max: tally.files_max.max(tally.files + tally.pending),
+            state_rebuilt: row.rebuilt,
+        })
+    }
+}
 
 /// A request to a running backup.
 pub enum Command {
@@ -21,6 +49,15 @@ pub enum Command {
     },
     Discard {
         answer: oneshot::Sender<Result<Verdict, Failure>>,
+    },
+    List {
+        max: usize,
+        answer: oneshot::Sender<Result<DeletionList, Failure>>,
+    },
+    /// A page of files after this key.
+    Files {
+        after: Option<Key>,
+        answer: oneshot::Sender<Result<FilePage, Failure>>,
     },
     /// Drain and end.
     Stop,
@@ -36,12 +73,13 @@ pub struct Verdict {
 
 /// Approves every deletion that waits now; with `new_root`, accepts the folder that is there now as
 /// the source.
-pub async fn approve(backup: &Backup, new_root: bool) -> Result<Verdict, Failure> {
-    let now = backup.clock.now();
-    let guard = deletions::guard(backup, now).await?;
-    let identity = backup.tree.identity().await?;
+pub async fn approve(facts: &Facts<'_>, new_root: bool) -> Result<Verdict, Failure> {
+    let row = facts.state.backup().await?;
+    let tally = facts.state.tally(facts.clock.now()).await?;
+    let identity = facts.tree.identity().await?;
     let mut changes = vec![];
-    if !guard.same_source {
+    let another = row.identity.is_some_and(|recorded| recorded != identity);
+    if another {
         if !new_root {
             let message = "another folder or file system is where the source was, so nothing about \
                            missing files is certain";
@@ -51,13 +89,101 @@ pub async fn approve(backup: &Backup, new_root: bool) -> Result<Verdict, Failure
         changes.push(Change::Identity(identity));
     }
     changes.extend([Change::Approve, Change::Acknowledge]);
-    backup.record(changes).await?;
-    Ok(Verdict { files: guard.pending, new_root: new_root && !guard.same_source })
+    facts.state.apply(changes).await?;
+    Ok(Verdict { files: tally.pending, new_root: new_root && another })
 }
 
 /// Gives up every deletion that waits now: the objects stay, unclaimed.
-pub async fn discard(backup: &Backup) -> Result<Verdict, Failure> {
-    let tally = backup.state.tally(Millis(backup.clock.now().0)).await?;
-    backup.record(vec![Change::Discard, Change::Acknowledge]).await?;
+pub async fn discard(facts: &Facts<'_>) -> Result<Verdict, Failure> {
+    let tally = facts.state.tally(facts.clock.now()).await?;
+    facts.state.apply(vec![Change::Discard, Change::Acknowledge]).await?;
     Ok(Verdict { files: tally.pending, new_root: false })
+}
+
+/// What waits, and what belongs to nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletionList {
+    pub name: String,
+    /// Why deletions are held; empty when they are not.
+    pub held_reasons: Vec<String>,
+    /// Missing files whose objects wait, those approved included.
+    pub waiting: u64,
+    pub approved: u64,
+    pub unclaimed: u64,
+    /// Some of the waiting paths, the longest missing first.
+    pub paths: Vec<String>,
+    /// Some of the unclaimed keys.
+    pub unclaimed_keys: Vec<String>,
+}
+
+/// Lists up to `max` names of each kind.
+pub async fn list(
+    facts: &Facts<'_>,
+    name: &str,
+    max_delete: MaxDelete,
+    max: usize,
+) -> Result<DeletionList, Failure> {
+    let now = facts.clock.now();
+    let tally = facts.state.tally(now).await?;
+    let guard = facts.guard(max_delete, now).await?;
+    let hold = guard.check().filter(|_| tally.pending > 0);
+    let due = facts.state.due(now, max).await?;
+    let unclaimed = facts.state.unclaimed(None, max).await?;
+    Ok(DeletionList {
+        name: name.to_owned(),
+        held_reasons: hold
+            .map(|hold| hold.reasons.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
+        waiting: tally.pending + tally.approved,
+        approved: tally.approved,
+        unclaimed: tally.unclaimed,
+        paths: due.iter().map(|item| item.path.to_string()).collect(),
+        unclaimed_keys: unclaimed.iter().map(|(key, _)| key.to_string()).collect(),
+    })
+}
+
+/// One file in `status --files`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStatus {
+    pub path: String,
+    pub key: String,
+    /// Whether the recorded content is in the destination.
+    pub uploaded: bool,
+    pub md5: Option<String>,
+    pub size: u64,
+    /// Seconds since the epoch, with a fraction.
+    pub mtime: String,
+}
+
+/// A page of files in key order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePage {
+    pub files: Vec<FileStatus>,
+    /// Key to go on after, where there is more.
+    pub next: Option<String>,
+}
+
+/// The files after this key.
+pub async fn files(state: &dyn StateStore, after: Option<Key>) -> Result<FilePage, Failure> {
+    const PAGE: usize = 5_000;
+    let rows = state.page(KeyRange::All, after, PAGE).await?;
+    let next = match rows.last() {
+        Some((key, _)) if rows.len() == PAGE => Some(key.as_str().to_owned()),
+        _ => None,
+    };
+    let file = |(key, record): (Key, crate::model::Record)| FileStatus {
+        path: key.target().map_or_else(
+            || key.to_string(),
+            |target| match target {
+                crate::model::KeyTarget::File(path) => path.to_string(),
+                crate::model::KeyTarget::Folder(path) => format!("{path}/"),
+            },
+        ),
+        key: key.as_str().to_owned(),
+        uploaded: record.trust == Trust::Synced,
+        md5: record.content.map(|content| content.to_string()),
+        size: record.entry.fingerprint.size_bytes,
+        mtime: record.entry.fingerprint.mtime.to_string(),
+    };
+    Ok(FilePage { files: rows.into_iter().map(file).collect(), next })
 }

@@ -10,11 +10,10 @@ use futures_util::stream::{self, StreamExt as _};
 
 use crate::engine::DueReport;
 use crate::model::{ETag, Key, Kind, Millis, Source};
-use crate::plan::{
-    DeleteItem, Deletion, Deletions, ErrorClass, Failure, Guard, LastWord, Outcome, last_word,
-};
+use crate::plan::{DeleteItem, Deletion, ErrorClass, Failure, LastWord, Outcome, last_word};
 use crate::ports::{Change, Stat, StoreError};
 
+use super::FILE;
 use super::backup::Backup;
 use super::failure_of;
 use super::owner;
@@ -33,7 +32,7 @@ pub async fn due(backup: Arc<Backup>) -> DueReport {
 
 async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
     let now = backup.clock.now();
-    let guard = guard(backup, now).await?;
+    let guard = backup.facts().guard(backup.settings.max_delete, now).await?;
     let hold = guard.check();
     let before = match hold {
         // Held: only what a person approved.
@@ -54,29 +53,9 @@ async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
     Ok(DueReport { items, hold, next_due_in_ms, failure: None })
 }
 
-/// The facts that the guard judges.
-pub async fn guard(backup: &Backup, now: Millis) -> Result<Guard, Failure> {
-    let row = backup.state.backup().await?;
-    let tally = backup.state.tally(now).await?;
-    let same_source = is_same_source(backup).await?;
-    Ok(Guard {
-        max_delete: backup.settings.max_delete,
-        same_source,
-        files: tally.files,
-        pending: tally.pending,
-        spent: tally.spent,
-        files_max: tally.files_max.max(tally.files + tally.pending),
-        state_rebuilt: row.rebuilt,
-    })
-}
-
 async fn is_same_source(backup: &Backup) -> Result<bool, Failure> {
-    let recorded = backup.state.backup().await?.identity;
-    match (recorded, backup.tree.identity().await) {
-        (Some(recorded), Ok(identity)) => Ok(identity == recorded),
-        // Nothing recorded: nothing can be due. Not there: not the same.
-        (None, _) | (_, Err(_)) => Ok(false),
-    }
+    let now = backup.clock.now();
+    Ok(backup.facts().guard(backup.settings.max_delete, now).await?.same_source)
 }
 
 /// Deletes these objects, or tags them, after one more look at each.
@@ -210,6 +189,7 @@ async fn remove(
                 if item.record.entry.kind != Kind::Folder {
                     raise(&backup.progress.deleted, 1);
                 }
+                tracing::info!(target: FILE, backup = %backup.settings.name, "deleted {key}");
                 changes.push(Change::Deleted { key });
                 results.push((item, Deletion::Deleted));
             }
@@ -251,6 +231,7 @@ async fn tag(
                 if item.record.entry.kind != Kind::Folder {
                     raise(&backup.progress.tagged, 1);
                 }
+                tracing::info!(target: FILE, backup = %backup.settings.name, "tagged {key}");
                 changes.push(Change::Tagged { key });
                 results.push((item, Deletion::Tagged));
             }
@@ -267,13 +248,4 @@ async fn tag(
     }
     drop(replies);
     backup.record(changes).await
-}
-
-/// What the policy does, in words.
-pub fn verb(deletions: Deletions) -> &'static str {
-    match deletions {
-        Deletions::Delete => "deleted",
-        Deletions::Tag => "tagged as deleted",
-        Deletions::Keep => "kept",
-    }
 }

@@ -19,6 +19,7 @@ use crate::model::{Key, RelPath, Tick};
 use crate::plan::{Done, Failure, Hint, Job, Outcome, Skip};
 use crate::ports::{Change, FolderWatch, Fut, HintSource, WatchEvent};
 
+use super::FILE;
 use super::backup::{Backup, RACY_MS};
 use super::control::{self, Command, Verdict};
 use super::execute::large::FLIGHT_BYTES;
@@ -262,9 +263,13 @@ impl Driver {
     fn log_done(&self, key: &Key, done: Done) {
         let backup = &self.backup.settings.name;
         match done {
-            Done::Uploaded { bytes } => tracing::info!(%backup, bytes, "uploaded {key}"),
+            Done::Uploaded { bytes } => {
+                tracing::info!(target: FILE, %backup, bytes, "uploaded {key}");
+            }
             Done::Adopted => tracing::debug!(%backup, "adopted {key}"),
-            Done::Retouched => tracing::info!(%backup, "new metadata for {key}"),
+            Done::Retouched => {
+                tracing::info!(target: FILE, %backup, "new metadata for {key}");
+            }
             Done::Unchanged | Done::Settled => tracing::debug!(%backup, "settled {key}"),
         }
     }
@@ -393,7 +398,7 @@ impl Driver {
             Command::Status(answer) => {
                 let live = self.live();
                 self.tasks.spawn(async move {
-                    if let Ok(status) = status::status(&backup, Some(&live)).await {
+                    if let Ok(status) = status::status(&backup, &live).await {
                         answer.send(status).ok();
                     }
                     Back::Nothing
@@ -407,12 +412,27 @@ impl Driver {
             }
             Command::Approve { new_root, answer } => {
                 self.tasks.spawn(async move {
-                    Back::Verdict(control::approve(&backup, new_root).await, answer)
+                    Back::Verdict(control::approve(&backup.facts(), new_root).await, answer)
                 });
             }
             Command::Discard { answer } => {
-                self.tasks
-                    .spawn(async move { Back::Verdict(control::discard(&backup).await, answer) });
+                self.tasks.spawn(async move {
+                    Back::Verdict(control::discard(&backup.facts()).await, answer)
+                });
+            }
+            Command::List { max, answer } => {
+                self.tasks.spawn(async move {
+                    let (settings, facts) = (&backup.settings, backup.facts());
+                    let list = control::list(&facts, &settings.name, settings.max_delete, max);
+                    answer.send(list.await).ok();
+                    Back::Nothing
+                });
+            }
+            Command::Files { after, answer } => {
+                self.tasks.spawn(async move {
+                    answer.send(control::files(&*backup.state, after).await).ok();
+                    Back::Nothing
+                });
             }
             Command::Stop => self.stop(),
         }

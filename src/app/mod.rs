@@ -21,6 +21,9 @@ pub use progress::{Counts, Progress};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::StoreError;
 
+/// Target of log events about single files.
+pub const FILE: &str = "keepwatch::file";
+
 /// An error of the store as a failure, where no special meaning was left to handle.
 pub(crate) fn failure_of(error: StoreError, what: &str) -> Failure {
     match error {

@@ -4,6 +4,7 @@
 //! succeed. Elsewhere it is advisory: written, and read back.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,9 +50,15 @@ struct OwnerRecord {
 #[derive(Debug, Default)]
 pub struct Owner {
     seen: Mutex<Option<(ETag, Instant)>>,
+    refused: AtomicBool,
 }
 
 impl Owner {
+    /// Whether the record, as last read, names another owner.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     fn seen(&self) -> Option<(ETag, Instant)> {
         self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
@@ -59,6 +66,7 @@ impl Owner {
     fn see(&self, etag: ETag) {
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *seen = Some((etag, Instant::now()));
+        self.refused.store(false, Ordering::Relaxed);
     }
 }
 
@@ -128,6 +136,7 @@ async fn judge(backup: &Backup, row: &BackupRow, body: &[u8], etag: ETag) -> Res
     if (same && fresh) || backup.settings.take_over {
         return claim(backup, row, Some((etag, record.generation))).await;
     }
+    backup.owner.refused.store(true, Ordering::Relaxed);
     Err(refused(&record, same))
 }
 

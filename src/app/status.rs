@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Sight, Snapshot};
 use crate::model::{Millis, Tick};
-use crate::ports::{BackupRow, RequestCounts, StateError, Tally};
+use crate::ports::{BackupRow, RequestCounts, StateError, StateStore, Tally};
 
 use super::backup::Backup;
 use super::progress::Counts;
@@ -88,12 +88,10 @@ pub struct Live {
     pub source_missing: Option<String>,
 }
 
-/// The status from what is recorded, and from a running driver where there is one.
-pub async fn status(backup: &Backup, live: Option<&Live>) -> Result<BackupStatus, StateError> {
+/// The status from what is recorded and from the running driver.
+pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateError> {
     let now = backup.clock.now();
-    let tally = backup.state.tally(now).await?;
-    let row = backup.state.backup().await?;
-    let mut status = recorded(&tally, &row);
+    let mut status = recorded(&*backup.state, now).await?;
     status.name.clone_from(&backup.settings.name);
     status.source.clone_from(&backup.settings.owner.source);
     let counts = backup.progress.counts();
@@ -104,14 +102,17 @@ pub async fn status(backup: &Backup, live: Option<&Live>) -> Result<BackupStatus
     status.overflows = counts.overflows;
     status.requests = backup.store.requests().into();
     status.current = backup.progress.current(3);
-    match live {
-        Some(live) => add_live(&mut status, live, now, backup),
-        None => status.condition = "stopped".to_owned(),
-    }
+    add_live(&mut status, live, now, backup);
     Ok(status)
 }
 
-fn recorded(tally: &Tally, row: &BackupRow) -> BackupStatus {
+/// The status from the records alone.
+pub async fn recorded(state: &dyn StateStore, now: Millis) -> Result<BackupStatus, StateError> {
+    let (tally, row) = (state.tally(now).await?, state.backup().await?);
+    Ok(BackupStatus { condition: "stopped".to_owned(), ..from_records(&tally, &row) })
+}
+
+fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
     BackupStatus {
         files: tally.files,
         bytes: tally.bytes,

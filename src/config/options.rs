@@ -6,14 +6,12 @@ use super::units::{Rate, Size, Span};
 use crate::plan::{Compare, Deletions, MaxDelete, Symlinks};
 
 macro_rules! options {
-    ($($(#[doc = $doc:literal])+ $name:ident: [$($type:tt)+] $read:ident, $env:literal, $value:literal
-        $(, $extra:ident = $extra_value:expr)*;)+) => {
+    ($($(#[$attribute:meta])+ $name:ident: [$($type:tt)+] $read:ident;)+) => {
         /// What may be set for a backup, as far as it was set in one place.
         #[derive(Clone, Debug, Default, PartialEq, clap::Args, schemars::JsonSchema)]
         #[command(next_help_heading = "Backup options")]
         pub struct BackupOptions {
-            $($(#[doc = $doc])+
-            #[arg(long, env = $env, value_name = $value, hide_env = true $(, $extra = $extra_value)*)]
+            $($(#[$attribute])+
             pub $name: Option<$($type)+>,)+
         }
 
@@ -75,62 +73,89 @@ impl ToToml for Vec<String> {
 
 options! {
     /// Back up only files that match, or lie below a folder that does (gitignore rules)
-    include: [Vec<String>] list, "KEEPWATCH_INCLUDE", "PATTERN";
+    #[arg(long, env = "KEEPWATCH_INCLUDE", hide_env = true, value_name = "PATTERN")]
+    include: [Vec<String>] list;
     /// Leave out what matches (gitignore rules)
-    exclude: [Vec<String>] list, "KEEPWATCH_EXCLUDE", "PATTERN";
+    #[arg(long, env = "KEEPWATCH_EXCLUDE", hide_env = true, value_name = "PATTERN")]
+    exclude: [Vec<String>] list;
     /// Leave out folders that hold a file of this name
-    exclude_if_present: [Vec<String>] list, "KEEPWATCH_EXCLUDE_IF_PRESENT", "NAME";
+    #[arg(long, env = "KEEPWATCH_EXCLUDE_IF_PRESENT", hide_env = true, value_name = "NAME")]
+    exclude_if_present: [Vec<String>] list;
     /// Leave out larger files
-    max_file_size: [Size] parsed, "KEEPWATCH_MAX_FILE_SIZE", "SIZE";
+    #[arg(long, env = "KEEPWATCH_MAX_FILE_SIZE", hide_env = true, value_name = "SIZE")]
+    max_file_size: [Size] parsed;
     /// Leave out what is mounted below the source
-    one_file_system: [bool] switch, "KEEPWATCH_ONE_FILE_SYSTEM", "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true";
+    #[arg(long, env = "KEEPWATCH_ONE_FILE_SYSTEM", hide_env = true, value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_missing_value = "true")]
+    one_file_system: [bool] switch;
     /// Store symbolic links as they are, or skip them: store, skip
-    symlinks: [Symlinks] parsed, "KEEPWATCH_SYMLINKS", "WHAT";
+    #[arg(long, env = "KEEPWATCH_SYMLINKS", hide_env = true, value_name = "WHAT")]
+    symlinks: [Symlinks] parsed;
     /// What happens to objects whose file is gone: delete, tag, keep
-    deletions: [Deletions] parsed, "KEEPWATCH_DELETIONS", "WHAT";
+    #[arg(long, env = "KEEPWATCH_DELETIONS", hide_env = true, value_name = "WHAT")]
+    deletions: [Deletions] parsed;
     /// How long a file must be gone before its object is deleted (60s; 0s in one-shot commands)
-    delete_delay: [Span] parsed, "KEEPWATCH_DELETE_DELAY", "DURATION";
+    #[arg(long, env = "KEEPWATCH_DELETE_DELAY", hide_env = true, value_name = "DURATION")]
+    delete_delay: [Span] parsed;
     /// How many files may be deleted within 24 hours without asking (25%)
-    max_delete: [MaxDelete] parsed, "KEEPWATCH_MAX_DELETE", "SHARE";
+    #[arg(long, env = "KEEPWATCH_MAX_DELETE", hide_env = true, value_name = "SHARE")]
+    max_delete: [MaxDelete] parsed;
     /// How long a file must be quiet before it is uploaded (2s)
-    settle: [Span] parsed, "KEEPWATCH_SETTLE", "DURATION";
+    #[arg(long, env = "KEEPWATCH_SETTLE", hide_env = true, value_name = "DURATION")]
+    settle: [Span] parsed;
     /// How long a file that is never quiet waits at most (60s)
-    max_wait: [Span] parsed, "KEEPWATCH_MAX_WAIT", "DURATION";
+    #[arg(long, env = "KEEPWATCH_MAX_WAIT", hide_env = true, value_name = "DURATION")]
+    max_wait: [Span] parsed;
     /// How often everything is looked at, whatever the watcher says (1h)
-    rescan: [Span] parsed, "KEEPWATCH_RESCAN", "DURATION";
+    #[arg(long, env = "KEEPWATCH_RESCAN", hide_env = true, value_name = "DURATION")]
+    rescan: [Span] parsed;
     /// How often the bucket is listed and compared (7d)
-    verify_every: [Span] parsed, "KEEPWATCH_VERIFY_EVERY", "DURATION";
+    #[arg(long, env = "KEEPWATCH_VERIFY_EVERY", hide_env = true, value_name = "DURATION")]
+    verify_every: [Span] parsed;
     /// What makes a file count as unchanged: fingerprint, md5, size
-    compare: [Compare] parsed, "KEEPWATCH_COMPARE", "WHAT";
+    #[arg(long, env = "KEEPWATCH_COMPARE", hide_env = true, value_name = "WHAT")]
+    compare: [Compare] parsed;
     /// Storage class of new objects
-    storage_class: [String] parsed, "KEEPWATCH_STORAGE_CLASS", "CLASS";
+    #[arg(long, env = "KEEPWATCH_STORAGE_CLASS", hide_env = true, value_name = "CLASS")]
+    storage_class: [String] parsed;
     /// Server-side encryption: AES256, aws:kms
-    sse: [String] parsed, "KEEPWATCH_SSE", "WHAT";
+    #[arg(long, env = "KEEPWATCH_SSE", hide_env = true, value_name = "WHAT")]
+    sse: [String] parsed;
     /// Key for aws:kms
-    sse_kms_key_id: [String] parsed, "KEEPWATCH_SSE_KMS_KEY_ID", "KEY";
+    #[arg(long, env = "KEEPWATCH_SSE_KMS_KEY_ID", hide_env = true, value_name = "KEY")]
+    sse_kms_key_id: [String] parsed;
     /// Larger files are sent in parts (16MiB)
-    multipart_threshold: [Size] parsed, "KEEPWATCH_MULTIPART_THRESHOLD", "SIZE";
+    #[arg(long, env = "KEEPWATCH_MULTIPART_THRESHOLD", hide_env = true, value_name = "SIZE")]
+    multipart_threshold: [Size] parsed;
     /// Size of a part (8MiB, more for very large files)
-    part_size: [Size] parsed, "KEEPWATCH_PART_SIZE", "SIZE";
+    #[arg(long, env = "KEEPWATCH_PART_SIZE", hide_env = true, value_name = "SIZE")]
+    part_size: [Size] parsed;
     /// Transfers at the same time (16)
-    transfers: [usize] count, "KEEPWATCH_TRANSFERS", "N";
+    #[arg(long, env = "KEEPWATCH_TRANSFERS", hide_env = true, value_name = "N")]
+    transfers: [usize] count;
     /// Bytes a second to send at most (off)
-    bandwidth: [Rate] parsed, "KEEPWATCH_BANDWIDTH", "RATE";
+    #[arg(long, env = "KEEPWATCH_BANDWIDTH", hide_env = true, value_name = "RATE")]
+    bandwidth: [Rate] parsed;
     /// The account that must own the bucket
-    bucket_owner: [String] parsed, "KEEPWATCH_BUCKET_OWNER", "ACCOUNT";
+    #[arg(long, env = "KEEPWATCH_BUCKET_OWNER", hide_env = true, value_name = "ACCOUNT")]
+    bucket_owner: [String] parsed;
     /// Make the bucket if it is not there
-    create_bucket: [bool] switch, "KEEPWATCH_CREATE_BUCKET", "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true";
+    #[arg(long, env = "KEEPWATCH_CREATE_BUCKET", hide_env = true, value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_missing_value = "true")]
+    create_bucket: [bool] switch;
     /// URL of the S3 endpoint
-    endpoint_url: [String] parsed, "KEEPWATCH_ENDPOINT_URL", "URL";
+    #[arg(skip)]
+    endpoint_url: [String] parsed;
     /// Region of the bucket
-    region: [String] parsed, "KEEPWATCH_REGION", "REGION";
+    #[arg(skip)]
+    region: [String] parsed;
     /// Profile in the shared AWS configuration
-    profile: [String] parsed, "KEEPWATCH_PROFILE", "PROFILE";
+    #[arg(skip)]
+    profile: [String] parsed;
     /// Put the bucket's name in the path, not in the host name
-    path_style: [bool] switch, "KEEPWATCH_PATH_STYLE", "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true";
+    #[arg(skip)]
+    path_style: [bool] switch;
     /// File with credentials, in the format of ~/.aws/credentials
-    credentials_file: [String] parsed, "KEEPWATCH_CREDENTIALS_FILE", "FILE";
+    #[arg(skip)]
+    credentials_file: [String] parsed;
 }

@@ -49,6 +49,34 @@ pub struct BackupConfig {
     pub set: BackupOptions,
 }
 
+impl BackupConfig {
+    /// Every option with the value that holds.
+    pub fn effective(&self) -> BackupOptions {
+        let list = |values: &Vec<String>| Some(values.clone()).filter(|v| !v.is_empty());
+        BackupOptions {
+            include: list(&self.include),
+            exclude: list(&self.exclude),
+            exclude_if_present: list(&self.exclude_if_present),
+            one_file_system: Some(self.one_file_system),
+            symlinks: Some(self.symlinks),
+            deletions: Some(self.deletions),
+            delete_delay: Some(self.delete_delay),
+            max_delete: Some(self.max_delete),
+            settle: Some(self.settle),
+            max_wait: Some(self.max_wait),
+            rescan: Some(self.rescan),
+            verify_every: Some(self.verify_every),
+            compare: Some(self.compare),
+            multipart_threshold: Some(Size(self.multipart_threshold)),
+            transfers: Some(self.transfers),
+            bandwidth: Some(Rate(self.bandwidth)),
+            create_bucket: Some(self.create_bucket),
+            path_style: Some(self.path_style),
+            ..self.set.clone()
+        }
+    }
+}
+
 /// Defaults that depend on the command.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {

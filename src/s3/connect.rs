@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_credential_types::Credentials;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -19,7 +20,7 @@ use thiserror::Error;
 use super::count::Counter;
 
 /// How to reach S3.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Endpoint {
     /// Overrides every other way to name an endpoint.
     pub url: Option<String>,
@@ -28,6 +29,8 @@ pub struct Endpoint {
     pub path_style: bool,
     /// A file in the format of the shared credentials file, read instead of every other source.
     pub credentials_file: Option<PathBuf>,
+    /// An access key and its secret, for a store inside this process.
+    pub keys: Option<(String, String)>,
     /// Requests in flight at most: one connection each.
     pub connections_max: usize,
 }
@@ -39,10 +42,10 @@ pub enum ConnectError {
 }
 
 /// The resolved configuration; clients are made from it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connection {
     sdk: SdkConfig,
-    endpoint: Endpoint,
+    path_style: bool,
     custom: bool,
 }
 
@@ -98,7 +101,7 @@ impl Connection {
         let sdk = loader.region(region.unwrap_or(Region::from_static("us-east-1"))).load().await;
         let custom =
             sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-        Ok(Self { sdk, endpoint, custom })
+        Ok(Self { sdk, path_style: endpoint.path_style, custom })
     }
 
     /// Whether this is Amazon's own S3, as far as can be told without asking.
@@ -118,7 +121,7 @@ impl Connection {
     pub(super) fn client(&self, counter: &Counter) -> Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.sdk).interceptor(counter.clone());
         // What is not AWS rarely has names for buckets in DNS.
-        config.set_force_path_style(Some(self.endpoint.path_style || self.custom));
+        config.set_force_path_style(Some(self.path_style || self.custom));
         Client::from_conf(config.build())
     }
 }
@@ -140,18 +143,33 @@ pub fn fits_usual_timeouts(bytes: u64) -> bool {
 }
 
 fn credentials(loader: ConfigLoader, endpoint: &Endpoint) -> ConfigLoader {
+    if let Some((key, secret)) = &endpoint.keys {
+        return loader.credentials_provider(Credentials::new(
+            key,
+            secret,
+            None,
+            None,
+            "in process",
+        ));
+    }
     let mut loader = loader;
     if let Some(profile) = &endpoint.profile {
         loader = loader.profile_name(profile);
     }
-    let Some(file) = &endpoint.credentials_file else { return loader };
-    let files = EnvConfigFiles::builder()
-        .include_default_config_file(true)
-        .with_file(EnvConfigFileKind::Credentials, file)
-        .build();
-    let mut provider = ProfileFileCredentialsProvider::builder().profile_files(files);
+    if endpoint.profile.is_none() && endpoint.credentials_file.is_none() {
+        return loader;
+    }
+    // A profile that was asked for beats keys in the environment, as in the AWS CLI.
+    let mut provider = ProfileFileCredentialsProvider::builder();
     if let Some(profile) = &endpoint.profile {
         provider = provider.profile_name(profile);
+    }
+    if let Some(file) = &endpoint.credentials_file {
+        let files = EnvConfigFiles::builder()
+            .include_default_config_file(true)
+            .with_file(EnvConfigFileKind::Credentials, file)
+            .build();
+        provider = provider.profile_files(files);
     }
     loader.credentials_provider(provider.build())
 }

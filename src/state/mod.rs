@@ -72,9 +72,15 @@ impl State {
         Ok((Self { thread: Thread::start(connection) }, opened))
     }
 
-    /// The records of one backup; its row is made when it is new.
-    pub async fn backup(&self, id: BackupId) -> Result<BackupState, StateError> {
-        let backup = self.thread.query(move |c| write::backup_row_id(c, &id)).await?;
+    /// Names and identities of all backups that this state knows.
+    pub async fn backups(&self) -> Result<Vec<(String, BackupId)>, StateError> {
+        self.thread.query(read::backups).await
+    }
+
+    /// The records of one backup; its row is made when it is new, and takes the name it has now.
+    pub async fn backup(&self, name: &str, id: BackupId) -> Result<BackupState, StateError> {
+        let name = name.to_owned();
+        let backup = self.thread.query(move |c| write::backup_row_id(c, &name, &id)).await?;
         Ok(BackupState { thread: self.thread.clone(), backup })
     }
 

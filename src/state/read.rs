@@ -9,6 +9,7 @@ use crate::ports::{
     UploadJournal,
 };
 
+use super::BackupId;
 use super::rows::{self, COLUMNS, fingerprint, unsigned};
 use super::write::{HOUR_MS, HOURS};
 
@@ -23,6 +24,22 @@ pub fn default_bucket(
         |row| row.get(0),
     )
     .optional()
+}
+
+/// Names and identities of all backups, by name.
+pub fn backups(c: &Connection) -> rusqlite::Result<Vec<(String, BackupId)>> {
+    let mut statement =
+        c.prepare("SELECT name, source, endpoint, bucket, prefix FROM backup ORDER BY name, id")?;
+    let rows = statement.query_map([], |row| {
+        let id = BackupId {
+            source: row.get(1)?,
+            endpoint: row.get(2)?,
+            bucket: row.get(3)?,
+            prefix: row.get(4)?,
+        };
+        Ok((row.get(0)?, id))
+    })?;
+    rows.collect()
 }
 
 pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {

@@ -18,6 +18,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT R
 
 CREATE TABLE backup (
     id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
     source BLOB NOT NULL, endpoint TEXT NOT NULL, bucket TEXT NOT NULL, prefix TEXT NOT NULL,
     filesystem INTEGER, inode INTEGER, born_ns INTEGER,
     listed_at INTEGER,

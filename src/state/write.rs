@@ -31,12 +31,13 @@ impl Caches {
     }
 }
 
-pub fn backup_row_id(c: &Connection, id: &BackupId) -> rusqlite::Result<i64> {
+pub fn backup_row_id(c: &Connection, name: &str, id: &BackupId) -> rusqlite::Result<i64> {
     let rebuilt = schema::was_rebuilt(c)?;
     c.execute(
-        "INSERT INTO backup (source, endpoint, bucket, prefix, rebuilt, owner_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, lower(hex(randomblob(16)))) ON CONFLICT DO NOTHING",
-        params![id.source, id.endpoint, id.bucket, id.prefix, rebuilt],
+        "INSERT INTO backup (source, endpoint, bucket, prefix, rebuilt, name, owner_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, lower(hex(randomblob(16))))
+         ON CONFLICT DO UPDATE SET name = excluded.name",
+        params![id.source, id.endpoint, id.bucket, id.prefix, rebuilt, name],
     )?;
     c.query_row(
         "SELECT id FROM backup WHERE source = ?1 AND endpoint = ?2 AND bucket = ?3 AND prefix = ?4",

@@ -1,0 +1,269 @@
+//! What can be typed. Each option has a variable `KEEPWATCH_…`; a flag beats it.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::BackupOptions;
+use crate::config::units::Span;
+use crate::report::log::{Format, LogOptions};
+use crate::report::progress::When;
+use crate::service::socket::DeletionVerb;
+
+/// Keeps folders backed up to S3, all the time
+#[derive(Debug, Parser)]
+#[command(name = "keepwatch", version, about, long_about = None, max_term_width = 100)]
+#[command(after_help = "Without a command, keepwatch runs the daemon for every backup in the \
+    configuration file.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Keep a folder in a bucket, from now on
+    Watch(Run),
+    /// Bring a bucket up to date once, then exit
+    Sync(Sync),
+    /// Say how far the backups are
+    Status(Status),
+    /// Wait until all that exists now is in the destination
+    Flush(Flush),
+    /// See, approve or discard deletions that are held
+    Deletions(Deletions),
+    /// Check, show or explain the configuration
+    Config(Config),
+    /// Offer the embedded store as an S3 endpoint on loopback
+    Serve(Serve),
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Configuration file
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "KEEPWATCH_CONFIG",
+        hide_env = true,
+        value_name = "FILE"
+    )]
+    pub config: Option<PathBuf>,
+    /// Folder of the state database
+    #[arg(long, global = true, env = "KEEPWATCH_STATE_DIR", hide_env = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// URL of the S3 endpoint
+    #[arg(
+        long,
+        global = true,
+        env = "KEEPWATCH_ENDPOINT_URL",
+        hide_env = true,
+        value_name = "URL"
+    )]
+    pub endpoint_url: Option<String>,
+    /// Region of the bucket
+    #[arg(long, global = true, env = "KEEPWATCH_REGION", hide_env = true, value_name = "REGION")]
+    pub region: Option<String>,
+    /// Profile in the shared AWS configuration
+    #[arg(long, global = true, env = "KEEPWATCH_PROFILE", hide_env = true, value_name = "PROFILE")]
+    pub profile: Option<String>,
+    /// Put the bucket's name in the path, not in the host name
+    #[arg(long, global = true, env = "KEEPWATCH_PATH_STYLE", hide_env = true)]
+    pub path_style: bool,
+    /// File with credentials, in the format of ~/.aws/credentials
+    #[arg(
+        long,
+        global = true,
+        env = "KEEPWATCH_CREDENTIALS_FILE",
+        hide_env = true,
+        value_name = "FILE"
+    )]
+    pub credentials_file: Option<String>,
+    /// Say what would be done, and do nothing
+    #[arg(short = 'n', long, global = true, env = "KEEPWATCH_DRY_RUN", hide_env = true)]
+    pub dry_run: bool,
+    /// Results as JSON on standard output
+    #[arg(long, global = true, env = "KEEPWATCH_JSON", hide_env = true)]
+    pub json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, env = "KEEPWATCH_QUIET", hide_env = true)]
+    pub quiet: bool,
+    /// Say more; twice for yet more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Form of the log
+    #[arg(long, global = true, env = "KEEPWATCH_LOG_FORMAT", hide_env = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// When to show progress
+    #[arg(long, global = true, env = "KEEPWATCH_PROGRESS", hide_env = true, value_enum, default_value_t = When::Auto)]
+    pub progress: When,
+    /// When to use colours
+    #[arg(long, global = true, env = "KEEPWATCH_COLOR", hide_env = true, value_enum, default_value_t = When::Auto)]
+    pub color: When,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct Run {
+    /// Folder to keep, or the name of a configured backup
+    pub source: Option<String>,
+    /// s3://bucket/prefix, bucket::prefix, file:///folder, or default
+    pub destination: Option<String>,
+    /// Make another bucket for the destination `default`
+    #[arg(long)]
+    pub new_bucket: bool,
+    /// Take the destination over from another machine or user
+    #[arg(long)]
+    pub take_over: bool,
+    #[command(flatten)]
+    pub options: BackupOptions,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Sync {
+    #[command(flatten)]
+    pub run: Run,
+    /// Transfer only what failed before
+    #[arg(long)]
+    pub failed_only: bool,
+    /// How long to wait for a destination that is away
+    #[arg(
+        long,
+        env = "KEEPWATCH_RETRY_FOR",
+        hide_env = true,
+        value_name = "DURATION",
+        default_value = "60s"
+    )]
+    pub retry_for: Span,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// List the files too: path, whether uploaded, MD5
+    #[arg(long)]
+    pub files: bool,
+    /// Exit with 6 when the protection is older than --max-age
+    #[arg(long)]
+    pub check: bool,
+    #[arg(long, value_name = "DURATION", default_value = "15m")]
+    pub max_age: Span,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Flush {
+    /// How long to wait at most
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: Span,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Deletions {
+    #[arg(value_enum)]
+    pub verb: Verb,
+    /// Names of backups
+    pub names: Vec<String>,
+    /// Every backup
+    #[arg(long)]
+    pub all: bool,
+    /// With `approve`: accept the folder that is there now as the source
+    #[arg(long)]
+    pub new_root: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Verb {
+    List,
+    Approve,
+    Discard,
+}
+
+impl From<Verb> for DeletionVerb {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::List => Self::List,
+            Verb::Approve => Self::Approve,
+            Verb::Discard => Self::Discard,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Config {
+    #[arg(value_enum)]
+    pub what: ConfigVerb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConfigVerb {
+    /// Tell every fault of the file
+    Check,
+    /// Show what holds, with all layers joined
+    Show,
+    /// Print the JSON Schema of the file
+    Schema,
+    /// Print a commented example
+    Example,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// The store: file:///folder
+    pub store: String,
+    /// Address to listen on
+    #[arg(
+        long,
+        env = "KEEPWATCH_LISTEN",
+        hide_env = true,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8484"
+    )]
+    pub listen: String,
+    /// Write a line of JSON for every request to this file
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+    /// Answer before writes are on disk: they survive a crash of the program, not of the machine
+    #[arg(long)]
+    pub no_sync: bool,
+}
+
+impl Global {
+    pub fn color(&self) -> bool {
+        match self.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
+
+    /// `files`: whether single files are worth a line.
+    pub fn log(&self, files: bool) -> LogOptions {
+        let format = match self.log_format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        };
+        let color = self.color();
+        LogOptions { format, color, quiet: self.quiet, verbose: self.verbose, files }
+    }
+
+    /// The options of a backup that can be typed anywhere.
+    pub fn into_options(self, options: BackupOptions) -> BackupOptions {
+        BackupOptions {
+            endpoint_url: self.endpoint_url,
+            region: self.region,
+            profile: self.profile,
+            path_style: self.path_style.then_some(true),
+            credentials_file: self.credentials_file,
+            ..options
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Errors as people see them, and exit codes as scripts see them.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use crate::engine::Exit;
+use crate::plan::Failure;
+use crate::ports::StateError;
+
+/// Exit codes. Part of the product's contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    Done,
+    Failed,
+    Usage,
+    Skipped,
+    NeedsPerson,
+    Unreachable,
+    Stale,
+    Held,
+    Interrupted,
+}
+
+impl Code {
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Skipped => 3,
+            Self::NeedsPerson => 4,
+            Self::Unreachable => 5,
+            Self::Stale => 6,
+            Self::Held => 7,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// When several hold, the first of 130, 4, 5, 1, 7, 3, 0 counts.
+    pub fn and(self, other: Self) -> Self {
+        let rank = |code| match code {
+            Self::Interrupted => 0,
+            Self::NeedsPerson | Self::Usage => 1,
+            Self::Unreachable => 2,
+            Self::Failed => 3,
+            Self::Stale | Self::Held => 4,
+            Self::Skipped => 5,
+            Self::Done => 6,
+        };
+        if rank(other) < rank(self) { other } else { self }
+    }
+
+    /// The word for `result` in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "ok",
+            Self::Skipped => "warnings",
+            Self::Failed => "failed",
+            Self::Held => "held",
+            Self::Interrupted => "interrupted",
+            Self::Usage | Self::NeedsPerson | Self::Unreachable | Self::Stale => "error",
+        }
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code.number())
+    }
+}
+
+/// An error that ends the program: the thing, its causes, and the next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliError {
+    pub code: Code,
+    pub message: String,
+    pub causes: Vec<String>,
+    pub hints: Vec<String>,
+    /// Already formatted, as faults of the configuration are.
+    pub detail: Option<String>,
+}
+
+impl CliError {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, message, causes: vec![], hints: vec![], detail: None }
+    }
+
+    pub fn caused_by(mut self, cause: &dyn Error) -> Self {
+        let mut cause = Some(cause);
+        while let Some(error) = cause {
+            self.causes.push(error.to_string());
+            cause = error.source();
+        }
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    pub fn detail(mut self, detail: String) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    pub fn render(&self, color: bool) -> String {
+        let (red, cyan, plain) =
+            if color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
+        let mut text = String::new();
+        if let Some(detail) = &self.detail {
+            writeln!(text, "{detail}").ok();
+        }
+        writeln!(text, "{red}error:{plain} {}", self.message).ok();
+        for cause in &self.causes {
+            writeln!(text, "  caused by: {cause}").ok();
+        }
+        for hint in &self.hints {
+            writeln!(text, "{cyan}hint:{plain} {hint}").ok();
+        }
+        text
+    }
+}
+
+impl From<Failure> for CliError {
+    fn from(failure: Failure) -> Self {
+        use crate::plan::ErrorClass;
+        let code = match failure.class {
+            ErrorClass::Unreachable | ErrorClass::Server | ErrorClass::Throttled => {
+                Code::Unreachable
+            }
+            ErrorClass::Path => Code::Failed,
+            ErrorClass::Denied
+            | ErrorClass::Configuration
+            | ErrorClass::Credentials
+            | ErrorClass::State => Code::NeedsPerson,
+        };
+        Self { hints: failure.hint.into_iter().collect(), ..Self::new(code, failure.message) }
+    }
+}
+
+impl From<StateError> for CliError {
+    fn from(error: StateError) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+/// The code and the error of a run that did not end well by itself.
+pub fn of_exit(exit: Exit) -> Option<CliError> {
+    match exit {
+        Exit::Done => None,
+        Exit::Stopped => Some(CliError::new(Code::Interrupted, "interrupted")),
+        Exit::NeedsPerson(failure) => {
+            Some(CliError { code: Code::NeedsPerson, ..CliError::from(failure) })
+        }
+        Exit::GaveUp(failure) => {
+            Some(CliError { code: Code::Unreachable, ..CliError::from(failure) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_code_counts() {
+        let order = [
+            Code::Interrupted,
+            Code::NeedsPerson,
+            Code::Unreachable,
+            Code::Failed,
+            Code::Held,
+            Code::Skipped,
+            Code::Done,
+        ];
+        for (i, worse) in order.iter().enumerate() {
+            for better in &order[i..] {
+                assert_eq!(worse.and(*better), *worse);
+                assert_eq!(better.and(*worse), *worse);
+            }
+        }
+        assert_eq!(order.map(Code::number), [130, 4, 5, 1, 7, 3, 0]);
+    }
+}

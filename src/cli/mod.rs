@@ -1,0 +1,59 @@
+//! The command line: the only place that sees both adapters and use-cases.
+
+mod args;
+mod commands;
+mod daemon;
+mod error;
+mod serve;
+mod sync;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use args::{Cli, Command};
+use error::{CliError, Code};
+
+/// Runs the program; answers with its exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            error.print().ok();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { Code::Usage.into() };
+        }
+    };
+    let color = cli.global.color();
+    match dispatch(cli) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprint!("{}", error.render(color));
+            error.code.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Code, CliError> {
+    // One thread runs everything asynchronous; files are read on others.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(16)
+        .build()
+        .map_err(|e| CliError::new(Code::NeedsPerson, "cannot start").caused_by(&e))?;
+    let Cli { global, command } = cli;
+    runtime.block_on(async {
+        match command {
+            None => daemon::run(&global, args::Run::default()).await,
+            Some(Command::Watch(run)) => daemon::run(&global, run).await,
+            Some(Command::Sync(sync)) => sync::run(&global, sync).await,
+            Some(Command::Status(status)) => commands::status(&global, &status).await,
+            Some(Command::Flush(flush)) => commands::flush(&global, &flush).await,
+            Some(Command::Deletions(deletions)) => commands::deletions(&global, deletions).await,
+            Some(Command::Config(config)) => commands::config(&global, &config),
+            Some(Command::Serve(serve)) => serve::run(&global, serve).await,
+        }
+    })
+}

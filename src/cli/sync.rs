@@ -1,0 +1,286 @@
+//! `sync`: one pass over each backup, then a summary and an exit code.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::MultiProgress;
+use tokio::sync::mpsc;
+
+use crate::app::backup::PlanSink;
+use crate::app::control::Command;
+use crate::app::status::Summary;
+use crate::app::{Driver, Ended, PlannedAction};
+use crate::config::{BackupConfig, BackupOptions, ConfigFile, Defaults, resolve, resolve_one};
+use crate::engine::Mode;
+use crate::report::progress::{Show, When};
+use crate::report::{log, text};
+use crate::service::{paths, signals};
+
+use super::args::{Global, Run, Sync};
+use super::error::{CliError, Code, of_exit};
+use super::wire::{OpenState, RunOptions, Wired, open_state, wire};
+
+/// Failed paths that are listed by name.
+const LISTED_MAX: usize = 20;
+
+pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
+    let started = Instant::now();
+    let bars = MultiProgress::new();
+    log::init(global.log(false), &bars);
+    let result = run_all(global, &sync, &bars).await;
+    let (mut summary, code, error) = match result {
+        Ok((summary, code, error)) => (summary, code, error),
+        Err(error) => (Summary::default(), error.code, Some(error)),
+    };
+    summary.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    summary.result = code.word().to_owned();
+    summary.error = error.as_ref().map(|error| error.message.clone());
+    if global.json {
+        let line = serde_json::to_string(&summary).unwrap_or_default();
+        print_line(&line);
+    } else if !global.quiet
+        && !global.dry_run
+        && error.as_ref().is_none_or(|e| e.code == Code::Interrupted)
+    {
+        print_line(&text::summary(&summary));
+    }
+    match error {
+        Some(error) => Err(CliError { code, ..error }),
+        None => Ok(code),
+    }
+}
+
+/// Writes a line to standard output; a reader that went away is not an error of ours.
+pub fn print_line(line: &str) {
+    writeln!(std::io::stdout(), "{line}").ok();
+}
+
+async fn run_all(
+    global: &Global,
+    sync: &Sync,
+    bars: &MultiProgress,
+) -> Result<(Summary, Code, Option<CliError>), CliError> {
+    let configs = choose(global, &sync.run, Defaults::ONE_SHOT, true)?;
+    let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
+        .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
+    let state = open_state(global)?;
+    let options = RunOptions {
+        mode: Mode::OneShot { retry_for_ms: sync.retry_for.millis() },
+        take_over: sync.run.take_over,
+        failed_only: sync.failed_only,
+        new_bucket: sync.run.new_bucket,
+        plan: global.dry_run.then(|| plan_sink(global.json)),
+    };
+    let (mut sum, mut code, mut first) = (Summary::default(), Code::Done, None);
+    for config in &configs {
+        let one = run_one(global, config, &state, &options, bars, &mut wishes).await;
+        let error = match one {
+            Ok((summary, own, error)) => {
+                sum.add(&summary);
+                code = code.and(own);
+                error
+            }
+            Err(error) => {
+                code = code.and(error.code);
+                Some(error)
+            }
+        };
+        if let Some(error) = error {
+            let stop = error.code == Code::Interrupted;
+            match &first {
+                None => first = Some(error),
+                Some(_) => eprint!("{}", error.render(global.color())),
+            }
+            if stop {
+                break;
+            }
+        }
+    }
+    state.state.close();
+    Ok((sum, code, first))
+}
+
+/// The backups that a command is about: those of its arguments, or those of the file.
+pub fn choose(
+    global: &Global,
+    run: &Run,
+    defaults: Defaults,
+    one_shot: bool,
+) -> Result<Vec<BackupConfig>, CliError> {
+    let flags = global.clone().into_options(run.options.clone());
+    let home = paths::home();
+    let file = config_file(global)?;
+    let Some(source) = &run.source else {
+        return match file {
+            Some(file) => resolve(&file, &flags, defaults, home.as_deref())
+                .map_err(|faults| faulty(&faults, global)),
+            None if one_shot => {
+                Ok(vec![from_arguments(".", "default", flags, defaults, home.as_deref())?])
+            }
+            None => Err(no_config()),
+        };
+    };
+    if let Some(destination) = &run.destination {
+        return Ok(vec![from_arguments(source, destination, flags, defaults, home.as_deref())?]);
+    }
+    // A configured backup by its name, or by its folder.
+    if let Some(file) = file {
+        let configs = resolve(&file, &flags, defaults, home.as_deref())
+            .map_err(|faults| faulty(&faults, global))?;
+        let folder = std::path::absolute(source).ok();
+        let chosen: Vec<BackupConfig> = configs
+            .into_iter()
+            .filter(|config| config.name == *source || Some(&config.source) == folder.as_ref())
+            .collect();
+        if !chosen.is_empty() {
+            return Ok(chosen);
+        }
+    }
+    Ok(vec![from_arguments(source, "default", flags, defaults, home.as_deref())?])
+}
+
+fn from_arguments(
+    source: &str,
+    destination: &str,
+    flags: BackupOptions,
+    defaults: Defaults,
+    home: Option<&Path>,
+) -> Result<BackupConfig, CliError> {
+    let absolute = std::path::absolute(source)
+        .map_err(|e| CliError::new(Code::Usage, format!("{source:?} is no path")).caused_by(&e))?;
+    let name = absolute.file_name().map_or_else(
+        || "root".to_owned(),
+        |name| crate::model::Escaped(name.as_encoded_bytes()).to_string(),
+    );
+    // A relative `file:` path is convenient on a command line.
+    let config = resolve_one(&name, "/", destination, flags, defaults, home)
+        .map_err(|lines| CliError::new(Code::Usage, lines))?;
+    let config = BackupConfig { source: absolute, ..config };
+    check_nesting(&config)?;
+    Ok(config)
+}
+
+/// The store must not be inside the source, nor the other way round.
+fn check_nesting(config: &BackupConfig) -> Result<(), CliError> {
+    use crate::config::Destination;
+    if let Destination::Store { folder, .. } = &config.destination {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let (folder, source) = (real(folder), real(&config.source));
+        if folder.starts_with(&source) || source.starts_with(&folder) {
+            let message = format!(
+                "the store {} and the source {} contain each other",
+                folder.display(),
+                source.display()
+            );
+            return Err(CliError::new(Code::Usage, message)
+                .hint("the backup would back up itself: choose another folder"));
+        }
+    }
+    Ok(())
+}
+
+fn no_config() -> CliError {
+    let places: Vec<String> =
+        paths::config_files().iter().map(|path| path.display().to_string()).collect();
+    CliError::new(Code::NeedsPerson, "there is no configuration file")
+        .hint(format!("keepwatch looks for {}", places.join(" and ")))
+        .hint("`keepwatch config example` prints one; or: keepwatch watch SOURCE DESTINATION")
+}
+
+/// The configuration file that was named, or the first that is found.
+pub fn config_file(global: &Global) -> Result<Option<ConfigFile>, CliError> {
+    let found = match &global.config {
+        Some(path) => Some(path.clone()),
+        None => paths::config_files().into_iter().find(|path| path.exists()),
+    };
+    let Some(path) = found else { return Ok(None) };
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        CliError::new(Code::NeedsPerson, format!("cannot read {}", path.display())).caused_by(&e)
+    })?;
+    let file = crate::config::read(&path.display().to_string(), &text);
+    file.map(Some).map_err(|faults| faulty(&faults, global))
+}
+
+pub fn faulty(faults: &crate::config::Faults, global: &Global) -> CliError {
+    let count = text::count(faults.faults.len() as u64, "fault");
+    CliError::new(Code::NeedsPerson, format!("{} has {count}", faults.path))
+        .detail(faults.render(global.color()))
+        .hint("`keepwatch config check` tells them again; nothing was started")
+}
+
+fn plan_sink(json: bool) -> PlanSink {
+    Arc::new(move |planned: PlannedAction| {
+        let PlannedAction { action, path, why } = planned;
+        let path = path.to_string();
+        if json {
+            let line = serde_json::json!({ "action": action, "path": path, "why": why });
+            print_line(&line.to_string());
+        } else {
+            print_line(&format!("{action:<7} {path}  ({why})"));
+        }
+    })
+}
+
+async fn run_one(
+    global: &Global,
+    config: &BackupConfig,
+    state: &OpenState,
+    options: &RunOptions,
+    bars: &MultiProgress,
+    wishes: &mut mpsc::Receiver<signals::Wish>,
+) -> Result<(Summary, Code, Option<CliError>), CliError> {
+    let Wired { backup, .. } = wire(config, state, options).await?;
+    let when = if global.quiet { When::Never } else { global.progress };
+    let show = Show::start(&config.name, backup.progress.clone(), when, bars);
+    let (commands, inbox) = mpsc::channel(1);
+    let mut driving = std::pin::pin!(Driver::new(backup.clone(), None).run(inbox));
+    let ended = loop {
+        tokio::select! {
+            ended = &mut driving => break ended,
+            Some(wish) = wishes.recv() => {
+                if wish == signals::Wish::Stop {
+                    tracing::info!("stopping: waiting for what is in flight");
+                    commands.try_send(Command::Stop).ok();
+                }
+            }
+        }
+    };
+    show.finish();
+    let tally = backup.state.tally(backup.clock.now()).await?;
+    let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
+    summary.held = ended.held;
+    summary.unclaimed = tally.unclaimed;
+    if !global.quiet {
+        list_failed(&ended);
+    }
+    let code = code_of(&summary);
+    let error = of_exit(ended.exit);
+    let code = error.as_ref().map_or(code, |error| code.and(error.code));
+    Ok((summary, code, error))
+}
+
+fn code_of(summary: &Summary) -> Code {
+    let mut code = Code::Done;
+    for (holds, other) in [
+        (summary.failed > 0, Code::Failed),
+        (summary.held > 0, Code::Held),
+        (summary.skipped > 0, Code::Skipped),
+    ] {
+        if holds {
+            code = code.and(other);
+        }
+    }
+    code
+}
+
+fn list_failed(ended: &Ended) {
+    for (path, message) in ended.failed.iter().take(LISTED_MAX) {
+        eprintln!("failed: {path}: {message}");
+    }
+    let more = ended.failed.len().saturating_sub(LISTED_MAX);
+    if more > 0 {
+        eprintln!("and {more} more");
+    }
+}

@@ -1,0 +1,337 @@
+//! From a configuration to a running backup: the adapters are made here, and nowhere else.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_sdk_s3::config::SharedHttpClient;
+
+use crate::app::backup::PlanSink;
+use crate::app::driver::Watching;
+use crate::app::owner::OwnerIdentity;
+use crate::app::{Backup, BackupSettings};
+use crate::config::{BackupConfig, Destination};
+use crate::engine::Mode;
+use crate::fs::{RuleOptions, Rules, Tree};
+use crate::model::key::KEY_MAX_BYTES;
+use crate::model::{Escaped, Millis, Prefix};
+use crate::ports::{Clock, LocalTree};
+use crate::s3::{Connection, Endpoint, S3Options, S3Store};
+use crate::service::{lock, machine, paths};
+use crate::state::{BackupId, OpenError, State};
+use crate::store::{InProcess, Store, StoreOptions};
+use crate::watch;
+
+use super::args::Global;
+use super::error::{CliError, Code};
+
+/// The machine's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Millis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Millis(since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// The state, for as long as it is ours.
+pub struct OpenState {
+    pub state: State,
+    pub folder: PathBuf,
+    _lock: lock::Lock,
+}
+
+/// The state folder of this invocation.
+pub fn state_folder(global: &Global) -> Result<PathBuf, CliError> {
+    let folder = match &global.state_dir {
+        Some(folder) => Some(folder.clone()),
+        None => paths::state_folder(),
+    };
+    let folder = folder.ok_or_else(|| {
+        CliError::new(Code::NeedsPerson, "there is no home folder to keep the state in")
+            .hint("name a folder with --state-dir")
+    })?;
+    std::path::absolute(&folder).map_err(|e| {
+        CliError::new(Code::NeedsPerson, format!("cannot use {}", folder.display())).caused_by(&e)
+    })
+}
+
+/// Takes the lock and opens the database.
+pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
+    let folder = state_folder(global)?;
+    let lock = lock::take(&folder).map_err(|error| match &error {
+        lock::LockError::Held { .. } => CliError::new(Code::NeedsPerson, error.to_string())
+            .hint("ask the running one with `keepwatch status` or `keepwatch flush`")
+            .hint("or give this one a state of its own with --state-dir"),
+        lock::LockError::Io { source, .. } => {
+            CliError::new(Code::NeedsPerson, error.to_string()).caused_by(source)
+        }
+    })?;
+    let (state, opened) = State::open(&folder, SystemClock.now()).map_err(|error| {
+        let hint = match &error {
+            OpenError::Newer { .. } => "upgrade keepwatch, or use another --state-dir",
+            OpenError::Foreign { .. } => "use another --state-dir",
+            OpenError::Full { .. } => "free some space",
+            OpenError::Sqlite { .. } | OpenError::MoveAside { .. } => {
+                "check the disk and the rights on the state folder"
+            }
+        };
+        let source = std::error::Error::source(&error);
+        let wrapped = CliError::new(Code::NeedsPerson, error.to_string()).hint(hint);
+        match source {
+            Some(source) => wrapped.caused_by(source),
+            None => wrapped,
+        }
+    })?;
+    if let Some(moved_to) = opened.moved_to {
+        tracing::error!(
+            "the state database was damaged and is rebuilt from the bucket; the old one is at {}. \
+             Deletions are held until you approve them",
+            moved_to.display()
+        );
+    }
+    Ok(OpenState { state, folder, _lock: lock })
+}
+
+/// How a command runs its backups.
+#[derive(Clone)]
+pub struct RunOptions {
+    pub mode: Mode,
+    pub take_over: bool,
+    pub failed_only: bool,
+    pub new_bucket: bool,
+    pub plan: Option<PlanSink>,
+}
+
+/// A backup ready to be driven.
+pub struct Wired {
+    pub backup: Arc<Backup>,
+    pub watching: Option<Watching>,
+    pub destination: String,
+}
+
+/// Makes the ports of a backup and puts them together.
+pub async fn wire(
+    config: &BackupConfig,
+    state: &OpenState,
+    run: &RunOptions,
+) -> Result<Wired, CliError> {
+    let source = source_path(config, run.mode)?;
+    refuse_state_in_source(&source, &state.folder)?;
+    let mut config = config.clone();
+    let endpoint_name = endpoint_name(&config);
+    if config.destination == Destination::Default {
+        config.destination = default_destination(&source, &endpoint_name, state, run).await?;
+        config.create_bucket = true;
+    }
+    let (bucket, prefix) = place(&config.destination);
+    let id = BackupId {
+        source: source.as_os_str().as_bytes().to_owned(),
+        endpoint: endpoint_name,
+        bucket: bucket.clone(),
+        prefix: prefix.as_str().to_owned(),
+    };
+    let records = state.state.backup(&config.name, id).await?;
+    let store = connect(&config, bucket, &prefix).await?;
+    let rules = rules(&config)?;
+    let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
+    let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&source, rules, key_max_bytes));
+    let settings = settings(&config, run, &source)?;
+    let clock = Arc::new(SystemClock);
+    let backup =
+        Backup::new(settings, tree, Arc::new(store), Arc::new(records), clock, run.plan.clone());
+    let watching = (run.mode == Mode::Daemon).then(|| {
+        let (folders, hints) = watch::start(&source);
+        Watching { hints: Box::new(hints), folders }
+    });
+    let destination = config.destination.to_string();
+    Ok(Wired { backup: Arc::new(backup), watching, destination })
+}
+
+/// The source with links resolved. A daemon waits for one that is not there; a one-shot command
+/// does not.
+fn source_path(config: &BackupConfig, mode: Mode) -> Result<PathBuf, CliError> {
+    let source = &config.source;
+    match source.canonicalize() {
+        Ok(path) if path.is_dir() => Ok(path),
+        Ok(_) => {
+            let message = format!("the source {} is not a folder", source.display());
+            Err(CliError::new(Code::NeedsPerson, message).hint("name a folder to keep"))
+        }
+        Err(error) if mode == Mode::Daemon && error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(source.clone())
+        }
+        Err(error) => {
+            let message = format!("the source {} cannot be used", source.display());
+            let hint = "check the path, and whether its disk is mounted";
+            Err(CliError::new(Code::NeedsPerson, message).caused_by(&error).hint(hint))
+        }
+    }
+}
+
+fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), CliError> {
+    let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
+    if !state.starts_with(source) {
+        return Ok(());
+    }
+    let message =
+        format!("the state folder {} is inside the source {}", state.display(), source.display());
+    Err(CliError::new(Code::NeedsPerson, message)
+        .hint("keepwatch would back up its own notes for ever: choose another --state-dir"))
+}
+
+/// What the records know the endpoint by.
+fn endpoint_name(config: &BackupConfig) -> String {
+    if let Destination::Store { folder, .. } = &config.destination {
+        return format!("file://{}", folder.display());
+    }
+    let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
+    let url = config.endpoint_url.clone().or_else(|| from("AWS_ENDPOINT_URL_S3"));
+    url.or_else(|| from("AWS_ENDPOINT_URL")).unwrap_or_default()
+}
+
+fn place(destination: &Destination) -> (String, Prefix) {
+    match destination {
+        Destination::S3 { bucket, prefix } | Destination::Store { bucket, prefix, .. } => {
+            (bucket.clone(), prefix.clone())
+        }
+        Destination::Default => (String::new(), Prefix::default()),
+    }
+}
+
+/// `default`: the bucket made for this source before, or a new one named after this moment.
+async fn default_destination(
+    source: &Path,
+    endpoint: &str,
+    state: &OpenState,
+    run: &RunOptions,
+) -> Result<Destination, CliError> {
+    let source = source.as_os_str().as_bytes().to_owned();
+    let known = state.state.default_bucket(source.clone(), endpoint.to_owned()).await?;
+    let bucket = match known {
+        Some(bucket) if !run.new_bucket => bucket,
+        _ => {
+            let name = jiff::Zoned::now().strftime("keepwatch-%m-%d-%y-%H%M%S").to_string();
+            tracing::info!("making the bucket {name} for {}", Escaped(&source));
+            if run.plan.is_none() {
+                let bucket = name.clone();
+                state.state.set_default_bucket(source, endpoint.to_owned(), bucket).await?;
+            }
+            name
+        }
+    };
+    Ok(Destination::S3 { bucket, prefix: Prefix::default() })
+}
+
+async fn connect(
+    config: &BackupConfig,
+    bucket: String,
+    prefix: &Prefix,
+) -> Result<S3Store, CliError> {
+    let options = S3Options {
+        bucket,
+        prefix: prefix.clone(),
+        storage_class: config.storage_class.clone(),
+        sse: config.sse.clone(),
+        sse_kms_key_id: config.sse_kms_key_id.clone(),
+        bucket_owner: config.bucket_owner.clone(),
+        bandwidth: config.bandwidth,
+    };
+    let mut endpoint = Endpoint {
+        url: config.endpoint_url.clone(),
+        region: config.region.clone(),
+        profile: config.profile.clone(),
+        path_style: config.path_style,
+        credentials_file: config.credentials_file.clone(),
+        keys: None,
+        // Beside the transfers: the owner record, a listing, a batch of deletions.
+        connections_max: config.transfers + 4,
+    };
+    let mut http = None;
+    if let Destination::Store { folder, .. } = &config.destination {
+        let (key, secret) = (random_word(), random_word());
+        let store = open_store(folder, config.create_bucket)?;
+        let in_process = InProcess::new(store.endpoint(&[(key.clone(), secret.clone())]));
+        http = Some(SharedHttpClient::new(in_process));
+        endpoint = Endpoint {
+            url: Some("http://store.invalid".to_owned()),
+            region: Some("us-east-1".to_owned()),
+            keys: Some((key, secret)),
+            ..Endpoint::default()
+        };
+    }
+    let connection = Connection::open(endpoint, http).await.map_err(|e| {
+        CliError::new(Code::NeedsPerson, "cannot set up the connection").caused_by(&e)
+    })?;
+    Ok(S3Store::new(connection, options))
+}
+
+/// Opens the embedded store. One is made only when asked for: its disk may not be mounted.
+pub fn open_store(folder: &Path, create: bool) -> Result<Store, CliError> {
+    if !folder.join(".keepwatch-store").is_dir() && !create {
+        let message = format!("there is no store in {}", folder.display());
+        return Err(CliError::new(Code::NeedsPerson, message).hint(
+            "check that its disk is mounted, or let keepwatch make it with --create-bucket",
+        ));
+    }
+    Store::open(folder, StoreOptions::default()).map_err(|error| {
+        let message = format!("cannot open the store in {}", folder.display());
+        CliError::new(Code::NeedsPerson, message).caused_by(&error)
+    })
+}
+
+fn random_word() -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(20).collect()
+}
+
+fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
+    Rules::new(RuleOptions {
+        include: config.include.clone(),
+        exclude: config.exclude.clone(),
+        exclude_if_present: config.exclude_if_present.clone(),
+        max_file_size: config.max_file_size,
+        one_file_system: config.one_file_system,
+        symlinks: config.symlinks,
+    })
+    .map_err(|error| {
+        CliError::new(Code::NeedsPerson, error.to_string()).hint("patterns are gitignore rules")
+    })
+}
+
+fn settings(
+    config: &BackupConfig,
+    run: &RunOptions,
+    source: &Path,
+) -> Result<BackupSettings, CliError> {
+    let fallback = paths::config_files().into_iter().next();
+    let machine = machine::machine_id(fallback.as_deref().and_then(Path::parent))
+        .map_err(|e| CliError::new(Code::NeedsPerson, "this machine has no id").caused_by(&e))?;
+    let owner = OwnerIdentity {
+        machine,
+        host: machine::host_name(),
+        user: machine::user_name(),
+        source: Escaped(source.as_os_str().as_bytes()).to_string(),
+    };
+    Ok(BackupSettings {
+        name: config.name.clone(),
+        mode: run.mode,
+        deletions: config.deletions,
+        delete_delay_ms: config.delete_delay.millis(),
+        max_delete: config.max_delete,
+        compare: config.compare,
+        settle_ms: config.settle.millis(),
+        max_wait_ms: config.max_wait.millis(),
+        rescan_ms: config.rescan.millis(),
+        verify_every_ms: config.verify_every.millis(),
+        multipart_threshold: config.multipart_threshold,
+        part_size: config.part_size,
+        transfers: config.transfers,
+        create_bucket: config.create_bucket,
+        take_over: run.take_over,
+        failed_only: run.failed_only,
+        owner,
+        seed: fastrand::u64(..),
+    })
+}

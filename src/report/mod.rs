@@ -1,0 +1,7 @@
+//! Telling people: logs, progress, status, in plain words and honest numbers.
+//!
+//! Leaf code: reads counters and facts, changes nothing. `cli` uses it.
+
+pub mod log;
+pub mod progress;
+pub mod text;

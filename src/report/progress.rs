@@ -1,0 +1,177 @@
+//! Progress of long work: bars for a person at a terminal, plain lines for a log.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::app::progress::Progress;
+
+use super::text;
+
+/// When progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum When {
+    /// Bars at a terminal, now and then a line elsewhere.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+const FRAME: Duration = Duration::from_millis(100);
+/// Between plain lines.
+const LINE: Duration = Duration::from_secs(10);
+
+/// Shows one backup's progress until it is told to stop.
+pub struct Show {
+    task: tokio::task::JoinHandle<()>,
+    bar: Option<ProgressBar>,
+}
+
+impl Show {
+    pub fn start(name: &str, progress: Arc<Progress>, when: When, bars: &MultiProgress) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        match (when, terminal) {
+            (When::Never, _) => Self { task: tokio::spawn(async {}), bar: None },
+            (_, true) => {
+                let bar = bars.add(ProgressBar::new_spinner());
+                let task = tokio::spawn(draw(bar.clone(), name.to_owned(), progress));
+                Self { task, bar: Some(bar) }
+            }
+            (_, false) => Self { task: tokio::spawn(print(name.to_owned(), progress)), bar: None },
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {
+        self.task.abort();
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How far a run is, measured between looks.
+struct Pace {
+    started: Instant,
+    bytes: u64,
+    files: u64,
+    at: Instant,
+    bytes_per_s: f64,
+    files_per_s: f64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { started: now, bytes: 0, files: 0, at: now, bytes_per_s: 0.0, files_per_s: 0.0 }
+    }
+
+    /// A moving average over some five seconds.
+    fn update(&mut self, files: u64, bytes: u64) {
+        let now = Instant::now();
+        let passed = now.duration_since(self.at).as_secs_f64();
+        if passed <= 0.0 {
+            return;
+        }
+        let weight = (passed / 5.0).min(1.0);
+        let mix = |old: f64, new: u64, last: u64| {
+            old + weight * ((new.saturating_sub(last)) as f64 / passed - old)
+        };
+        self.bytes_per_s = mix(self.bytes_per_s, bytes, self.bytes);
+        self.files_per_s = mix(self.files_per_s, files, self.files);
+        (self.files, self.bytes, self.at) = (files, bytes, now);
+    }
+
+    /// Milliseconds left: by bytes or by files, whichever takes longer.
+    fn left_ms(&self, files: u64, bytes: u64) -> Option<u64> {
+        if self.started.elapsed() < Duration::from_secs(2) {
+            return None;
+        }
+        let by = |left: u64, rate: f64| match (left, rate > 0.0) {
+            (0, _) => Some(0.0),
+            (left, true) => Some(left as f64 / rate),
+            (_, false) => None,
+        };
+        let secs = by(bytes, self.bytes_per_s)?.max(by(files, self.files_per_s)?);
+        Some((secs * 1000.0) as u64)
+    }
+}
+
+struct Numbers {
+    scanning: bool,
+    scanned: u64,
+    files: (u64, u64),
+    bytes: (u64, u64),
+}
+
+fn numbers(progress: &Progress) -> Numbers {
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let planned = (get(&progress.planned), get(&progress.planned_bytes));
+    Numbers {
+        scanning: progress.scanning.load(Ordering::Relaxed),
+        scanned: get(&progress.scanned),
+        // A file that is tried again is handled more than once.
+        files: (get(&progress.handled).min(planned.0), planned.0),
+        bytes: (get(&progress.handled_bytes).min(planned.1), planned.1),
+    }
+}
+
+fn line(numbers: &Numbers, pace: &Pace) -> String {
+    let (files, bytes) = (numbers.files, numbers.bytes);
+    let mut parts = vec![];
+    if numbers.scanning {
+        parts.push(format!("looking, {} so far", text::count(numbers.scanned, "file")));
+    }
+    if files.1 > 0 {
+        parts.push(format!(
+            "{} of {} files, {} of {}",
+            text::grouped(files.0),
+            text::grouped(files.1),
+            text::bytes(bytes.0),
+            text::bytes(bytes.1)
+        ));
+        parts.push(format!("{}/s", text::bytes(pace.bytes_per_s as u64)));
+        if let Some(left) = pace.left_ms(files.1 - files.0, bytes.1 - bytes.0) {
+            let at_least = if numbers.scanning { "at least " } else { "" };
+            parts.push(format!("{at_least}{} left", text::duration(left)));
+        }
+    }
+    parts.join(" · ")
+}
+
+async fn draw(bar: ProgressBar, name: String, progress: Arc<Progress>) {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(name);
+    let mut pace = Pace::new();
+    let mut frames = tokio::time::interval(FRAME);
+    loop {
+        frames.tick().await;
+        let numbers = numbers(&progress);
+        pace.update(numbers.files.0, numbers.bytes.0);
+        let mut message = line(&numbers, &pace);
+        if let Some(current) = progress.current(1).pop() {
+            message = format!("{message} · {current}");
+        }
+        bar.set_message(message);
+        bar.tick();
+    }
+}
+
+async fn print(name: String, progress: Arc<Progress>) {
+    let mut pace = Pace::new();
+    loop {
+        tokio::time::sleep(LINE).await;
+        let numbers = numbers(&progress);
+        pace.update(numbers.files.0, numbers.bytes.0);
+        let busy = numbers.scanning || numbers.files.0 < numbers.files.1;
+        if busy {
+            tracing::info!(backup = name, "{}", line(&numbers, &pace));
+        }
+    }
+}

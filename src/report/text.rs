@@ -1,0 +1,176 @@
+//! Numbers and tables in the words of a person.
+
+use crate::app::status::{BackupStatus, Summary};
+
+/// `3 files`, `1 file`.
+pub fn count(number: u64, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", grouped(number))
+}
+
+/// `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `3.4 GiB`.
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if number < 1024 {
+        return format!("{number} B");
+    }
+    let mut value = number as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = if value < 9.995 { 2 } else { 1 };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+/// `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`.
+pub fn duration(ms: u64) -> String {
+    let secs = ms / 1000;
+    match secs {
+        0..=9 => format!("{}.{} s", secs, ms % 1000 / 100),
+        10..=119 => format!("{secs} s"),
+        120..=7_199 => format!("{} min {} s", secs / 60, secs % 60),
+        7_200..=172_799 => format!("{} h {} min", secs / 3_600, secs % 3_600 / 60),
+        _ => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3_600),
+    }
+}
+
+/// The end of a one-shot run, in lines.
+pub fn summary(summary: &Summary) -> String {
+    let s = summary;
+    let mut lines = vec![];
+    let mut parts =
+        vec![format!("uploaded {} ({})", count(s.uploaded, "file"), bytes(s.uploaded_bytes))];
+    for (number, words) in [
+        (s.unchanged, "unchanged"),
+        (s.adopted, "adopted as they were"),
+        (s.retouched, "with new metadata only"),
+        (s.deleted, "deleted"),
+        (s.tagged, "tagged as deleted"),
+        (s.folders, "folder markers written"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{} {words}", grouped(number)));
+        }
+    }
+    lines.push(format!("{} in {}", parts.join(", "), duration(s.elapsed_ms)));
+    if s.skipped > 0 {
+        lines.push(format!("{} skipped", count(s.skipped, "path")));
+    }
+    if s.failed > 0 {
+        let retry = "`keepwatch sync --failed-only` tries them again";
+        lines.push(format!("{} failed; {retry}", count(s.failed, "path")));
+    }
+    if s.held > 0 {
+        lines.push(format!("{} held; see `keepwatch deletions list`", count(s.held, "deletion")));
+    }
+    if s.unclaimed > 0 {
+        lines.push(format!(
+            "{} in the destination belong to no file here, and are left alone",
+            count(s.unclaimed, "object")
+        ));
+    }
+    lines.join("\n")
+}
+
+/// One backup's status, in lines.
+pub fn status(s: &BackupStatus, now_ms: i64) -> String {
+    let mut lines = vec![
+        format!("{}  {} -> {}", s.name, s.source, s.destination),
+        format!("  {}", headline(s, now_ms)),
+        format!("  {} ({}) in the destination", count(s.files, "file"), bytes(s.bytes)),
+    ];
+    let mut add = |line: String| lines.push(format!("  {line}"));
+    if s.pending_files > 0 {
+        add(format!("{} waiting ({})", count(s.pending_files, "file"), bytes(s.pending_bytes)));
+    }
+    for path in &s.current {
+        add(format!("uploading {path}"));
+    }
+    if let Some(what) = &s.waiting_for {
+        let since = s.waiting_ms.map(|ms| format!(" for {}", duration(ms))).unwrap_or_default();
+        add(format!("waiting{since}: {what}"));
+    }
+    if s.held > 0 || !s.held_reasons.is_empty() {
+        add(format!("{} held: {}", count(s.held, "deletion"), s.held_reasons.join("; ")));
+        add("see `keepwatch deletions list`, then approve or discard".to_owned());
+    } else if s.missing > 0 {
+        add(format!("{} waiting for their deletion", count(s.missing, "missing file")));
+    }
+    for (number, what) in [
+        (s.failing, "path failing"),
+        (s.skipped, "path skipped"),
+        (s.unclaimed, "object unclaimed in the destination"),
+        (s.overflows, "overflow of the watcher's queue, each followed by a pass"),
+        (s.missed, "change found by a pass that the watcher had missed"),
+    ] {
+        if number > 0 {
+            let (one, rest) = what.split_once(' ').unwrap_or((what, ""));
+            add(format!("{} {rest}", count(number, one)));
+        }
+    }
+    if let Some(message) = &s.watcher_message {
+        add(message.clone());
+    }
+    if s.owner.as_deref() == Some("advisory") {
+        add("owner record: advisory (this server has no conditional writes)".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn headline(s: &BackupStatus, now_ms: i64) -> String {
+    let ago = |at: i64| duration(u64::try_from(now_ms - at).unwrap_or(0));
+    let protected = match s.watermark_ms {
+        Some(at) if now_ms - at < 5_000 => {
+            "; everything until now is in the destination".to_owned()
+        }
+        Some(at) => format!("; everything until {} ago is in the destination", ago(at)),
+        None => String::new(),
+    };
+    format!("{}{protected}", s.condition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(count(1, "file"), "1 file");
+        assert_eq!(count(1_234_567, "file"), "1,234,567 files");
+        for (number, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (10 * 1024, "10.0 KiB"),
+            (1024 * 1024 - 1, "1.00 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(bytes(number), text);
+        }
+        for (ms, text) in [
+            (0, "0.0 s"),
+            (9_990, "9.9 s"),
+            (61_000, "61 s"),
+            (200_000, "3 min 20 s"),
+            (7_500_000, "2 h 5 min"),
+            (356_400_000, "4 d 3 h"),
+        ] {
+            assert_eq!(duration(ms), text);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Bodies on disk: written beside, brought home, taken out again, opened.
+//!
+//! A body lies in one of two places: at `tmp/<id>` while it is on its way, else at its home, which
+//! is its plain path or its blob. Whoever looks for it looks in `tmp` first. That alone makes every
+//! move safe: a row may say "home" before the file is there and after it has left.
+//!
+//! INVARIANT: a name in `tmp` or `blobs` belongs to one body for ever. A plain path is shared by
+//! the bodies its key has had, so it changes hands only inside a write transaction of the index
+//! ([`super::index::Tx`]), only by way of `tmp`, and only while nothing lies there.
+//!
+//! Does not know the index. All of it blocks: call it on a blocking thread. Called by `index`,
+//! `intake`, `fetch` and `mod`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fault::{Fault, Outcome};
+use super::layout::{BodyId, Layout, folders_between};
+
+/// Where a body lies when it is not on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// `<folder>/<bucket>/<key>`
+    Plain,
+    /// `.keepwatch-store/blobs/ab/cd/<id>`
+    Blob,
+}
+
+/// What must be known to find a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) body: BodyId,
+    pub(super) home: Home,
+    pub(super) bucket: &'a str,
+    pub(super) key: &'a str,
+}
+
+/// A body opened for reading. It stays readable whatever happens to its name.
+pub(super) struct Opened {
+    pub(super) file: File,
+    /// Opened by its plain path: the caller must see in the index that the path still was this
+    /// body's, or look again.
+    pub(super) by_plain_path: bool,
+}
+
+/// How bringing a body home went.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Home,
+    /// Not in `tmp`: it is home already, or gone.
+    NotThere,
+    /// A file lies where its path needs a folder; the key of that file.
+    Blocked(String),
+    /// Its plain path is taken, or the file system will not have it.
+    Unfit,
+}
+
+/// The bodies of one store.
+pub(super) struct Bodies {
+    layout: Layout,
+    tmp: File,
+    sync: bool,
+}
+
+impl Bodies {
+    /// Opens the folders of `layout`, which exist. With `sync`, bodies survive a power loss.
+    pub(super) fn open(layout: Layout, sync: bool) -> io::Result<Self> {
+        let tmp = File::open(layout.tmp_folder())?;
+        Ok(Self { layout, tmp, sync })
+    }
+
+    /// Starts a body, in `tmp`.
+    pub(super) fn create(self: &Arc<Self>) -> Outcome<Draft> {
+        loop {
+            let body = BodyId::fresh();
+            let path = self.layout.tmp(body);
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Draft { body, file, bodies: self.clone(), kept: false }),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Fault::file("create", &path, &e)),
+            }
+        }
+    }
+
+    /// The home a new body of this key should have.
+    pub(super) fn home(&self, bucket: &str, key: &str) -> Home {
+        if self.layout.plain(bucket, key).is_some() { Home::Plain } else { Home::Blob }
+    }
+
+    fn home_path(&self, place: Place<'_>) -> PathBuf {
+        match place.home {
+            Home::Plain => self.layout.plain(place.bucket, place.key),
+            Home::Blob => None,
+        }
+        .unwrap_or_else(|| self.layout.blob(place.body))
+    }
+
+    /// Opens a body; `None` when it is in neither of its places, because it just moved or went.
+    pub(super) fn open_body(&self, place: Place<'_>) -> Outcome<Option<Opened>> {
+        let on_its_way = self.layout.tmp(place.body);
+        if let Some(file) = open_if_there(&on_its_way)? {
+            return Ok(Some(Opened { file, by_plain_path: false }));
+        }
+        let file = open_if_there(&self.home_path(place))?;
+        let by_plain_path = place.home == Home::Plain;
+        Ok(file.map(|file| Opened { file, by_plain_path }))
+    }
+
+    /// Opens the body of a part, which never leaves `tmp`; `None` when the part is gone.
+    pub(super) fn open_part(&self, body: BodyId) -> Outcome<Option<File>> {
+        open_if_there(&self.layout.tmp(body))
+    }
+
+    /// Moves a body from `tmp` to its home. Only inside a write transaction.
+    pub(super) fn bring_home(&self, place: Place<'_>) -> Arrival {
+        let (from, to) = (self.layout.tmp(place.body), self.home_path(place));
+        let moved = rename_to_free(&from, &to).or_else(|e| match e.kind() {
+            ErrorKind::NotFound if from.exists() => {
+                to.parent().map_or(Ok(()), fs::create_dir_all)?;
+                rename_to_free(&from, &to)
+            }
+            _ => Err(e),
+        });
+        match moved {
+            Ok(()) => Arrival::Home,
+            Err(e) if e.kind() == ErrorKind::NotFound => Arrival::NotThere,
+            Err(_) => self.in_the_way(place, &to).map_or(Arrival::Unfit, Arrival::Blocked),
+        }
+    }
+
+    /// The key whose plain file lies where this body needs a folder.
+    fn in_the_way(&self, place: Place<'_>, path: &Path) -> Option<String> {
+        if place.home != Home::Plain {
+            return None;
+        }
+        let top = self.layout.bucket(place.bucket);
+        let folders = folders_between(&top, path);
+        let file = folders.into_iter().find(|folder| folder.is_file())?;
+        file.strip_prefix(&top).ok()?.to_str().map(str::to_owned)
+    }
+
+    /// Whether a body is at its home, and not on its way.
+    pub(super) fn lies_at_home(&self, place: Place<'_>) -> bool {
+        !self.layout.tmp(place.body).exists() && self.home_path(place).is_file()
+    }
+
+    /// Moves a body from its home to `tmp`, if it is not there already. Only inside a write
+    /// transaction. With `prune`, folders that became empty go too.
+    ///
+    /// A body that is nowhere was removed by hand: reading it says so, and this leaves it at that.
+    pub(super) fn take_out(&self, place: Place<'_>, prune: bool) -> Outcome<()> {
+        let (from, to) = (self.home_path(place), self.layout.tmp(place.body));
+        if to.exists() {
+            return Ok(());
+        }
+        match fs::rename(&from, &to) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(Fault::file("move", &from, &e)),
+        }
+        if prune {
+            let top = match place.home {
+                Home::Plain => self.layout.bucket(place.bucket),
+                Home::Blob => self.layout.blob_folder(),
+            };
+            let folders = folders_between(&top, &from);
+            // The first that is not empty ends it.
+            let _ = folders.into_iter().rev().try_for_each(fs::remove_dir);
+        }
+        Ok(())
+    }
+
+    /// Removes a body that lies in `tmp` and that no row names any more. What cannot be removed is
+    /// left to the next sweep.
+    pub(super) fn discard(&self, body: BodyId) {
+        let _ = fs::remove_file(self.layout.tmp(body));
+    }
+
+    /// Makes the names in `tmp` durable. Before the commit whose rows need them.
+    pub(super) fn sync_names(&self) -> Outcome<()> {
+        if !self.sync {
+            return Ok(());
+        }
+        self.tmp.sync_all().map_err(|e| Fault::file("sync", &self.layout.tmp_folder(), &e))
+    }
+
+    /// The bodies in `tmp`. Files with other names are nobody's, and are removed.
+    pub(super) fn on_their_way(&self) -> io::Result<Vec<BodyId>> {
+        let mut bodies = Vec::new();
+        for entry in fs::read_dir(self.layout.tmp_folder())? {
+            let entry = entry?;
+            match entry.file_name().to_str().and_then(BodyId::parse) {
+                Some(body) => bodies.push(body),
+                None => fs::remove_file(entry.path())?,
+            }
+        }
+        Ok(bodies)
+    }
+
+    /// Makes the folder of a new bucket; `false` when something that is not ours lies there.
+    pub(super) fn make_bucket(&self, name: &str) -> Outcome<bool> {
+        let path = self.layout.bucket(name);
+        match fs::create_dir(&path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                Ok(fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none()))
+            }
+            Err(e) => Err(Fault::file("create", &path, &e)),
+        }
+    }
+
+    /// Removes the folder of a bucket; one that holds files made by hand stays.
+    pub(super) fn remove_bucket(&self, name: &str) {
+        let _ = fs::remove_dir(self.layout.bucket(name));
+    }
+}
+
+/// A body being written, or written and not yet named by a row. Removed when dropped, unless kept.
+pub(super) struct Draft {
+    body: BodyId,
+    file: File,
+    bodies: Arc<Bodies>,
+    kept: bool,
+}
+
+impl Draft {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
+        self.file.write_all(bytes).map_err(|e| self.fault("write", &e))
+    }
+
+    /// Nothing more will be written: makes the bytes durable.
+    pub(super) fn finish(&mut self) -> Outcome<()> {
+        if !self.bodies.sync {
+            return Ok(());
+        }
+        self.file.sync_all().map_err(|e| self.fault("sync", &e))
+    }
+
+    /// Appends what is left of `source`, in the kernel where it can. Returns the bytes appended.
+    pub(super) fn append(&mut self, source: &mut File) -> Outcome<u64> {
+        io::copy(source, &mut self.file).map_err(|e| self.fault("write", &e))
+    }
+
+    pub(super) fn body(&self) -> BodyId {
+        self.body
+    }
+
+    /// A row names this body now: it stays.
+    pub(super) fn keep(mut self) -> BodyId {
+        self.kept = true;
+        self.body
+    }
+
+    fn fault(&self, doing: &str, cause: &io::Error) -> Fault {
+        Fault::file(doing, &self.bodies.layout.tmp(self.body), cause)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.bodies.discard(self.body);
+        }
+    }
+}
+
+fn open_if_there(path: &Path) -> Outcome<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        // A file where the path has a folder: the body has just been taken out.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(Fault::file("open", path, &e)),
+    }
+}
+
+/// Renames, and fails with `AlreadyExists` when something is there. This also keeps keys apart
+/// that the file system takes for one (`A` and `a`, NFC and NFD).
+fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // RACE: a file system without the flag: a file made by hand between the look and the
+        // rename is replaced. Our own writers are kept out by the write transaction.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if to.symlink_metadata().is_err() => {
+            fs::rename(from, to)
+        }
+        renamed => renamed.map_err(io::Error::from),
+    }
+}
