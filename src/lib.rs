@@ -18,6 +18,8 @@ pub mod report;
 pub mod s3;
 #[cfg(feature = "daemon")]
 pub mod service;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(feature = "daemon")]
 pub mod state;
 #[cfg(feature = "daemon")]

@@ -1,14 +1,15 @@
 //! One backup at run time: its ports, its settings, and what its operations share.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Mode;
-use crate::model::{ETag, Entry, Millis, RelPath};
+use crate::model::{ETag, Entry, Key, Millis, RelPath};
 use crate::plan::{Compare, Deletions, Failure, MaxDelete};
 use crate::ports::{
     Change, Clock, Condition, Identity, LocalTree, ObjectStore, StateError, StateStore,
@@ -70,6 +71,8 @@ pub struct Backup {
     pub cancel: CancellationToken,
     /// Whether the server honours conditions.
     conditional: AtomicBool,
+    /// Skipped paths that a person was told of.
+    told: Mutex<BTreeSet<Key>>,
     /// The source as the last pass found it.
     looked_at: Mutex<Option<Identity>>,
     slots: Semaphore,
@@ -94,6 +97,7 @@ impl Backup {
             progress: Arc::default(),
             cancel: CancellationToken::new(),
             conditional: AtomicBool::new(false),
+            told: Mutex::default(),
             looked_at: Mutex::new(None),
             slots: Semaphore::new(settings.transfers.max(1)),
             settings,
@@ -136,9 +140,16 @@ impl Backup {
         }
     }
 
+    /// Whether a person hears for the first time that this path is skipped.
+    pub fn is_news(&self, key: &Key) -> bool {
+        const TOLD_MAX: usize = 10_000;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < TOLD_MAX && told.insert(key.clone())
+    }
+
     /// Notes which folder a pass finds; answers with whether it is another than the last pass found.
     pub fn is_another_folder(&self, identity: Identity) -> bool {
-        let mut last = self.looked_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
         last.replace(identity).is_some_and(|last| last != identity)
     }
 

@@ -324,7 +324,9 @@ impl Driver {
                 }
             }
             Trouble::Skipped(skip) => {
-                tracing::warn!(backup = %name, "skipped {path}: {skip}");
+                if self.backup.is_news(&problem.key) {
+                    tracing::warn!(backup = %name, "skipped {path}: {skip}");
+                }
                 raise(&self.backup.progress.skipped, 1);
                 if self.skipped.len() < LISTED_MAX {
                     self.skipped.insert(problem.key.clone(), (path.clone(), skip.clone()));
@@ -491,7 +493,7 @@ fn settings(backup: &Backup) -> Settings {
         rescan_ms: s.rescan_ms,
         deletions: s.deletions,
         // While some transfer, others read, or wait for the disk under the state database.
-        ops_max: s.transfers.max(1) * 4,
+        ops_max: s.transfers.max(1) * 16,
         bytes_max: 4 * FLIGHT_BYTES,
         large_bytes: s.multipart_threshold,
         dirty_max: 20_000,

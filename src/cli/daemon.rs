@@ -98,7 +98,10 @@ async fn died(backups: &mut Backups) {
         return std::future::pending().await;
     }
     let all = backups.values_mut().map(|running| &mut running.driving);
-    futures_util::future::select_all(all).await;
+    let (ended, ..) = futures_util::future::select_all(all).await;
+    if let Err(error) = ended {
+        tracing::error!(%error, "a backup ended unexpectedly");
+    }
 }
 
 struct Daemon<'a> {

@@ -40,7 +40,7 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
     // One thread runs everything asynchronous; files are read on others.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(16)
+        .max_blocking_threads(8)
         .build()
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot start").caused_by(&e))?;
     let Cli { global, command } = cli;

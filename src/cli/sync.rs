@@ -154,8 +154,9 @@ fn from_arguments(
         || "root".to_owned(),
         |name| crate::model::Escaped(name.as_encoded_bytes()).to_string(),
     );
-    // A relative `file:` path is convenient on a command line.
-    let config = resolve_one(&name, "/", destination, flags, defaults, home)
+    // A path need not be text; what is checked here is only where it stands.
+    let shown = absolute.to_string_lossy();
+    let config = resolve_one(&name, &shown, destination, flags, defaults, home)
         .map_err(|lines| CliError::new(Code::Usage, lines))?;
     let config = BackupConfig { source: absolute, ..config };
     check_nesting(&config)?;

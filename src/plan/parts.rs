@@ -18,8 +18,11 @@ pub struct TooLarge {
 /// The size of every part but the last: the larger of 8 MiB (or the configured size) and
 /// size / 10,000 rounded up to a MiB. All parts are equal, as some servers demand.
 pub fn part_size(size_bytes: u64, configured: Option<u64>) -> Result<u64, TooLarge> {
-    let least = size_bytes.div_ceil(PARTS_MAX).div_ceil(MIB) * MIB;
-    let part = least.max(configured.unwrap_or(PART_DEFAULT_BYTES));
+    let wanted = configured.unwrap_or(PART_DEFAULT_BYTES).max(1);
+    let part = match size_bytes.div_ceil(wanted) <= PARTS_MAX {
+        true => wanted,
+        false => size_bytes.div_ceil(PARTS_MAX).div_ceil(MIB) * MIB,
+    };
     if part > PART_MAX_BYTES { Err(TooLarge { size_bytes }) } else { Ok(part) }
 }
 

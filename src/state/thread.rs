@@ -2,19 +2,22 @@
 //! transaction, and answers when the commit is on disk: ten thousand small files cost a few hundred
 //! syncs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::ports::{Change, StateError};
 
 use super::{schema, write};
 
-/// Requests waiting for the thread; a caller waits for room.
-const INBOX: usize = 256;
-/// Requests in one transaction at most.
+/// How long the first change of a transaction waits for others. Short for a person, long against a
+/// sync.
+const GATHER: Duration = Duration::from_millis(3);
+/// Lists of changes in one transaction at most.
 const BATCH: usize = 512;
 
 type Answer<T> = oneshot::Sender<Result<T, StateError>>;
@@ -23,10 +26,18 @@ type Query = Box<dyn FnOnce(&Connection) + Send>;
 enum Request {
     Apply { backup: i64, changes: Vec<Change>, answer: Answer<()> },
     Query(Query),
-    Close(std::sync::mpsc::Sender<()>),
+    Close(mpsc::Sender<()>),
 }
 
-/// Handle of the thread.
+/// Changes that wait for a commit, and for whom.
+struct Pending {
+    backup: i64,
+    changes: Vec<Change>,
+    answer: Answer<()>,
+}
+
+/// Handle of the thread. Its inbox has no bound of its own: every caller waits for its answer, and
+/// the engine bounds the callers.
 #[derive(Clone)]
 pub struct Thread {
     inbox: mpsc::Sender<Request>,
@@ -35,7 +46,7 @@ pub struct Thread {
 
 impl Thread {
     pub fn start(connection: Connection) -> Self {
-        let (inbox, requests) = mpsc::channel(INBOX);
+        let (inbox, requests) = mpsc::channel();
         let join = std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || {
@@ -73,27 +84,19 @@ impl Thread {
         result: oneshot::Receiver<Result<T, StateError>>,
     ) -> Result<T, StateError> {
         let gone = || StateError::Broken("its thread has ended".to_owned());
-        self.inbox.send(request).await.map_err(|_| gone())?;
+        self.inbox.send(request).map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
     }
 
     /// Waits until everything queued is durable, and closes the database.
     pub fn close(&self) {
-        let (done, closed) = std::sync::mpsc::channel();
-        let mut request = Request::Close(done);
-        // From a blocking context: the inbox may be full for a moment.
-        loop {
-            match self.inbox.try_send(request) {
-                Ok(()) => break,
-                Err(mpsc::error::TrySendError::Full(back)) => {
-                    request = back;
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-                Err(mpsc::error::TrySendError::Closed(_)) => return,
-            }
+        let (done, closed) = mpsc::channel();
+        if self.inbox.send(Request::Close(done)).is_err() {
+            return;
         }
         closed.recv().ok();
-        if let Some(join) = self.join.lock().ok().and_then(|mut join| join.take()) {
+        let join = self.join.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(join) = join {
             join.join().ok();
         }
     }
@@ -105,16 +108,12 @@ struct Owner {
 }
 
 impl Owner {
-    fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while let Some(first) = requests.blocking_recv() {
-            batch.push(first);
-            while batch.len() < BATCH
-                && let Ok(next) = requests.try_recv()
-            {
-                batch.push(next);
-            }
-            if let Some(done) = self.serve(&mut batch) {
+    fn run(mut self, requests: mpsc::Receiver<Request>) {
+        let mut changes = Vec::with_capacity(BATCH);
+        while let Ok(first) = requests.recv() {
+            let close = self.gather(first, &requests, &mut changes);
+            self.commit(&mut changes);
+            if let Some(done) = close {
                 self.finish();
                 drop(self);
                 done.send(()).ok();
@@ -122,6 +121,36 @@ impl Owner {
             }
         }
         self.finish();
+    }
+
+    /// Collects changes for one transaction. Queries among them are answered at once.
+    fn gather(
+        &mut self,
+        first: Request,
+        requests: &mpsc::Receiver<Request>,
+        changes: &mut Vec<Pending>,
+    ) -> Option<mpsc::Sender<()>> {
+        let mut next = first;
+        let mut until: Option<Instant> = None;
+        loop {
+            match next {
+                Request::Query(query) => query(&self.connection),
+                Request::Close(done) => return Some(done),
+                Request::Apply { backup, changes: list, answer } => {
+                    changes.push(Pending { backup, changes: list, answer });
+                    until = until.or_else(|| Some(Instant::now() + GATHER));
+                }
+            }
+            let until = until?;
+            if changes.len() >= BATCH {
+                return None;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            next = match requests.recv_timeout(left) {
+                Ok(next) => next,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            };
+        }
     }
 
     fn finish(&self) {
@@ -132,47 +161,31 @@ impl Owner {
         }
     }
 
-    /// Serves a batch in one transaction. Answers with the request to close, if there was one.
-    fn serve(&mut self, batch: &mut Vec<Request>) -> Option<std::sync::mpsc::Sender<()>> {
-        let writes = batch.iter().any(|r| matches!(r, Request::Apply { .. }));
-        let mut result = match writes {
-            true => self.connection.execute_batch("BEGIN IMMEDIATE").map_err(explain),
-            false => Ok(()),
-        };
-        let mut answers = vec![];
-        let mut close = None;
-        for request in batch.drain(..) {
-            match request {
-                Request::Query(query) => query(&self.connection),
-                Request::Close(done) => close = Some(done),
-                Request::Apply { backup, changes, answer } => {
-                    answers.push(answer);
-                    if result.is_ok() {
-                        result = self.apply(backup, &changes);
-                    }
-                }
-            }
+    /// Applies everything in one transaction, and answers when it is on disk.
+    fn commit(&mut self, pending: &mut Vec<Pending>) {
+        if pending.is_empty() {
+            return;
         }
-        if writes {
-            if result.is_ok() {
-                result = self.connection.execute_batch("COMMIT").map_err(explain);
-            }
-            if result.is_err() && !self.connection.is_autocommit() {
+        let result = self.apply_all(pending).map_err(explain);
+        if result.is_err() {
+            if !self.connection.is_autocommit() {
                 self.connection.execute_batch("ROLLBACK").ok();
-                self.caches = write::Caches::load(&self.connection);
             }
+            self.caches = write::Caches::load(&self.connection);
         }
-        for answer in answers {
+        for Pending { answer, .. } in pending.drain(..) {
             answer.send(result.clone()).ok();
         }
-        close
     }
 
-    fn apply(&mut self, backup: i64, changes: &[Change]) -> Result<(), StateError> {
-        for change in changes {
-            write::apply(&self.connection, &mut self.caches, backup, change).map_err(explain)?;
+    fn apply_all(&mut self, pending: &[Pending]) -> rusqlite::Result<()> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        for Pending { backup, changes, .. } in pending {
+            for change in changes {
+                write::apply(&self.connection, &mut self.caches, *backup, change)?;
+            }
         }
-        Ok(())
+        self.connection.execute_batch("COMMIT")
     }
 }
 

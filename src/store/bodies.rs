@@ -16,6 +16,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::crash_point::crash_point;
 use super::fault::{Fault, Outcome};
 use super::layout::{BodyId, Layout, folders_between};
 
@@ -76,6 +77,7 @@ impl Bodies {
         loop {
             let body = BodyId::fresh();
             let path = self.layout.tmp(body);
+            crash_point();
             match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok(Draft { body, file, bodies: self.clone(), kept: false }),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -116,9 +118,11 @@ impl Bodies {
     /// Moves a body from `tmp` to its home. Only inside a write transaction.
     pub(super) fn bring_home(&self, place: Place<'_>) -> Arrival {
         let (from, to) = (self.layout.tmp(place.body), self.home_path(place));
+        crash_point();
         let moved = rename_to_free(&from, &to).or_else(|e| match e.kind() {
             ErrorKind::NotFound if from.exists() => {
                 to.parent().map_or(Ok(()), fs::create_dir_all)?;
+                crash_point();
                 rename_to_free(&from, &to)
             }
             _ => Err(e),
@@ -155,6 +159,7 @@ impl Bodies {
         if to.exists() {
             return Ok(());
         }
+        crash_point();
         match fs::rename(&from, &to) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -175,6 +180,7 @@ impl Bodies {
     /// Removes a body that lies in `tmp` and that no row names any more. What cannot be removed is
     /// left to the next sweep.
     pub(super) fn discard(&self, body: BodyId) {
+        crash_point();
         let _ = fs::remove_file(self.layout.tmp(body));
     }
 
@@ -186,14 +192,14 @@ impl Bodies {
         self.tmp.sync_all().map_err(|e| Fault::file("sync", &self.layout.tmp_folder(), &e))
     }
 
-    /// The bodies in `tmp`. Files with other names are nobody's, and are removed.
+    /// The bodies in `tmp`. Files with other names are nobody's, and are removed if they can be.
     pub(super) fn on_their_way(&self) -> io::Result<Vec<BodyId>> {
         let mut bodies = Vec::new();
         for entry in fs::read_dir(self.layout.tmp_folder())? {
             let entry = entry?;
             match entry.file_name().to_str().and_then(BodyId::parse) {
                 Some(body) => bodies.push(body),
-                None => fs::remove_file(entry.path())?,
+                None => drop(fs::remove_file(entry.path())),
             }
         }
         Ok(bodies)
@@ -227,6 +233,7 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
+        crash_point();
         self.file.write_all(bytes).map_err(|e| self.fault("write", &e))
     }
 
@@ -235,11 +242,12 @@ impl Draft {
         if !self.bodies.sync {
             return Ok(());
         }
-        self.file.sync_all().map_err(|e| self.fault("sync", &e))
+        self.file.sync_data().map_err(|e| self.fault("sync", &e))
     }
 
     /// Appends what is left of `source`, in the kernel where it can. Returns the bytes appended.
     pub(super) fn append(&mut self, source: &mut File) -> Outcome<u64> {
+        crash_point();
         io::copy(source, &mut self.file).map_err(|e| self.fault("write", &e))
     }
 

@@ -2,8 +2,8 @@
 //! compared with what the client claims, and combined over the parts of an upload.
 //!
 //! Arithmetic only. Claims are read from request headers and trailers as S3 names them
-//! (docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html). Used by `intake`,
-//! `api::copy` and `api::complete`.
+//! (docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html). Used by
+//! `intake`, `api::copy` and `api::complete`.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -415,4 +415,53 @@ pub(super) fn etag_of_parts<'a>(etags: impl ExactSizeIterator<Item = &'a str>) -
         over.update(&bytes);
     }
     Some(format!("{}-{count}", self::etag(&over.finalize())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(algorithm: Algorithm, bytes: &[u8]) -> Sums {
+        let mut digests = Digests::new(Some(algorithm));
+        bytes.chunks(7).for_each(|chunk| digests.update(chunk));
+        digests.finish()
+    }
+
+    #[test]
+    fn checksums_have_their_published_values() {
+        for (algorithm, value) in [
+            (Algorithm::Crc32, "y/Q5Jg=="),
+            (Algorithm::Crc32c, "4waSgw=="),
+            (Algorithm::Crc64Nvme, "rosUhgp5mIg="),
+            (Algorithm::Sha1, "98O8HYCOBHMq32eZZczDTKeuNEE="),
+            (Algorithm::Sha256, "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU="),
+        ] {
+            let checksum = sums(algorithm, b"123456789").checksum();
+            assert_eq!((checksum.algorithm, checksum.value.as_str()), (algorithm, value));
+            assert_eq!(checksum.to_string().parse::<Checksum>().unwrap(), checksum);
+        }
+        let md5 = sums(Algorithm::Crc32, b"123456789").md5;
+        assert_eq!(etag(&md5), "25f9e794323b453885f5181f1b624d0b");
+    }
+
+    #[test]
+    fn crcs_of_pieces_combine_to_that_of_the_whole() {
+        let whole: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+        for algorithm in [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme] {
+            for cuts in [vec![10_000], vec![0, 1, 9_999], vec![3_333, 3_333, 0, 3_334]] {
+                let mut rest = whole.as_slice();
+                let mut pieces = Vec::new();
+                for cut in cuts {
+                    let (piece, behind) = rest.split_at(cut);
+                    pieces.push((sums(algorithm, piece).checksum().value, cut as u64));
+                    rest = behind;
+                }
+                let pieces = pieces.iter().map(|(value, size)| (Some(value.as_str()), *size));
+                let combined = of_parts(algorithm, Kind::FullObject, pieces).unwrap();
+                assert_eq!(combined, sums(algorithm, &whole).checksum());
+            }
+        }
+        let sha = [(Some("98O8HYCOBHMq32eZZczDTKeuNEE="), 9)].into_iter();
+        assert_eq!(of_parts(Algorithm::Sha1, Kind::FullObject, sha), None);
+    }
 }

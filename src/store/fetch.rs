@@ -62,12 +62,12 @@ pub(super) fn find(
         }
     };
     if found.marker {
-        return Err(is_delete_marker(&found, version.is_some()).into());
+        return Err(hidden_by(&found, version.is_some()).into());
     }
     Ok(Found { bucket, version: found })
 }
 
-fn is_delete_marker(marker: &Version, asked_for: bool) -> S3Error {
+fn hidden_by(marker: &Version, asked_for: bool) -> S3Error {
     let mut headers = HeaderMap::new();
     let mut add = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {

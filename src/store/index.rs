@@ -3,8 +3,8 @@
 //! The writing thread takes whatever is queued into one transaction, so that many small writes
 //! share one sync. Every write runs in a savepoint of its own: one that is refused leaves nothing
 //! behind. After the commit the bodies it named are brought home, in a transaction that seldom has
-//! anything to write; until then they lie in `tmp`, where everyone looks first. Then the caller hears
-//! of its write.
+//! anything to write; until then they lie in `tmp`, where everyone looks first. Then the caller
+//! hears of its write.
 //!
 //! Crash: before the commit nothing names a new body, and the sweep removes it; after the commit
 //! the body lies in `tmp`, complete, and the sweep brings it home. Several processes can use one
@@ -24,6 +24,7 @@ use s3s::S3Result;
 use tokio::sync::oneshot;
 
 use super::bodies::{Arrival, Bodies, Home, Place};
+use super::crash_point::crash_point;
 use super::fault::{Fault, Outcome};
 use super::layout::BodyId;
 use super::rows;
@@ -168,7 +169,7 @@ impl<'a> Tx<'a> {
         self.arriving.push(body);
     }
 
-    /// The row that named this body goes; `folders` that become empty go too.
+    /// The row that named this body goes; with `prune`, so do folders that become empty.
     pub(super) fn leaves(&mut self, place: Place<'_>, prune: bool) -> Outcome<()> {
         self.bodies.take_out(place, prune)?;
         self.leaving.push(place.body);
@@ -257,7 +258,9 @@ impl Writer {
         if !arriving.is_empty() {
             self.bodies.sync_names()?;
         }
+        crash_point();
         sql.commit()?;
+        crash_point();
         if let Err(fault) = bring_home(&mut self.conn, &self.bodies, arriving) {
             // They are found where they are, and the next sweep tries again.
             tracing::warn!("bodies stay in the store's tmp folder: {fault:?}");
@@ -280,7 +283,9 @@ fn bring_home(conn: &mut Connection, bodies: &Bodies, mut arriving: Vec<BodyId>)
         if !arriving.is_empty() {
             bodies.sync_names()?;
         }
+        crash_point();
         sql.commit()?;
+        crash_point();
     }
     Ok(())
 }

@@ -29,13 +29,13 @@
 //!
 //! **Not performed.** Server-side encryption is echoed; storage classes are kept, and archived ones
 //! must be restored before they can be read, but nothing moves. Under `aws:kms` ETags are not MD5s,
-//! as on S3. There is one account, `000000000000`, and every key pair has all
-//! rights.
+//! as on S3. There is one account, `000000000000`, and every key pair has all rights.
 
 mod access;
 mod api;
 mod bodies;
 mod clock;
+mod crash_point;
 mod digest;
 mod endpoint;
 mod fault;
@@ -116,7 +116,7 @@ pub enum StoreOpenError {
         #[source]
         source: rusqlite::Error,
     },
-    #[error("the store's index {} was written by a newer keepwatch (schema {found})", path.display())]
+    #[error("the store's index {} is of a newer keepwatch (schema {found})", path.display())]
     Newer { path: PathBuf, found: i64 },
     #[error("cannot clean up what an earlier run left in {}: {cause}", path.display())]
     Sweep { path: PathBuf, cause: String },
@@ -159,13 +159,13 @@ impl Store {
                 drop(conn);
                 lock.unlock().map_err(unusable)?;
             }
-            // Someone else is using it, and has prepared it.
+            // Someone else is using it.
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
         lock.lock_shared().map_err(unusable)?;
-        let conn = connect().map_err(failed)?;
-        check_schema(&conn, &path)?;
+        let mut conn = connect().map_err(failed)?;
+        prepare(&mut conn, &path)?;
 
         let bodies = Arc::new(bodies);
         let index = Index::start(path, conn, bodies.clone()).map_err(unusable)?;
@@ -207,29 +207,18 @@ impl Store {
     }
 }
 
-/// Makes the schema where there is none.
+/// Makes the schema where there is none, and refuses a newer one.
 fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreOpenError> {
     let failed = |source| StoreOpenError::Index { path: path.to_owned(), source };
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    if schema_version(&tx).map_err(failed)? == 0 {
+    let found = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if found == 0 {
         tx.execute_batch(rows::SCHEMA).map_err(failed)?;
         tx.pragma_update(None, "user_version", rows::SCHEMA_VERSION).map_err(failed)?;
+    } else if found > rows::SCHEMA_VERSION {
+        return Err(StoreOpenError::Newer { path: path.to_owned(), found });
     }
-    tx.commit().map_err(failed)?;
-    check_schema(conn, path)
-}
-
-fn schema_version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.pragma_query_value(None, "user_version", |row| row.get(0))
-}
-
-fn check_schema(conn: &Connection, path: &Path) -> Result<(), StoreOpenError> {
-    let path = path.to_owned();
-    match schema_version(conn) {
-        Ok(found) if found > rows::SCHEMA_VERSION => Err(StoreOpenError::Newer { path, found }),
-        Ok(_) => Ok(()),
-        Err(source) => Err(StoreOpenError::Index { path, source }),
-    }
+    tx.commit().map_err(failed)
 }
 
 /// Removes temporaries, and brings home the bodies that a kill left on their way.

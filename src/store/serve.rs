@@ -47,6 +47,8 @@ pub async fn serve(
             }
         }
     }
+    // Whoever comes now must hear at once that nobody is there.
+    drop(listener);
     stop.cancel();
     connections.close();
     connections.wait().await;

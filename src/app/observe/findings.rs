@@ -192,8 +192,10 @@ impl Findings {
     /// A path that is left out, and that a person should know of.
     pub async fn skip(&mut self, key: Key, path: RelPath, skip: Skip) -> Result<(), Stop> {
         raise(&self.backup.progress.skipped, 1);
+        if self.backup.is_news(&key) {
+            tracing::warn!(backup = %self.backup.settings.name, "skipped {path}: {skip}");
+        }
         let problem = Problem { key, path, attempts: 1, what: Trouble::Skipped(skip) };
-        tracing::debug!(path = %problem.path, "skipped: {:?}", problem.what);
         self.change(Change::Problem { problem, at: self.now }).await
     }
 

@@ -29,27 +29,30 @@ pub(super) async fn create_bucket(
     )?;
     let (name, now_s) = (input.bucket, clock::seconds(store.now()));
     let location = Some(format!("/{name}"));
-    store.index().write(move |tx| {
-        if let Some(there) = rows::find_bucket(tx.conn, &name)? {
-            if there.region == US_EAST_1 && region == US_EAST_1 {
-                return Ok(());
+    store
+        .index()
+        .write(move |tx| {
+            if let Some(there) = rows::find_bucket(tx.conn, &name)? {
+                if there.region == US_EAST_1 && region == US_EAST_1 {
+                    return Ok(());
+                }
+                return Err(refuse(
+                    S3ErrorCode::BucketAlreadyOwnedByYou,
+                    "Your previous request to create the named bucket succeeded and you \
+                     already own it.",
+                )
+                .into());
             }
-            return Err(refuse(
-                S3ErrorCode::BucketAlreadyOwnedByYou,
-                "Your previous request to create the named bucket succeeded and you already own it.",
-            )
-            .into());
-        }
-        if !tx.bodies().make_bucket(&name)? {
-            return Err(refuse(
-                S3ErrorCode::BucketAlreadyExists,
-                format!("The store's folder already holds a {name} that is not the store's."),
-            )
-            .into());
-        }
-        rows::insert_bucket(tx.conn, &name, &region, now_s)
-    })
-    .await?;
+            if !tx.bodies().make_bucket(&name)? {
+                return Err(refuse(
+                    S3ErrorCode::BucketAlreadyExists,
+                    format!("The store's folder already holds a {name} that is not the store's."),
+                )
+                .into());
+            }
+            rows::insert_bucket(tx.conn, &name, &region, now_s)
+        })
+        .await?;
     Ok(S3Response::new(CreateBucketOutput { location }))
 }
 

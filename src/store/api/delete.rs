@@ -1,9 +1,10 @@
 //! DeleteObject and DeleteObjects.
 
+use http::HeaderMap;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
-use crate::store::fault::{Outcome, not_carried, refuse};
+use crate::store::fault::{Outcome, invalid_request, not_carried, refuse};
 use crate::store::index::Tx;
 use crate::store::versions::{self, Deleted, WriteConditions};
 use crate::store::{Store, clock, rows};
@@ -40,6 +41,11 @@ pub(super) async fn delete_objects(
     store: &Store,
     req: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+    if !has_digest(&req.headers) {
+        return Err(invalid_request(
+            "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
+        ));
+    }
     let Delete { objects, quiet } = req.input.delete;
     if objects.is_empty() || objects.len() > KEYS_MAX {
         return Err(refuse(
@@ -79,6 +85,14 @@ pub(super) async fn delete_objects(
         errors: (!errors.is_empty()).then_some(errors),
         request_charged: None,
     }))
+}
+
+/// S3 wants one here. It is not verified: s3s has read the body by now, and checks its signature.
+fn has_digest(headers: &HeaderMap) -> bool {
+    let is_digest = |name: &str| {
+        matches!(name, "content-md5" | "x-amz-trailer") || name.starts_with("x-amz-checksum-")
+    };
+    headers.keys().any(|name| is_digest(name.as_str()))
 }
 
 fn delete_one(

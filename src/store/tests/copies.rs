@@ -182,6 +182,21 @@ async fn a_file_changed_by_hand_is_not_copied_nor_read() {
 }
 
 #[tokio::test]
+async fn five_gibibytes_are_the_most_to_be_copied_at_once() {
+    let rig = Rig::new().await;
+    rig.put("k", b"x").await;
+    let size = |bytes: i64| {
+        let index = rusqlite::Connection::open(rig.path(".keepwatch-store/index.db")).unwrap();
+        index.execute("UPDATE versions SET size = ?1", [bytes]).unwrap();
+    };
+    let copy = || rig.client.copy_object().bucket(BUCKET).key("to").copy_source(source("k"));
+    size((5 << 30) + 1);
+    assert_refused(copy().send().await, 400, "InvalidRequest");
+    size(1);
+    copy().send().await.unwrap();
+}
+
+#[tokio::test]
 async fn parts_can_be_copied_whole_and_in_ranges() {
     both(async |rig| {
         let body = noise(3, 6 << 20);

@@ -100,6 +100,20 @@ async fn versions_and_markers_are_told_apart() {
 }
 
 #[tokio::test]
+async fn many_are_deleted_only_with_a_digest_of_the_list() {
+    let rig = Rig::new().await;
+    rig.put("a", b"x").await;
+    let delete = || rig.client.delete_objects().bucket(BUCKET).delete(batch(vec![identifier("a")]));
+    let without = delete().customize().mutate_request(|request| {
+        request.headers_mut().remove("x-amz-checksum-crc32");
+    });
+    assert_refused(without.send().await, 400, "InvalidRequest");
+    assert_eq!(rig.keys().await, ["a"]);
+    delete().send().await.unwrap();
+    assert!(rig.keys().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_thousand_is_the_most() {
     let rig = Rig::new().await;
     let many = |count: usize| (0..count).map(|n| identifier(&n.to_string())).collect();

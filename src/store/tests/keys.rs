@@ -16,7 +16,7 @@ fn nasty() -> Vec<String> {
         "ü", "u\u{308}", "é/x", "e\u{301}/x", "\u{10ffff}", "\u{201b}", "日本語", "🦀", "A",
         "a\u{a0}", ".keepwatch-store/index.db", "index.html", "?versionId=1", "uploads", "CON",
         "a\u{2028}b", "tab\t", "line\nfeed", "carriage\rreturn", "crlf\r\n", "\u{1}", "\u{1f}",
-        "\u{7f}", "next\u{85}", "\u{fffd}", "\u{feff}bom",
+        "\u{7f}", "nul\0", "next\u{85}", "\u{fffd}", "\u{feff}bom",
     ]
     .map(str::to_owned)
     .to_vec();

@@ -1,6 +1,6 @@
 //! Multipart uploads.
 
-use aws_sdk_s3::operation::complete_multipart_upload::builders::CompleteMultipartUploadFluentBuilder;
+use aws_sdk_s3::operation::complete_multipart_upload::builders as complete;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
     EncodingType, ObjectAttributes, StorageClass,
@@ -38,7 +38,7 @@ impl Rig {
         key: &str,
         id: &str,
         parts: &[CompletedPart],
-    ) -> CompleteMultipartUploadFluentBuilder {
+    ) -> complete::CompleteMultipartUploadFluentBuilder {
         let complete = self.client.complete_multipart_upload().bucket(BUCKET).key(key);
         complete.upload_id(id).multipart_upload(list(parts))
     }
@@ -207,16 +207,16 @@ fn with_checksum(completed: CompletedPart, algorithm: Algorithm, value: &str) ->
 }
 
 fn claim(
-    complete: CompleteMultipartUploadFluentBuilder,
+    request: complete::CompleteMultipartUploadFluentBuilder,
     algorithm: Algorithm,
     value: &str,
-) -> CompleteMultipartUploadFluentBuilder {
+) -> complete::CompleteMultipartUploadFluentBuilder {
     match algorithm {
-        Algorithm::Crc32 => complete.checksum_crc32(value),
-        Algorithm::Crc32c => complete.checksum_crc32_c(value),
-        Algorithm::Crc64Nvme => complete.checksum_crc64_nvme(value),
-        Algorithm::Sha1 => complete.checksum_sha1(value),
-        Algorithm::Sha256 => complete.checksum_sha256(value),
+        Algorithm::Crc32 => request.checksum_crc32(value),
+        Algorithm::Crc32c => request.checksum_crc32_c(value),
+        Algorithm::Crc64Nvme => request.checksum_crc64_nvme(value),
+        Algorithm::Sha1 => request.checksum_sha1(value),
+        Algorithm::Sha256 => request.checksum_sha256(value),
     }
 }
 
@@ -246,9 +246,9 @@ async fn what_does_not_fit_is_refused_and_the_upload_stays() {
         assert_refused(other_kind, 400, "InvalidRequest");
         let bad = good().checksum_crc64_nvme(BASE64.encode([0; 8])).send().await;
         assert_refused(bad, 400, "BadDigest");
-        let none = rig.complete("k", "no-such-id", &[one.clone()]).send().await;
+        let none = rig.complete("k", "no-such-id", std::slice::from_ref(&one)).send().await;
         assert_refused(none, 404, "NoSuchUpload");
-        let other_key = rig.complete("l", &id, &[one.clone()]).send().await;
+        let other_key = rig.complete("l", &id, std::slice::from_ref(&one)).send().await;
         assert_refused(other_key, 404, "NoSuchUpload");
         assert!(rig.keys().await.is_empty());
         assert_eq!(rig.on_their_way(), 3, "the parts, and nothing that was assembled");

@@ -114,6 +114,36 @@ async fn readers_see_whole_objects_while_others_write() {
     assert_eq!(rig.on_their_way(), 0);
 }
 
+/// The transactions in a write-ahead log (sqlite.org/fileformat2.html#walformat).
+fn commits(wal: &std::path::Path) -> usize {
+    let bytes = std::fs::read(wal).unwrap();
+    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    let frame_bytes = 24 + word(8) as usize;
+    (32..bytes.len()).step_by(frame_bytes).filter(|at| word(at + 4) != 0).count()
+}
+
+#[tokio::test]
+async fn writes_that_wait_share_one_commit() {
+    let rig = Rig::new().await;
+    let wal = rig.path(".keepwatch-store/index.db-wal");
+    let other = rusqlite::Connection::open(rig.path(".keepwatch-store/index.db")).unwrap();
+    let before = commits(&wal);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let writing = tokio::spawn({
+        let client = rig.client.clone();
+        let puts = (0..64).map(move |n| put(&client, &n.to_string(), vec![1]).send());
+        async move { join_all(puts).await }
+    });
+    // All bodies are there, and so are most of the requests to publish them.
+    while rig.on_their_way() < 64 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    other.execute_batch("COMMIT").unwrap();
+    assert!(writing.await.unwrap().into_iter().all(|result| result.is_ok()));
+    let commits = commits(&wal) - before;
+    assert!((1..32).contains(&commits), "{commits} commits for 64 objects");
+}
+
 #[tokio::test]
 async fn a_request_given_up_leaves_nothing_and_hurts_nobody() {
     let rig = Rig::new().await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
@@ -37,9 +38,6 @@ async fn puts(client: &Client, prefix: &str, count: u32) {
         let put = put.body(ByteStream::from(body.clone())).customize().disable_payload_signing();
         async move { put.send().await.unwrap() }
     };
-    if std::env::var("LARGE").is_ok() {
-        return;
-    }
     iter(0..count).map(put).buffer_unordered(IN_FLIGHT).for_each(async |_| {}).await;
 }
 
@@ -94,6 +92,29 @@ async fn large_object(client: &Client, label: &str) {
     report(&format!("{label}: GET 512 MiB, MiB"), 512, begun);
 }
 
+async fn multipart(client: &Client, label: &str) {
+    const PART: usize = 16 << 20;
+    let body = bytes::Bytes::from(noise(3, PART));
+    let create = client.create_multipart_upload().bucket(BUCKET).key("parts").send().await.unwrap();
+    let id = create.upload_id().unwrap();
+    let begun = (Instant::now(), cpu());
+    let upload = |number: i32| {
+        let part = client.upload_part().bucket(BUCKET).key("parts").upload_id(id);
+        let part = part.part_number(number).body(body.clone().into()).customize();
+        async move {
+            let etag = part.disable_payload_signing().send().await.unwrap().e_tag.unwrap();
+            CompletedPart::builder().part_number(number).e_tag(etag).build()
+        }
+    };
+    let parts = iter(1..=32).map(upload).buffered(4).collect().await;
+    report(&format!("{label}: 32 parts of 16 MiB, MiB"), 512, begun);
+    let begun = (Instant::now(), cpu());
+    let list = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+    let complete = client.complete_multipart_upload().bucket(BUCKET).key("parts");
+    complete.upload_id(id).multipart_upload(list).send().await.unwrap();
+    report(&format!("{label}: complete, MiB"), 512, begun);
+}
+
 #[tokio::test]
 #[ignore = "measures, and takes its time"]
 async fn requests_per_second() {
@@ -108,5 +129,6 @@ async fn requests_per_second() {
         let socket = Client::from_conf(config(&on_loopback(&store).await).build());
         small_objects(&socket, &format!("loopback, sync={sync}"), "l", 20_000).await;
         large_object(&client, &label).await;
+        multipart(&client, &label).await;
     }
 }

@@ -1,0 +1,586 @@
+//! Local files in memory: with torn reads, a lossy watcher, unreadable folders and disks that go.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::key::encode_name;
+use crate::model::{Crc64, Entry, Fingerprint, Key, Kind, Md5, Observed, RelPath};
+use crate::plan::{ErrorClass, Failure, Hint, Skip};
+use crate::ports::{
+    Chunk, FolderWatch, Fut, HintSource, Identity, LocalTree, OpenFile, PartDigest, ReadError,
+    Seen, Stat, Veil, Walk, WatchEvent, WholeRead,
+};
+
+use super::chance::Chance;
+use super::clock::SimClock;
+
+#[derive(Clone, Debug)]
+struct Node {
+    entry: Entry,
+    content: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    nodes: BTreeMap<RelPath, Node>,
+    next_inode: u64,
+    identity: u64,
+    missing: bool,
+    unreadable: BTreeSet<RelPath>,
+    /// Every content that a path ever had, for the oracle.
+    history: BTreeMap<RelPath, Vec<Bytes>>,
+    events: VecDeque<WatchEvent>,
+    watched: BTreeSet<RelPath>,
+    /// Percent of events that are lost without a word, and of those that end in an overflow.
+    lost_percent: u64,
+    overflow_percent: u64,
+    torn_percent: u64,
+}
+
+/// A source in memory. Clones are the same source; it outlives crashes of the program.
+#[derive(Clone)]
+pub struct SimFs {
+    disk: Arc<Mutex<Disk>>,
+    bell: Arc<tokio::sync::Notify>,
+    clock: SimClock,
+    chance: Chance,
+}
+
+impl SimFs {
+    pub fn new(clock: SimClock, chance: &Chance) -> Self {
+        let disk = Disk { identity: 1, next_inode: 10, ..Disk::default() };
+        Self {
+            disk: Arc::new(Mutex::new(disk)),
+            bell: Arc::default(),
+            clock,
+            chance: chance.clone(),
+        }
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_watcher(&self, lost_percent: u64, overflow_percent: u64) {
+        let mut disk = self.disk();
+        (disk.lost_percent, disk.overflow_percent) = (lost_percent, overflow_percent);
+    }
+
+    pub fn set_torn(&self, percent: u64) {
+        self.disk().torn_percent = percent;
+    }
+
+    /// The disk goes away, or comes back.
+    pub fn set_missing(&self, missing: bool) {
+        self.disk().missing = missing;
+    }
+
+    /// Another, empty folder is where the source was; or the old one is back.
+    pub fn swap_source(&self, nodes: SwappedSource) -> SwappedSource {
+        let mut disk = self.disk();
+        let identity = std::mem::replace(&mut disk.identity, nodes.identity);
+        let old = std::mem::replace(&mut disk.nodes, nodes.nodes);
+        SwappedSource { identity, nodes: old }
+    }
+
+    pub fn set_unreadable(&self, folder: &RelPath, unreadable: bool) {
+        let mut disk = self.disk();
+        match unreadable {
+            true => disk.unreadable.insert(folder.clone()),
+            false => disk.unreadable.remove(folder),
+        };
+    }
+
+    /// Writes a file, with the folders that it needs. Fails where a file is in the way.
+    pub fn write(&self, path: &RelPath, content: &[u8]) -> bool {
+        self.put(path, Kind::File, content)
+    }
+
+    pub fn link(&self, path: &RelPath, target: &[u8]) -> bool {
+        self.remove(path);
+        self.put(path, Kind::Link, target)
+    }
+
+    fn put(&self, path: &RelPath, kind: Kind, content: &[u8]) -> bool {
+        if !path.parent().is_none_or(|parent| self.make_folder(&parent)) {
+            return false;
+        }
+        let stamp = self.clock.stamp();
+        let mut disk = self.disk();
+        let bytes = Bytes::copy_from_slice(content);
+        let new = !disk.nodes.contains_key(path);
+        let inode = match disk.nodes.get(path) {
+            Some(node) if node.entry.kind == kind => node.entry.fingerprint.inode,
+            Some(_) => return false,
+            None => {
+                disk.next_inode += 1;
+                disk.next_inode
+            }
+        };
+        let size_bytes = content.len() as u64;
+        let fingerprint = Fingerprint { size_bytes, mtime: stamp, ctime: stamp, inode, device: 1 };
+        let mode = if kind == Kind::Link { 0o120_777 } else { 0o100_644 };
+        let entry = Entry { kind, fingerprint, mode, uid: 0, gid: 0 };
+        disk.history.entry(path.clone()).or_default().push(bytes.clone());
+        disk.nodes.insert(path.clone(), Node { entry, content: bytes });
+        drop(disk);
+        self.event(path, false, new);
+        true
+    }
+
+    /// Rewrites in place with the same size and puts the old mtime back: only ctime tells.
+    pub fn rewrite_quietly(&self, path: &RelPath) {
+        let stamp = self.clock.stamp();
+        let mut disk = self.disk();
+        let Some(node) = disk.nodes.get_mut(path).filter(|n| n.entry.kind == Kind::File) else {
+            return;
+        };
+        let content: Vec<u8> = node.content.iter().map(|b| b.wrapping_add(1)).collect();
+        node.content = Bytes::from(content);
+        node.entry.fingerprint.ctime = stamp;
+        let content = node.content.clone();
+        disk.history.entry(path.clone()).or_default().push(content);
+        drop(disk);
+        self.event(path, false, false);
+    }
+
+    pub fn chmod(&self, path: &RelPath, mode: u32) {
+        let stamp = self.clock.stamp();
+        let mut disk = self.disk();
+        if let Some(node) = disk.nodes.get_mut(path).filter(|n| n.entry.kind != Kind::Link) {
+            node.entry.mode = node.entry.mode & !0o7777 | mode;
+            if node.entry.kind == Kind::File {
+                node.entry.fingerprint.ctime = stamp;
+            }
+            drop(disk);
+            self.event(path, false, false);
+        }
+    }
+
+    pub fn make_folder(&self, path: &RelPath) -> bool {
+        if path.is_root() {
+            return true;
+        }
+        if !path.parent().is_none_or(|parent| self.make_folder(&parent)) {
+            return false;
+        }
+        let mut disk = self.disk();
+        match disk.nodes.get(path).map(|node| node.entry.kind) {
+            Some(kind) => return kind == Kind::Folder,
+            None => {
+                let fingerprint = Fingerprint::default();
+                let kind = Kind::Folder;
+                let entry = Entry { kind, fingerprint, mode: 0o40_755, uid: 0, gid: 0 };
+                disk.nodes.insert(path.clone(), Node { entry, content: Bytes::new() });
+            }
+        }
+        drop(disk);
+        self.event(path, true, true);
+        true
+    }
+
+    /// Removes a path and everything below.
+    pub fn remove(&self, path: &RelPath) {
+        let mut disk = self.disk();
+        let gone: Vec<RelPath> =
+            disk.nodes.keys().filter(|known| known.is_within(path)).cloned().collect();
+        for path in &gone {
+            disk.nodes.remove(path);
+            disk.watched.remove(path);
+        }
+        drop(disk);
+        for path in gone.iter().rev() {
+            self.event(path, false, false);
+        }
+    }
+
+    /// Renames a path with everything below, over whatever is there.
+    pub fn rename(&self, from: &RelPath, to: &RelPath) {
+        if to.is_within(from) || from.is_within(to) || !self.exists(from) {
+            return;
+        }
+        if !to.parent().is_none_or(|parent| self.make_folder(&parent)) || !self.exists(from) {
+            return;
+        }
+        self.remove(to);
+        let stamp = self.clock.stamp();
+        let mut disk = self.disk();
+        let moved: Vec<RelPath> =
+            disk.nodes.keys().filter(|known| known.is_within(from)).cloned().collect();
+        for path in &moved {
+            let rest = &path.as_bytes()[from.as_bytes().len()..];
+            let Ok(new) = RelPath::new(&[to.as_bytes(), rest].concat()) else { continue };
+            disk.watched.remove(path);
+            if let Some(mut node) = disk.nodes.remove(path) {
+                if node.entry.kind != Kind::Folder && path == from {
+                    node.entry.fingerprint.ctime = stamp;
+                }
+                let content = node.content.clone();
+                if node.entry.kind != Kind::Folder {
+                    disk.history.entry(new.clone()).or_default().push(content);
+                }
+                disk.nodes.insert(new, node);
+            }
+        }
+        drop(disk);
+        self.event(from, false, false);
+        self.event(to, true, true);
+    }
+
+    pub fn exists(&self, path: &RelPath) -> bool {
+        self.disk().nodes.contains_key(path)
+    }
+
+    pub fn paths(&self) -> Vec<RelPath> {
+        self.disk().nodes.keys().cloned().collect()
+    }
+
+    /// Content of a file or link.
+    pub fn content(&self, path: &RelPath) -> Option<(Entry, Bytes)> {
+        self.disk().nodes.get(path).map(|node| (node.entry, node.content.clone()))
+    }
+
+    /// Whether this path ever had this content, or one that begins with it.
+    pub fn ever_had(&self, path: &RelPath, content: &[u8]) -> bool {
+        let disk = self.disk();
+        disk.history.get(path).is_some_and(|all| all.iter().any(|c| c.starts_with(content)))
+    }
+
+    /// Whether the source is the one that it was at first.
+    pub fn is_original(&self) -> bool {
+        let disk = self.disk();
+        !disk.missing && disk.identity == 1
+    }
+
+    fn event(&self, path: &RelPath, deep: bool, created: bool) {
+        let mut disk = self.disk();
+        let parent = path.parent().unwrap_or_else(RelPath::root);
+        // A folder that nobody watches makes no events.
+        if !disk.watched.contains(&parent) {
+            return;
+        }
+        if self.chance.percent(disk.lost_percent) {
+            if self.chance.percent(disk.overflow_percent) {
+                disk.events.push_back(WatchEvent::Overflow);
+                disk.watched.clear();
+            }
+        } else {
+            let hint = Hint { path: path.clone(), deep: deep && created };
+            disk.events.push_back(WatchEvent::Hints(vec![hint]));
+        }
+        drop(disk);
+        self.bell.notify_one();
+    }
+
+    /// A fresh watcher: nothing is watched, and old events are gone. As after a restart.
+    pub fn watch(&self) -> (SimHints, Arc<dyn FolderWatch>) {
+        let mut disk = self.disk();
+        disk.events.clear();
+        disk.watched.clear();
+        drop(disk);
+        (SimHints { fs: self.clone() }, Arc::new(SimWatch { fs: self.clone() }))
+    }
+
+    /// An entry as it is listed: a folder only when it needs a marker.
+    fn marker(disk: &Disk, path: &RelPath, entry: &Entry) -> Option<Entry> {
+        let empty = !disk.nodes.keys().any(|p| p.parent().as_ref() == Some(path));
+        let own_mode = !matches!(entry.mode & 0o7777, 0o755 | 0o775);
+        (empty || own_mode).then_some(*entry)
+    }
+
+    fn missing() -> Failure {
+        Failure::new(ErrorClass::Configuration, "the source is not there")
+    }
+
+    /// A writer that is at work while the file is read.
+    fn maybe_tear(&self, path: &RelPath) {
+        if self.chance.percent(self.disk().torn_percent) {
+            let content = self.content(path).map(|(_, content)| content);
+            if let Some(content) = content {
+                match self.chance.below(4) {
+                    0 => self.remove(path),
+                    1 => {
+                        let grown = [&content[..], b"more"].concat();
+                        self.write(path, &grown);
+                    }
+                    _ => {
+                        let other: Vec<u8> = content.iter().map(|b| b.wrapping_add(3)).collect();
+                        self.write(path, &other);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is at the place of the source.
+#[derive(Clone, Debug, Default)]
+pub struct SwappedSource {
+    identity: u64,
+    nodes: BTreeMap<RelPath, Node>,
+}
+
+impl SwappedSource {
+    /// An empty folder with an identity of its own.
+    pub fn empty() -> Self {
+        Self { identity: 2, nodes: BTreeMap::new() }
+    }
+}
+
+/// The fake watcher's stream.
+pub struct SimHints {
+    fs: SimFs,
+}
+
+impl HintSource for SimHints {
+    fn next(&mut self) -> Fut<'_, WatchEvent> {
+        Box::pin(async {
+            loop {
+                if let Some(event) = self.fs.disk().events.pop_front() {
+                    return event;
+                }
+                self.fs.bell.notified().await;
+            }
+        })
+    }
+}
+
+struct SimWatch {
+    fs: SimFs,
+}
+
+impl FolderWatch for SimWatch {
+    fn watch(&self, folders: &[RelPath]) {
+        self.fs.disk().watched.extend(folders.iter().cloned());
+    }
+
+    fn reset(&self) {
+        self.fs.disk().watched.clear();
+    }
+}
+
+/// A walk that looks at one folder at a time, so that changes come between.
+struct SimWalk {
+    fs: SimFs,
+    watch: Option<Arc<dyn FolderWatch>>,
+    /// What is left, last first: entries to emit, folders to open.
+    stack: Vec<(String, RelPath, bool)>,
+    top: Option<RelPath>,
+    failed: bool,
+}
+
+impl SimWalk {
+    fn children(&self, folder: &RelPath, key: &str) -> Vec<(String, RelPath, bool)> {
+        let disk = self.fs.disk();
+        let mut children: Vec<_> = disk
+            .nodes
+            .iter()
+            .filter(|(path, _)| path.parent().as_ref() == Some(folder))
+            .map(|(path, node)| {
+                let is_folder = node.entry.kind == Kind::Folder;
+                let slash = if is_folder { "/" } else { "" };
+                (format!("{key}{}{slash}", encode_name(path.name())), path.clone(), is_folder)
+            })
+            .collect();
+        children.sort_by(|a, b| b.0.cmp(&a.0));
+        children
+    }
+
+    fn step(&mut self) -> Option<Result<Vec<(Key, Seen)>, Failure>> {
+        if self.failed {
+            return None;
+        }
+        if self.fs.disk().missing {
+            self.failed = true;
+            return Some(Err(SimFs::missing()));
+        }
+        if let Some(top) = self.top.take() {
+            if let Some(watch) = &self.watch {
+                watch.watch(std::slice::from_ref(&top));
+            }
+            let key = Key::folder(&top).as_str().to_owned();
+            self.stack = self.children(&top, &key);
+            return Some(Ok(vec![]));
+        }
+        let (key, path, is_folder) = self.stack.pop()?;
+        let mut seen = vec![];
+        let Some((entry, _)) = self.fs.content(&path) else { return Some(Ok(seen)) };
+        match (is_folder, entry.kind == Kind::Folder) {
+            (false, false) => seen.push((Key::literal(&key), Seen::Entry(path, entry))),
+            (true, true) => {
+                if let Some(watch) = &self.watch {
+                    watch.watch(std::slice::from_ref(&path));
+                }
+                if self.fs.disk().unreadable.contains(&path) {
+                    let skip = Skip::Unreadable("permission denied".to_owned());
+                    let skip = Some((path, skip));
+                    let veil = Veil { excluded: false, tree: true, skip };
+                    seen.push((Key::literal(&key), Seen::Veil(veil)));
+                } else {
+                    let marker = SimFs::marker(&self.fs.disk(), &path, &entry);
+                    let mut children = self.children(&path, &key);
+                    self.stack.append(&mut children);
+                    seen.extend(marker.map(|e| (Key::literal(&key), Seen::Entry(path, e))));
+                }
+            }
+            // It became something else since it was listed.
+            (tree, _) => {
+                let veil = Veil { excluded: false, tree, skip: None };
+                seen.push((Key::literal(&key), Seen::Veil(veil)));
+            }
+        }
+        Some(Ok(seen))
+    }
+}
+
+impl Walk for SimWalk {
+    fn next(&mut self) -> Fut<'_, Option<Result<Vec<(Key, Seen)>, Failure>>> {
+        Box::pin(async {
+            if self.fs.chance.percent(30) {
+                let ms = self.fs.chance.below(50);
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+            self.step()
+        })
+    }
+}
+
+impl LocalTree for SimFs {
+    fn identity(&self) -> Fut<'_, Result<Identity, Failure>> {
+        Box::pin(async {
+            let disk = self.disk();
+            if disk.missing {
+                return Err(Self::missing());
+            }
+            Ok(Identity { filesystem: disk.identity, inode: 2, born_ns: Some(3) })
+        })
+    }
+
+    fn walk(&self, top: RelPath, watch: Option<Arc<dyn FolderWatch>>) -> Box<dyn Walk> {
+        let fs = self.clone();
+        Box::new(SimWalk { fs, watch, stack: vec![], top: Some(top), failed: false })
+    }
+
+    fn governed(&self, _path: &RelPath) -> Option<RelPath> {
+        None
+    }
+
+    fn stat(&self, paths: Vec<RelPath>) -> Fut<'_, Result<Vec<Stat>, Failure>> {
+        Box::pin(async move {
+            let disk = self.disk();
+            if disk.missing {
+                return Err(Self::missing());
+            }
+            let hidden = |path: &RelPath| {
+                disk.unreadable.iter().any(|folder| path.is_within(folder) && path != folder)
+            };
+            let one = |path: &RelPath| match disk.nodes.get(path) {
+                _ if hidden(path) => Stat::Unknown(Skip::Unreadable("hidden".to_owned())),
+                None => Stat::Absent,
+                Some(node) if node.entry.kind == Kind::Folder => {
+                    Stat::Folder(Self::marker(&disk, path, &node.entry))
+                }
+                Some(node) => Stat::Entry(node.entry),
+            };
+            Ok(paths.iter().map(one).collect())
+        })
+    }
+
+    fn read_whole(&self, path: RelPath, limit: u64) -> Fut<'_, Result<WholeRead, ReadError>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            let file = self.open(path).await?;
+            let before = file.opened();
+            let size = before.fingerprint.size_bytes;
+            let chunk = file.read(0, if size <= limit { size } else { 0 }).await?;
+            let (after, by_path) = file.look().await?;
+            let (md5, crc64) = (chunk.digest.md5, chunk.digest.crc64);
+            Ok(WholeRead { before, after, by_path, bytes: chunk.bytes, md5, crc64 })
+        })
+    }
+
+    fn open(&self, path: RelPath) -> Fut<'_, Result<Box<dyn OpenFile>, ReadError>> {
+        Box::pin(async move {
+            match self.content(&path) {
+                Some((entry, _)) if entry.kind == Kind::File => {
+                    Ok(Box::new(SimFile { fs: self.clone(), path, entry }) as Box<dyn OpenFile>)
+                }
+                _ => Err(ReadError::Changed),
+            }
+        })
+    }
+
+    fn read_link(&self, path: RelPath) -> Fut<'_, Result<(Entry, Bytes), ReadError>> {
+        Box::pin(async move {
+            match self.content(&path) {
+                Some((entry, target)) if entry.kind == Kind::Link => Ok((entry, target)),
+                _ => Err(ReadError::Changed),
+            }
+        })
+    }
+}
+
+/// An open file: it reads the inode it was opened with, for as long as the name keeps it.
+struct SimFile {
+    fs: SimFs,
+    path: RelPath,
+    entry: Entry,
+}
+
+impl SimFile {
+    fn node(&self) -> Result<(Entry, Bytes), ReadError> {
+        match self.fs.content(&self.path) {
+            Some((entry, content)) if entry.fingerprint.inode == self.entry.fingerprint.inode => {
+                Ok((entry, content))
+            }
+            _ => Err(ReadError::Changed),
+        }
+    }
+}
+
+impl OpenFile for SimFile {
+    fn opened(&self) -> Entry {
+        self.entry
+    }
+
+    fn read(&self, offset: u64, length: u64) -> Fut<'_, Result<Chunk, ReadError>> {
+        Box::pin(async move {
+            // What is read first may be older than what is read last.
+            let (_, first) = self.node()?;
+            self.fs.maybe_tear(&self.path);
+            let (_, last) = self.node()?;
+            let range = |content: &Bytes| {
+                let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(content.len());
+                content.slice(at(offset)..at(offset + length))
+            };
+            let (first, last) = (range(&first), range(&last));
+            let half = first.len().min(last.len()) / 2;
+            let bytes = Bytes::from([&first[..half], &last[half..]].concat());
+            let digest = PartDigest {
+                bytes: bytes.len() as u64,
+                md5: Md5::of(&bytes),
+                crc64: Crc64::of(&bytes),
+            };
+            Ok(Chunk { bytes, digest })
+        })
+    }
+
+    fn digest(&self, offset: u64, length: u64) -> Fut<'_, Result<PartDigest, ReadError>> {
+        Box::pin(async move { Ok(self.read(offset, length).await?.digest) })
+    }
+
+    fn look(&self) -> Fut<'_, Result<(Entry, Observed<Entry>), ReadError>> {
+        Box::pin(async move {
+            let by_path = match self.fs.content(&self.path) {
+                Some((entry, _)) if entry.kind != Kind::Folder => Observed::Present(entry),
+                _ => Observed::Absent,
+            };
+            // A file whose name is gone still has its inode, unchanged.
+            let after = self.node().map_or(self.entry, |(entry, _)| entry);
+            Ok((after, by_path))
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! The only integration binary: one file per subject.
+
+mod simulate;
