@@ -83,8 +83,8 @@ async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, 
         match last_word(&source, &item.record, backup.settings.deletions) {
             LastWord::Delete => doomed.push(item),
             LastWord::Tag => tagged.push(item),
-            LastWord::Wait => results.push((item, Deletion::Spared)),
-            LastWord::Back => {
+            // Unknown is never absent: the mark goes, and comes again when a look can tell.
+            LastWord::Wait | LastWord::Back => {
                 changes.push(Change::Found { key: item.key.clone() });
                 results.push((item, Deletion::Spared));
             }

@@ -51,10 +51,11 @@ impl DeletionState {
         self.fetching.is_none() && !self.deleting && (self.fetch_at.is_none() || self.given_up)
     }
 
-    pub fn batch_done(&mut self, now: Tick) {
+    /// A batch is done; more may be due from then on.
+    pub fn batch_done(&mut self, next: Tick) {
         self.deleting = false;
         self.attempts = 0;
-        self.want_fetch(now);
+        self.want_fetch(next);
     }
 
     /// Answers with the delay before the next attempt, `None` to give up.

@@ -13,6 +13,8 @@ use super::{Effect, Notice, Problem, Trouble};
 const TORN_MAX: u32 = 5;
 /// So many failed attempts make a path "failed".
 const ATTEMPTS_MAX: u32 = 5;
+/// Before deletions are asked for again when none of the last batch could be carried out.
+const NO_PROGRESS_MS: u64 = 1_000;
 
 impl Engine {
     pub(super) fn finished(&mut self, op: OpId, outcome: Outcome, now: Tick) {
@@ -170,13 +172,17 @@ impl Engine {
 
     fn deleted(&mut self, results: Vec<(crate::plan::DeleteItem, Deletion)>, now: Tick) {
         let mut retry: Option<Failure> = None;
+        let mut progress = false;
         let mut spared: Vec<RelPath> = vec![];
         for (item, deletion) in results {
             self.looks.touch(&item.key, None);
             match deletion {
-                Deletion::Deleted | Deletion::Tagged => self.gate.succeeded(),
+                Deletion::Deleted | Deletion::Tagged => {
+                    progress = true;
+                    self.gate.succeeded();
+                }
                 Deletion::Spared => spared.push(item.path),
-                Deletion::Disowned => {}
+                Deletion::Disowned => progress = true,
                 Deletion::Failed(failure) => {
                     let what = Trouble::Failed(failure.clone());
                     let (key, path) = (item.key, item.path);
@@ -190,7 +196,11 @@ impl Engine {
         }
         match retry {
             Some(failure) => self.deletion_failed(&failure, now),
-            None => self.deletions.batch_done(now),
+            // Where nothing came of it, asking again at once would give the same answer.
+            None => {
+                let delay_ms = if progress { 0 } else { NO_PROGRESS_MS };
+                self.deletions.batch_done(now.plus_ms(delay_ms));
+            }
         }
     }
 
@@ -219,11 +229,9 @@ impl Engine {
     }
 }
 
-/// A request may have arrived although its reply did not: the next attempt asks first, unless
-/// nothing was believed about the object anyway.
+/// A request may have arrived although its reply did not, and then the record that the plan was
+/// made with says nothing any more: the next attempt asks first.
 fn uncertain(mut queued: Queued) -> Queued {
-    if queued.job.task == Task::Upload {
-        queued.job.task = Task::Resolve;
-    }
+    queued.job.task = Task::Resolve;
     queued
 }

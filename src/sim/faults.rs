@@ -71,6 +71,11 @@ impl Faults {
         plan.nth = Some((plan.calls + n, fate));
     }
 
+    /// No call has a fate of its own any more.
+    pub fn clear_nth(&self) {
+        self.plan().nth = None;
+    }
+
     /// Ready when a call asks for the program to be killed.
     pub async fn crash(&self) {
         self.crash.notified().await;
@@ -99,6 +104,9 @@ impl Faults {
             };
             (fate, plan.slow)
         };
+        if fate != Fate::Fine {
+            tracing::debug!(?fate, "a call");
+        }
         if slow {
             tokio::time::sleep(Duration::from_millis(self.chance.below(200))).await;
         } else {

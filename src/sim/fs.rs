@@ -249,10 +249,11 @@ impl SimFs {
         disk.history.get(path).is_some_and(|all| all.iter().any(|c| c.starts_with(content)))
     }
 
-    /// Whether the source is the one that it was at first.
-    pub fn is_original(&self) -> bool {
+    /// Which folder is there now.
+    pub fn identity_now(&self) -> Option<Identity> {
         let disk = self.disk();
-        !disk.missing && disk.identity == 1
+        let identity = Identity { filesystem: disk.identity, inode: 2, born_ns: Some(3) };
+        (!disk.missing).then_some(identity)
     }
 
     fn event(&self, path: &RelPath, deep: bool, created: bool) {
@@ -450,13 +451,7 @@ impl Walk for SimWalk {
 
 impl LocalTree for SimFs {
     fn identity(&self) -> Fut<'_, Result<Identity, Failure>> {
-        Box::pin(async {
-            let disk = self.disk();
-            if disk.missing {
-                return Err(Self::missing());
-            }
-            Ok(Identity { filesystem: disk.identity, inode: 2, born_ns: Some(3) })
-        })
+        Box::pin(async { self.identity_now().ok_or_else(Self::missing) })
     }
 
     fn walk(&self, top: RelPath, watch: Option<Arc<dyn FolderWatch>>) -> Box<dyn Walk> {

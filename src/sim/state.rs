@@ -8,7 +8,8 @@ use crate::engine::{Problem, Trouble};
 use crate::model::{Key, KeyTarget, Kind, Millis, Object, Record, RelPath, Trust};
 use crate::plan::DeleteItem;
 use crate::ports::{
-    BackupRow, Change, Fut, KeyRange, ProblemRow, StateError, StateStore, Tally, UploadJournal,
+    BackupRow, Change, Fut, Identity, KeyRange, ProblemRow, StateError, StateStore, Tally,
+    UploadJournal,
 };
 
 const HOUR_MS: i64 = 3_600_000;
@@ -53,6 +54,11 @@ impl SimState {
     /// How far the record of this key is believed.
     pub fn trust(&self, key: &Key) -> Option<Trust> {
         self.tables().objects.get(key).map(|(record, _)| record.trust)
+    }
+
+    /// The source as it was recorded.
+    pub fn identity(&self) -> Option<Identity> {
+        self.tables().backup.identity
     }
 
     pub fn has_upload(&self, key: &Key) -> bool {

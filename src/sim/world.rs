@@ -108,11 +108,13 @@ impl World {
             if let Some(complaint) = judge(&fs, &state, clock, writing) {
                 broken.lock().unwrap_or_else(PoisonError::into_inner).push(complaint);
             }
+            tracing::debug!("the bucket: {writing:?}");
             let mut hasher = trace.lock().unwrap_or_else(PoisonError::into_inner);
             (format!("{writing:?}"), clock.stamp().secs).hash(&mut *hasher);
         }));
         let (store, broken) = (self.store.clone(), self.broken.clone());
         self.state.set_witness(Arc::new(move |change| {
+            tracing::debug!("the state: {change:?}");
             if let Change::Synced { key, record } = change
                 && record.trust == Trust::Synced
                 && record.missing_since.is_none()
@@ -167,7 +169,8 @@ impl World {
     pub async fn approve(&self) {
         if let Some(program) = &self.program {
             let (answer, answered) = oneshot::channel();
-            let command = Command::Approve { new_root: false, answer };
+            // The first pass may have found the wrong disk and taken it for the source.
+            let command = Command::Approve { new_root: true, answer };
             if program.commands.send(command).await.is_ok() {
                 answered.await.ok();
             }
@@ -176,7 +179,11 @@ impl World {
 
     /// One thing that a person does to the files.
     pub fn user(&self) {
-        let any = || path(self.chance.pick::<&str>(&NAMES));
+        let any = || {
+            let path = path(self.chance.pick::<&str>(&NAMES));
+            tracing::debug!("a person touches {path}");
+            path
+        };
         let size = usize::try_from(self.chance.below(70)).unwrap_or(0);
         let content: Vec<u8> = (0..size).map(|_| self.chance.below(256) as u8).collect();
         match self.chance.below(20) {
@@ -325,6 +332,7 @@ impl World {
         let faults = self.store.faults.clone();
         faults.on_nth(n, fate);
         let crashed = tokio::time::timeout(Duration::from_secs(60), faults.crash()).await;
+        faults.clear_nth();
         if crashed.is_ok() {
             self.crash().await;
             self.start();
@@ -371,7 +379,7 @@ fn judge(fs: &SimFs, state: &SimState, clock: SimClock, writing: &Writing<'_>) -
         (Writing::Upload(_), _) if !state.has_upload(key) => {
             Some(format!("an upload of {key} without a journal"))
         }
-        (Writing::Delete(_), target) => judge_deletion(fs, clock, key, target),
+        (Writing::Delete(_), target) => judge_deletion(fs, state, clock, key, target),
         _ => None,
     }
 }
@@ -379,9 +387,15 @@ fn judge(fs: &SimFs, state: &SimState, clock: SimClock, writing: &Writing<'_>) -
 /// RACE: a file that comes back between the last look at it and the request is deleted from the
 /// bucket all the same, and uploaded again when it is looked at. So what is as young as a request
 /// takes is no offence.
-fn judge_deletion(fs: &SimFs, clock: SimClock, key: &Key, target: KeyTarget) -> Option<String> {
+fn judge_deletion(
+    fs: &SimFs,
+    state: &SimState,
+    clock: SimClock,
+    key: &Key,
+    target: KeyTarget,
+) -> Option<String> {
     const REQUEST_SECS: i64 = 3;
-    if !fs.is_original() {
+    if fs.identity_now().is_none() || fs.identity_now() != state.identity() {
         return Some(format!("{key} is deleted while another source is in its place"));
     }
     let (path, folder) = match target {

@@ -1,7 +1,9 @@
 //! Asking the server what is there: to adopt what is right already, and to settle what a crash, a
 //! lost reply or another writer left uncertain.
 
-use crate::model::{ContentMd5, ETag, Entry, Key, Kind, Md5, ObjectHead, Record, Trust};
+use crate::model::{
+    ContentMd5, ETag, Entry, Fingerprint, Key, Kind, Millis, Object, ObjectHead, Record, Trust,
+};
 use crate::plan::parts::likely_part_sizes;
 use crate::plan::{Done, Job, LookAgain, Outcome};
 use crate::ports::{Change, OpenFile, PartDigest, Stat};
@@ -162,20 +164,25 @@ pub(crate) async fn resolve_without_source(backup: &Backup, job: &Job) -> Result
     Ok(Done::Settled)
 }
 
-/// A record of our object whose source is gone: known well enough to be deleted in due course.
-fn left_behind(base: Option<&Record>, head: ObjectHead, now: crate::model::Millis) -> Record {
-    let entry = base.map(|record| record.entry).unwrap_or(Entry {
-        kind: Kind::File,
-        fingerprint: crate::model::Fingerprint::default(),
-        mode: 0,
-        uid: 0,
-        gid: 0,
-    });
-    let etag = head.object.etag;
-    let digest = etag.as_md5().map_or(Md5([0; 16]), |(digest, _)| digest);
+/// A record of our object whose source is gone: known well enough to be deleted in due course. Of
+/// the file nothing is known, whatever the upload was about to send: should it come back, it is
+/// compared with the object by its content.
+fn left_behind(base: Option<&Record>, head: ObjectHead, now: Millis) -> Record {
+    let Object { size_bytes, etag, .. } = head.object;
+    let fingerprint = Fingerprint { size_bytes, ..Fingerprint::default() };
+    let kind = base.map_or(Kind::File, |record| record.entry.kind);
+    let content = match etag.as_md5() {
+        Some((digest, 0)) => Some(ContentMd5::whole(digest)),
+        _ => None,
+    };
     Record {
+        entry: Entry { kind, fingerprint, mode: 0, uid: 0, gid: 0 },
+        content,
+        etag: Some(etag),
         trust: Trust::Synced,
+        racy: false,
+        stale_meta: false,
         missing_since: Some(now),
-        ..Record::synced(entry, ContentMd5::whole(digest), etag, false)
+        approved: false,
     }
 }

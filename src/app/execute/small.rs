@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::model::{ContentMd5, Crc64, Entry, Key, Kind, Md5};
+use crate::model::{ContentMd5, Crc64, Entry, Key, Kind, Md5, Trust};
 use crate::plan::{Done, Job, LookAgain, Outcome, Readings, Skip, Task, Verdict, judge};
 use crate::ports::{Put, WholeRead};
 
@@ -26,6 +26,10 @@ pub(crate) async fn sync(backup: &Backup, job: &Job, planned: &Entry) -> Result<
         // It has grown over the limit of one request since it was looked at.
         return large::sync(backup, job).await;
     };
+    if may_have_uploads(job) && !backup.is_dry_run() {
+        // It was larger when it was last begun to be sent.
+        large::close_uploads(backup, &job.key).await?;
+    }
     let target = if must_ask(job) && !differs_in_size(job, &read.entry) {
         match compare::with_object(backup, job, &read.entry, &read.content).await? {
             Found::Same { head } => {
@@ -50,6 +54,10 @@ pub(crate) async fn sync(backup: &Backup, job: &Job, planned: &Entry) -> Result<
         return retouch::unchanged(backup, job, entry, record, etag, racy).await;
     }
     put(backup, job, read, &target).await
+}
+
+fn may_have_uploads(job: &Job) -> bool {
+    must_ask(job) || job.base.as_ref().is_some_and(|record| record.trust == Trust::Uploading)
 }
 
 /// Whether the recorded content is this one, also when it was once sent in parts.
