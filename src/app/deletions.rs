@@ -70,12 +70,19 @@ type Results = Vec<(DeleteItem, Deletion)>;
 
 async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, Failure> {
     owner::check_now(backup).await?;
+    let mut results = vec![];
+    let items = match backup.is_conditional() {
+        true => items,
+        false => sort_out_strangers(backup, items, &mut results).await?,
+    };
+    // RACE: what changes from here on until the request arrives is seen too late: a file that comes
+    // back is uploaded again, a disk that goes within this moment loses what was missing from it.
     if !is_same_source(backup).await? {
-        return Ok(items.into_iter().map(|item| (item, Deletion::Spared)).collect());
+        results.extend(items.into_iter().map(|item| (item, Deletion::Spared)));
+        return Ok(results);
     }
     let paths = items.iter().map(|item| item.path.clone()).collect();
     let stats = backup.tree.stat(paths).await?;
-    let mut results = vec![];
     let mut changes = vec![];
     let (mut doomed, mut tagged) = (vec![], vec![]);
     for (item, stat) in items.into_iter().zip(stats) {
@@ -95,9 +102,6 @@ async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, 
         }
     }
     backup.record(changes).await?;
-    if !backup.is_conditional() {
-        doomed = sort_out_strangers(backup, doomed, &mut results).await?;
-    }
     remove(backup, doomed, &mut results).await?;
     tag(backup, tagged, &mut results).await?;
     Ok(results)

@@ -177,7 +177,9 @@ impl Driver {
 
     fn handle(&mut self, event: Event) {
         let now = self.now();
+        tracing::trace!(at = now.0, ?event);
         for effect in self.engine.handle(event, now) {
+            tracing::trace!(at = now.0, ?effect);
             self.carry_out(effect);
         }
     }

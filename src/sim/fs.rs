@@ -29,6 +29,8 @@ struct Disk {
     next_inode: u64,
     identity: u64,
     missing: bool,
+    /// When the source was last swapped, or went or came.
+    swapped_at: i64,
     unreadable: BTreeSet<RelPath>,
     /// Every content that a path ever had, for the oracle.
     history: BTreeMap<RelPath, Vec<Bytes>>,
@@ -75,12 +77,14 @@ impl SimFs {
 
     /// The disk goes away, or comes back.
     pub fn set_missing(&self, missing: bool) {
-        self.disk().missing = missing;
+        let mut disk = self.disk();
+        (disk.missing, disk.swapped_at) = (missing, self.clock.stamp().secs);
     }
 
     /// Another, empty folder is where the source was; or the old one is back.
     pub fn swap_source(&self, nodes: SwappedSource) -> SwappedSource {
         let mut disk = self.disk();
+        disk.swapped_at = self.clock.stamp().secs;
         let identity = std::mem::replace(&mut disk.identity, nodes.identity);
         let old = std::mem::replace(&mut disk.nodes, nodes.nodes);
         SwappedSource { identity, nodes: old }
@@ -247,6 +251,11 @@ impl SimFs {
     pub fn ever_had(&self, path: &RelPath, content: &[u8]) -> bool {
         let disk = self.disk();
         disk.history.get(path).is_some_and(|all| all.iter().any(|c| c.starts_with(content)))
+    }
+
+    /// When the source was last swapped, or went or came, in seconds.
+    pub fn swapped_at(&self) -> i64 {
+        self.disk().swapped_at
     }
 
     /// Which folder is there now.

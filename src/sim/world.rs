@@ -331,8 +331,13 @@ impl World {
     pub async fn crash_at(&mut self, n: u64, fate: Fate) {
         let faults = self.store.faults.clone();
         faults.on_nth(n, fate);
-        let crashed = tokio::time::timeout(Duration::from_secs(60), faults.crash()).await;
+        let minute = Duration::from_secs(60);
+        let mut crashed = tokio::time::timeout(minute, faults.crash()).await;
         faults.clear_nth();
+        if crashed.is_err() {
+            // The call may have been on its way when time ran out.
+            crashed = tokio::time::timeout(Duration::from_secs(1), faults.crash()).await;
+        }
         if crashed.is_ok() {
             self.crash().await;
             self.start();
@@ -395,7 +400,9 @@ fn judge_deletion(
     target: KeyTarget,
 ) -> Option<String> {
     const REQUEST_SECS: i64 = 3;
-    if fs.identity_now().is_none() || fs.identity_now() != state.identity() {
+    let steady = clock.stamp().secs - fs.swapped_at() > REQUEST_SECS;
+    let same = fs.identity_now().is_some() && fs.identity_now() == state.identity();
+    if steady && !same {
         return Some(format!("{key} is deleted while another source is in its place"));
     }
     let (path, folder) = match target {
@@ -404,7 +411,7 @@ fn judge_deletion(
     };
     let (entry, _) = fs.content(&path)?;
     let here = (entry.kind == Kind::Folder) == folder;
-    let young = clock.stamp().secs - entry.fingerprint.ctime.secs <= REQUEST_SECS;
+    let young = !steady || clock.stamp().secs - entry.fingerprint.ctime.secs <= REQUEST_SECS;
     // Whether a folder needs its marker depends on what is in it.
     (here && !folder && !young).then(|| format!("{key} is deleted although its file is there"))
 }

@@ -1,3 +1,4 @@
 //! The only integration binary: one file per subject.
 
 mod simulate;
+mod sweep;

@@ -10,7 +10,7 @@ fn worlds() -> u64 {
 #[test]
 fn safe_at_every_step_and_right_in_the_end() {
     if let Some(seed) = std::env::var("KEEPWATCH_SEED").ok().and_then(|s| s.parse().ok()) {
-        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).init();
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).init();
         world::run(seed).unwrap();
         return;
     }
