@@ -1,0 +1,307 @@
+//! Servers: the embedded store over HTTP with a log and scripted faults, moto, and Garage. Each
+//! listens on a free port of loopback, and ends with the test.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use keepwatch::store::{Access, Store, StoreOptions};
+use tempfile::TempDir;
+
+use super::{tools, wait_for};
+
+/// How to reach a server.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    pub endpoint: String,
+    pub access_key: String,
+    pub secret_key: String,
+    pub region: String,
+}
+
+/// What happens to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is answered as it should be.
+    Pass,
+    /// An error of S3 with this status and code; nothing is done.
+    Error(u16, &'static str),
+    /// A web page with this status.
+    Html(u16),
+    /// Status 301 without saying whereto.
+    Moved,
+    /// It is done, and the connection is closed instead of an answer.
+    DropReply,
+    /// The connection is closed before anything is done.
+    Close,
+    /// No answer ever comes.
+    Hang,
+}
+
+/// What a rule sees of a request.
+pub struct Seen<'a> {
+    pub method: &'a str,
+    /// Percent-decoded path: `/bucket/key`.
+    pub path: String,
+    pub query: &'a str,
+    /// Number of this request, from 1.
+    pub number: u64,
+}
+
+type Rule = Arc<dyn Fn(&Seen<'_>) -> Fault + Send + Sync>;
+
+/// The embedded store behind HTTP, in a thread of the test.
+pub struct Embedded {
+    pub reach: Reach,
+    pub folder: TempDir,
+    log: Arc<Mutex<Vec<Access>>>,
+    rule: Arc<Mutex<Option<Rule>>>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Embedded {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log: Arc<Mutex<Vec<Access>>> = Arc::default();
+        let rule: Arc<Mutex<Option<Rule>>> = Arc::default();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (told, address) = std::sync::mpsc::channel();
+        let (path, log_, rule_) = (folder.path().to_owned(), log.clone(), rule.clone());
+        let thread = std::thread::spawn(move || serve(&path, log_, rule_, &told, stopped));
+        let address: SocketAddr = address.recv().unwrap();
+        let reach = Reach {
+            endpoint: format!("http://{address}"),
+            access_key: "test-key".to_owned(),
+            secret_key: "test-secret".to_owned(),
+            region: "us-east-1".to_owned(),
+        };
+        Self { reach, folder, log, rule, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Every finished request so far.
+    pub fn log(&self) -> Vec<Access> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Finished requests of this operation, `PutObject` for example.
+    pub fn count(&self, operation: &str) -> usize {
+        self.log().iter().filter(|access| access.operation == operation).count()
+    }
+
+    pub fn clear_log(&self) {
+        self.log.lock().unwrap().clear();
+    }
+
+    /// Requests meet this fate from now on.
+    pub fn rule(&self, rule: impl Fn(&Seen<'_>) -> Fault + Send + Sync + 'static) {
+        *self.rule.lock().unwrap() = Some(Arc::new(rule));
+    }
+
+    pub fn no_rule(&self) {
+        *self.rule.lock().unwrap() = None;
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.stop.take().map(|stop| stop.send(()).ok());
+        self.thread.take().map(|thread| thread.join().ok());
+    }
+}
+
+fn serve(
+    folder: &Path,
+    log: Arc<Mutex<Vec<Access>>>,
+    rule: Arc<Mutex<Option<Rule>>>,
+    told: &std::sync::mpsc::Sender<SocketAddr>,
+    mut stopped: tokio::sync::oneshot::Receiver<()>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let on_access: keepwatch::store::OnAccess =
+            Arc::new(move |access: &Access| log.lock().unwrap().push(access.clone()));
+        let options =
+            StoreOptions { sync: false, on_access: Some(on_access), ..StoreOptions::default() };
+        let store = Store::open(folder, options).unwrap();
+        let keys = [("test-key".to_owned(), "test-secret".to_owned())];
+        let endpoint = store.endpoint(&keys);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        told.send(listener.local_addr().unwrap()).unwrap();
+        let number = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        loop {
+            let socket = tokio::select! {
+                _ = &mut stopped => return,
+                accepted = listener.accept() => accepted.unwrap().0,
+            };
+            socket.set_nodelay(true).unwrap();
+            let (endpoint, rule, number) = (endpoint.clone(), rule.clone(), number.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (endpoint, rule, number) = (endpoint.clone(), rule.clone(), number.clone());
+                async move {
+                    let number = 1 + number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let rule = rule.lock().unwrap().clone();
+                    let fault = rule.map_or(Fault::Pass, |rule| rule(&seen(&request, number)));
+                    answer(&endpoint, request, fault).await
+                }
+            });
+            tokio::spawn(async move {
+                let http = hyper::server::conn::http1::Builder::new();
+                // A connection that a fault has closed is no error.
+                http.serve_connection(TokioIo::new(socket), service).await.ok();
+            });
+        }
+    });
+}
+
+fn seen(request: &Request<Incoming>, number: u64) -> Seen<'_> {
+    let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    Seen {
+        method: request.method().as_str(),
+        path: path.into_owned(),
+        query: request.uri().query().unwrap_or(""),
+        number,
+    }
+}
+
+async fn answer(
+    endpoint: &keepwatch::store::Endpoint,
+    request: Request<Incoming>,
+    fault: Fault,
+) -> Result<Response<s3s::Body>, std::io::Error> {
+    let closed = || std::io::Error::other("closed by a fault");
+    let reply = |status: u16, kind: &str, body: String| {
+        Response::builder()
+            .status(StatusCode::from_u16(status).unwrap())
+            .header("content-type", kind)
+            .body(s3s::Body::from(body))
+            .unwrap()
+    };
+    match fault {
+        Fault::Pass => {}
+        Fault::Error(status, code) => {
+            let body = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code>\
+                 <Message>made up by the test</Message><RequestId>1</RequestId></Error>"
+            );
+            return Ok(reply(status, "application/xml", body));
+        }
+        Fault::Html(status) => {
+            let body = "<html><body>Please log in to the hotel's network</body></html>";
+            return Ok(reply(status, "text/html", body.to_owned()));
+        }
+        Fault::Moved => return Ok(reply(301, "text/plain", String::new())),
+        Fault::DropReply => {
+            endpoint.call(request.map(s3s::Body::from)).await.ok();
+            return Err(closed());
+        }
+        Fault::Close => return Err(closed()),
+        Fault::Hang => std::future::pending().await,
+    }
+    let called = endpoint.call(request.map(s3s::Body::from)).await;
+    called.map_err(|error| std::io::Error::other(s3s::StdError::from(error)))
+}
+
+/// A server in a process of its own.
+pub struct External {
+    pub reach: Reach,
+    child: Child,
+    pub folder: TempDir,
+}
+
+impl Drop for External {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn is_listening(port: u16) -> bool {
+    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// moto: versions, tags, Glacier, conditional writes; checks neither bodies nor signatures.
+pub fn moto() -> External {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let child = Command::new(tools::python_tool("moto_server"))
+        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        .env("S3_IGNORE_SUBDOMAIN_BUCKETNAME", "true")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let reach = Reach {
+        endpoint: format!("http://127.0.0.1:{port}"),
+        access_key: "moto".to_owned(),
+        secret_key: "moto".to_owned(),
+        region: "us-east-1".to_owned(),
+    };
+    let server = External { reach, child, folder };
+    wait_for("moto to listen", || is_listening(port));
+    server
+}
+
+/// Garage: real signatures, verified checksums; no versions, tags or conditions.
+pub fn garage() -> External {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, rpc) = (free_port(), free_port());
+    let config = folder.path().join("garage.toml");
+    let at = folder.path().display();
+    let text = format!(
+        "metadata_dir = \"{at}/meta\"\ndata_dir = \"{at}/data\"\ndb_engine = \"lmdb\"\n\
+         replication_factor = 1\nmetadata_fsync = false\ndata_fsync = false\n\
+         rpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\n\
+         rpc_secret = \"{}\"\n[s3_api]\ns3_region = \"garage\"\n\
+         api_bind_addr = \"127.0.0.1:{api}\"\nroot_domain = \".s3.localhost\"\n",
+        "1f".repeat(32)
+    );
+    std::fs::write(&config, text).unwrap();
+    let child = Command::new(tools::garage())
+        .arg("-c")
+        .arg(&config)
+        .arg("server")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let reach = Reach {
+        endpoint: format!("http://127.0.0.1:{api}"),
+        access_key: format!("GK{}", "ab".repeat(12)),
+        secret_key: "cd".repeat(32),
+        region: "garage".to_owned(),
+    };
+    let server = External { reach, child, folder };
+    wait_for("Garage to listen", || is_listening(api) && is_listening(rpc));
+    let garage = |args: &[&str]| {
+        let output =
+            Command::new(tools::garage()).arg("-c").arg(&config).args(args).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let mut node = String::new();
+    wait_for("Garage to know itself", || {
+        let (good, id) = garage(&["node", "id", "-q"]);
+        node = id.split('@').next().unwrap_or("").trim().to_owned();
+        good && !node.is_empty()
+    });
+    let must = |args: &[&str]| assert!(garage(args).0, "garage {args:?}");
+    wait_for("Garage's layout", || {
+        garage(&["layout", "assign", "-z", "dc1", "-c", "10G", &node]).0
+    });
+    must(&["layout", "apply", "--version", "1"]);
+    let (key, secret) = (&server.reach.access_key, &server.reach.secret_key);
+    must(&["key", "import", "--yes", key, secret, "-n", "test"]);
+    must(&["key", "allow", "--create-bucket", key]);
+    server
+}
