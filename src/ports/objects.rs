@@ -42,7 +42,7 @@ pub struct Put {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     pub etag: ETag,
-    /// Whether the ETag is an MD5 of the content. It is not under KMS encryption, whatever its form.
+    /// Whether the ETag is an MD5 of the content: under KMS it is not, whatever its form.
     pub is_md5: bool,
 }
 

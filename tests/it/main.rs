@@ -4,3 +4,4 @@ mod simulate;
 mod support;
 mod sweep;
 mod sync;
+mod tidy;
