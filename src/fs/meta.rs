@@ -24,8 +24,11 @@ pub enum What {
     Special,
 }
 
-// The types of `stat`'s fields differ between platforms.
-#[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    reason = "the types of stat's fields differ between platforms"
+)]
 pub fn what(stat: &Stat) -> What {
     let kind = match FileType::from_raw_mode(stat.st_mode as _) {
         FileType::RegularFile => Kind::File,

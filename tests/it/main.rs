@@ -5,3 +5,4 @@ mod simulate;
 mod support;
 mod sweep;
 mod sync;
+mod tidy;
