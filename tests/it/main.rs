@@ -1,6 +1,8 @@
 //! The only integration binary: one file per subject.
 
+mod guard;
 mod kinds;
+mod policy;
 mod simulate;
 mod support;
 mod sweep;
