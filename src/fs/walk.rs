@@ -132,10 +132,12 @@ impl Walker<'_> {
         }
         let key = Key::folder(&top);
         let first = match self.open(&root, &top, key.as_str(), level) {
-            Ok((frame, _)) => frame,
+            Ok((frame, true)) => frame,
+            // A listing without its end proves nothing about what it does not name.
+            Ok((_, false)) if top.is_root() => return Err(failed(Errno::IO)),
             Err(errno) if top.is_root() => return Err(failed(errno)),
             // It vanished, or turned unreadable, since it was looked at: nothing is known.
-            Err(_) => return self.veil(key.as_str(), false, true, None),
+            Ok((_, false)) | Err(_) => return self.veil(key.as_str(), false, true, None),
         };
         let mut frames = vec![first];
         while let Some(frame) = frames.last_mut() {

@@ -37,12 +37,14 @@ pub struct User {
     pub home: TempDir,
     reach: Option<Reach>,
     variables: Vec<(String, String)>,
+    bound_by_modes: bool,
 }
 
 impl User {
     /// A user without any S3 account.
     pub fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap(), reach: None, variables: vec![] }
+        let home = tempfile::tempdir().unwrap();
+        Self { home, reach: None, variables: vec![], bound_by_modes: false }
     }
 
     pub fn of(reach: &Reach) -> Self {
@@ -54,12 +56,25 @@ impl User {
         self
     }
 
+    /// Modes of files bind this user, even where the tests run as root.
+    pub fn bound_by_modes(self) -> Self {
+        Self { bound_by_modes: true, ..self }
+    }
+
     pub fn state_folder(&self) -> PathBuf {
         self.home.path().join(".local/state/keepwatch")
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keepwatch"));
+        let program = env!("CARGO_BIN_EXE_keepwatch");
+        let mut command = match self.bound_by_modes && rustix::process::geteuid().is_root() {
+            true => {
+                let mut command = Command::new("setpriv");
+                command.args(["--bounding-set=-dac_override,-dac_read_search", program]);
+                command
+            }
+            false => Command::new(program),
+        };
         command.args(args).env_clear().env("HOME", self.home.path());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("AWS_EC2_METADATA_DISABLED", "true").env("RUST_BACKTRACE", "1");
