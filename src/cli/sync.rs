@@ -36,7 +36,7 @@ pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
     };
     summary.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     summary.result = code.word().to_owned();
-    summary.error = error.as_ref().map(|error| error.message.clone());
+    summary.error = error.as_ref().map(CliError::line);
     if global.json {
         let line = serde_json::to_string(&summary).unwrap_or_default();
         print_line(&line);
