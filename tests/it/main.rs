@@ -1,5 +1,6 @@
 //! The only integration binary: one file per subject.
 
+mod errors;
 mod guard;
 mod kinds;
 mod policy;
