@@ -24,6 +24,9 @@ const THREADS: usize = 2;
 const KEPT_BYTES: usize = 1024;
 /// Keys in one page of a listing.
 const PAGE: usize = 1000;
+/// What is encoded in a listing's keys.
+const KEY: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-');
 
 struct Object {
     size: u64,
@@ -275,10 +278,7 @@ fn list(store: &Store, bucket: &str, query: &HashMap<String, String>) -> Reply {
     let after = after.iter().map(|name| value(name)).find(|after| !after.is_empty());
     let start = after.map_or_else(|| prefix.clone(), |after| format!("{root}{after}\u{0}"));
     let start = start.max(prefix.clone());
-    let encode = |text: &str| {
-        let set = &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-');
-        percent_encoding::utf8_percent_encode(text, set).to_string()
-    };
+    let encode = |text: &str| percent_encoding::utf8_percent_encode(text, KEY).to_string();
     let (mut found, mut folders, mut last, mut more) = (String::new(), String::new(), "", false);
     let (mut count, mut folder) = (0, String::new());
     let objects = lock(&store.objects);

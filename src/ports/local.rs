@@ -38,10 +38,13 @@ pub struct Veil {
     pub skip: Option<(RelPath, Skip)>,
 }
 
-/// A running walk: batches of what is seen, in key order.
+/// Some of what a walk saw, in key order.
+pub type Batch = Vec<(Key, Seen)>;
+
+/// A running walk: it goes through the source in key order.
 pub trait Walk: Send {
     /// `None` at the end of an error-free walk. After an error nothing more comes.
-    fn next(&mut self) -> Fut<'_, Option<Result<Vec<(Key, Seen)>, Failure>>>;
+    fn next(&mut self) -> Fut<'_, Option<Result<Batch, Failure>>>;
 }
 
 /// What `stat` saw at one path.

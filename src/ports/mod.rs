@@ -17,7 +17,8 @@ use crate::model::Millis;
 use crate::plan::ErrorClass;
 
 pub use local::{
-    Chunk, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat, Veil, Walk, WholeRead,
+    Batch, Chunk, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat, Veil, Walk,
+    WholeRead,
 };
 pub use objects::{
     Complete, Condition, ListPage, ObjectStore, Put, PutPart, RequestCounts, SmallObject,

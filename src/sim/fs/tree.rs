@@ -9,8 +9,8 @@ use crate::model::key::encode_name;
 use crate::model::{Crc64, Entry, Key, Kind, Md5, Observed, RelPath};
 use crate::plan::{Failure, Skip};
 use crate::ports::{
-    Chunk, FolderWatch, Fut, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat,
-    Veil, Walk, WholeRead,
+    Batch, Chunk, FolderWatch, Fut, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen,
+    Stat, Veil, Walk, WholeRead,
 };
 
 use super::SimFs;
@@ -42,7 +42,7 @@ impl SimWalk {
         children
     }
 
-    fn step(&mut self) -> Option<Result<Vec<(Key, Seen)>, Failure>> {
+    fn step(&mut self) -> Option<Result<Batch, Failure>> {
         if self.failed {
             return None;
         }
@@ -90,7 +90,7 @@ impl SimWalk {
 }
 
 impl Walk for SimWalk {
-    fn next(&mut self) -> Fut<'_, Option<Result<Vec<(Key, Seen)>, Failure>>> {
+    fn next(&mut self) -> Fut<'_, Option<Result<Batch, Failure>>> {
         Box::pin(async {
             if self.fs.chance.percent(30) {
                 let ms = self.fs.chance.below(50);
