@@ -113,6 +113,9 @@ pub fn choose(
 ) -> Result<Vec<BackupConfig>, CliError> {
     let flags = global.clone().into_options(run.options.clone());
     let home = paths::home();
+    if let (Some(source), Some(destination)) = (&run.source, &run.destination) {
+        return Ok(vec![from_arguments(source, destination, flags, defaults, home.as_deref())?]);
+    }
     let file = config_file(global)?;
     let Some(source) = &run.source else {
         return match file {
@@ -124,9 +127,6 @@ pub fn choose(
             None => Err(no_config()),
         };
     };
-    if let Some(destination) = &run.destination {
-        return Ok(vec![from_arguments(source, destination, flags, defaults, home.as_deref())?]);
-    }
     // A configured backup by its name, or by its folder.
     if let Some(file) = file {
         let configs = resolve(&file, &flags, defaults, home.as_deref())
