@@ -7,6 +7,7 @@ mod guard;
 mod kinds;
 mod policy;
 mod simulate;
+mod state;
 mod support;
 mod sweep;
 mod sync;
