@@ -2,10 +2,12 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
+mod errors;
 mod guard;
 mod kinds;
 mod policy;
 mod simulate;
+mod state;
 mod support;
 mod sweep;
 mod sync;
