@@ -42,8 +42,8 @@ pub struct Engine {
 pub(super) struct Flush {
     pub id: FlushId,
     pub asked: Tick,
-    /// A look at everything that started after the request has ended.
-    pub looked: bool,
+    /// When a look at everything that started after the request has ended.
+    pub looked: Option<Tick>,
 }
 
 /// What the engine knows, for status and progress.
@@ -104,7 +104,7 @@ impl Engine {
             Event::Flush(id) => {
                 self.dirty.hurry(now);
                 self.looks.want_full(now);
-                self.flushes.push(Flush { id, asked: now, looked: false });
+                self.flushes.push(Flush { id, asked: now, looked: None });
             }
             Event::Rescan => self.looks.want_full(now),
             Event::Approved => self.want_deletions(now),
@@ -155,7 +155,7 @@ impl Engine {
         self.schedule.promote(now);
         if !self.draining {
             self.start_probe(now);
-            self.start_jobs();
+            self.start_jobs(now);
             self.start_looks(now);
             self.start_deletions(now);
             self.finish_flushes();
@@ -170,9 +170,9 @@ impl Engine {
         }
     }
 
-    fn start_jobs(&mut self) {
+    fn start_jobs(&mut self, now: Tick) {
         while self.gate.is_open() {
-            let Some((op, queued)) = self.schedule.admit() else { break };
+            let Some((op, queued)) = self.schedule.admit(now) else { break };
             let job = Box::new(queued.job.clone());
             self.flying.insert(op, queued);
             self.effects.push(Effect::Start { op, work: Work::Sync(job) });
@@ -183,17 +183,34 @@ impl Engine {
         if self.flushes.is_empty() || !self.schedule_is_quiet() || self.looks.is_looking() {
             return;
         }
-        let oldest_dirty = self.dirty.oldest();
-        let failed_paths = self.failed.len() as u64;
-        let mut flushed = vec![];
-        self.flushes.retain(|flush| {
-            let done = flush.looked && oldest_dirty.is_none_or(|first| first > flush.asked);
-            if done {
-                flushed.push(Effect::Flushed { flush: flush.id, failed_paths });
-            }
-            !done
-        });
-        self.effects.append(&mut flushed);
+        let (waiting, done): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.flushes).into_iter().partition(|flush| {
+                let owed = |looked| self.dirty.since(looked).any(|path| !self.is_changing(path));
+                flush.looked.is_none_or(owed)
+            });
+        self.flushes = waiting;
+        for Flush { id: flush, looked, .. } in done {
+            let changing = looked.map_or(0, |looked| self.dirty.since(looked).count());
+            let failed_paths = (self.failed.len() + changing) as u64;
+            self.effects.push(Effect::Flushed { flush, failed_paths });
+        }
+    }
+
+    /// Paths that flushes wait for were forgotten: the next look at everything finds them again.
+    pub(super) fn flushes_begin_anew(&mut self, now: Tick) {
+        for flush in &mut self.flushes {
+            (flush.asked, flush.looked) = (now, None);
+        }
+    }
+
+    /// A look at everything has ended. What it put off, and all that was hinted by now, is what
+    /// flushes that were asked for before it still wait for: none of it needs to settle.
+    pub(super) fn flushes_looked(&mut self, started: Tick, now: Tick) {
+        let looked = self.flushes.iter_mut().filter(|flush| flush.asked <= started);
+        let looked = looked.map(|flush| flush.looked.get_or_insert(now)).count();
+        if looked > 0 {
+            self.dirty.hurry(now);
+        }
     }
 
     /// Nothing is ready or in flight, and what waits for another attempt is known to fail.
