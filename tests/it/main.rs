@@ -1,5 +1,6 @@
 //! The only integration binary: one file per subject.
 
+mod live;
 mod simulate;
 mod support;
 mod sweep;

@@ -68,7 +68,8 @@ impl Bucket {
     /// All objects but the owner records.
     pub fn objects(&self) -> BTreeMap<String, Seen> {
         let keys = self.keys().into_iter().filter(|key| !key.contains(".keepwatch/"));
-        keys.map(|key| (key.clone(), self.get(&key).unwrap())).collect()
+        // What is gone again since it was listed is gone.
+        keys.filter_map(|key| self.get(&key).map(|seen| (key, seen))).collect()
     }
 
     pub fn get(&self, key: &str) -> Option<Seen> {

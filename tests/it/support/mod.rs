@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod program;
 pub mod server;
+pub mod stage;
 pub mod tools;
 pub mod tree;
 
