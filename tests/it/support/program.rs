@@ -96,17 +96,27 @@ impl User {
 
     /// Starts a daemon with these arguments after `watch`, and waits until it answers.
     pub fn watch(&self, args: &[&str]) -> Daemon<'_> {
-        let daemon = self.start(args);
-        wait_for("the daemon to answer", || daemon.status().is_some());
+        let mut daemon = self.start(args);
+        wait_for("the daemon to answer", || {
+            let ended = daemon.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended, {}: {}", ended.unwrap(), daemon.log());
+            daemon.status().is_some()
+        });
         daemon
     }
 
     /// Starts a daemon without waiting for anything.
     pub fn start(&self, args: &[&str]) -> Daemon<'_> {
+        let mut command = self.command(&["watch"]);
+        command.args(args);
+        self.spawn(command)
+    }
+
+    /// Starts a command that is to be signalled; what it says goes to the log.
+    pub fn spawn(&self, mut command: Command) -> Daemon<'_> {
         let log = self.home.path().join("daemon.log");
         let file = std::fs::File::options().append(true).create(true).open(&log).unwrap();
-        let mut command = self.command(&["watch"]);
-        let child = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         Daemon { user: self, child: child.spawn().unwrap(), log }
     }
 }
@@ -153,8 +163,13 @@ impl Daemon<'_> {
     }
 
     /// Asks it to stop and waits; answers with its exit code.
-    pub fn stop(mut self) -> i32 {
+    pub fn stop(self) -> i32 {
         self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for its end; answers with its exit code.
+    pub fn wait(mut self) -> i32 {
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 

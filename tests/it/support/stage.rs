@@ -1,4 +1,4 @@
-//! What most tests of the daemon need: a server with a bucket, a tree, and a user who keeps it there.
+//! What most tests of the daemon need: a server with a bucket, a tree, and a user.
 
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,13 @@ impl Stage {
             assert!(!late, "the bucket is not the tree: {differences:#?}\n{}", daemon.log());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Upload ids of successful requests of this operation, in the order they were answered.
+    pub fn uploads(&self, operation: &str) -> Vec<String> {
+        let log = self.server.log().into_iter();
+        let log = log.filter(|access| access.operation == operation && access.error.is_none());
+        log.map(|access| access.upload_id.unwrap_or_default()).collect()
     }
 
     /// Successful requests of this operation for this key.
