@@ -147,7 +147,7 @@ impl Backup {
         told.len() < TOLD_MAX && told.insert(key.clone())
     }
 
-    /// Notes which folder a pass finds; answers with whether it is another than the last pass found.
+    /// Notes which folder a pass finds; answers whether it is another than the last pass found.
     pub fn is_another_folder(&self, identity: Identity) -> bool {
         let mut last = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
         last.replace(identity).is_some_and(|last| last != identity)

@@ -15,8 +15,8 @@ pub struct BackupStatus {
     pub name: String,
     pub source: String,
     pub destination: String,
-    /// In one word: `starting`, `scanning`, `uploading`, `waiting`, `held`, `failing`, `up-to-date`,
-    /// `stopped`.
+    /// In one word: `starting`, `scanning`, `uploading`, `waiting`, `held`, `failing`,
+    /// `up-to-date`, `stopped`.
     pub condition: String,
     /// Every change made before this moment is in the destination. Absent until a first pass.
     pub watermark_ms: Option<i64>,

@@ -97,13 +97,16 @@ pub struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Form of the log
-    #[arg(long, global = true, env = "KEEPWATCH_LOG_FORMAT", hide_env = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, env = "KEEPWATCH_LOG_FORMAT", hide_env = true, value_enum,
+        default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// When to show progress
-    #[arg(long, global = true, env = "KEEPWATCH_PROGRESS", hide_env = true, value_enum, default_value_t = When::Auto)]
+    /// When to show progress bars; elsewhere a line now and then
+    #[arg(long, global = true, env = "KEEPWATCH_PROGRESS", hide_env = true, value_enum,
+        default_value_t = When::Auto)]
     pub progress: When,
     /// When to use colours
-    #[arg(long, global = true, env = "KEEPWATCH_COLOR", hide_env = true, value_enum, default_value_t = When::Auto)]
+    #[arg(long, global = true, env = "KEEPWATCH_COLOR", hide_env = true, value_enum,
+        default_value_t = When::Auto)]
     pub color: When,
 }
 

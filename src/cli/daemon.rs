@@ -8,7 +8,7 @@ use indicatif::MultiProgress;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::app::control::Command;
+use crate::app::control::{Command, Verdict};
 use crate::app::{Driver, Ended, owner};
 use crate::config::{BackupConfig, Defaults};
 use crate::engine::Mode;
@@ -81,7 +81,8 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
             },
             Some(_) = asked.join_next() => {}
             () = died(&mut backups) => {
-                return Err(CliError::new(Code::Failed, "a backup ended unexpectedly: this is a bug"));
+                let bug = "a backup ended unexpectedly: this is a bug";
+                return Err(CliError::new(Code::Failed, bug));
             }
         }
     }
@@ -308,7 +309,8 @@ async fn deletions(
             DeletionVerb::Approve => {
                 let approve = |answer| Command::Approve { new_root, answer };
                 let verdict = ask(door, approve).await??;
-                serde_json::json!({ "name": name, "files": verdict.files, "new_root": verdict.new_root })
+                let Verdict { files, new_root } = verdict;
+                serde_json::json!({ "name": name, "files": files, "new_root": new_root })
             }
             DeletionVerb::Discard => {
                 let verdict = ask(door, |answer| Command::Discard { answer }).await??;

@@ -8,6 +8,7 @@ mod serve;
 mod sync;
 mod wire;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -30,7 +31,7 @@ pub fn run() -> ExitCode {
     match dispatch(cli) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprint!("{}", error.render(color));
+            write!(std::io::stderr(), "{}", error.render(color)).ok();
             error.code.into()
         }
     }

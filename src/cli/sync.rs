@@ -91,7 +91,9 @@ async fn run_all(
             let stop = error.code == Code::Interrupted;
             match &first {
                 None => first = Some(error),
-                Some(_) => eprint!("{}", error.render(global.color())),
+                Some(_) => {
+                    write!(std::io::stderr(), "{}", error.render(global.color())).ok();
+                }
             }
             if stop {
                 break;
@@ -277,11 +279,12 @@ fn code_of(summary: &Summary) -> Code {
 }
 
 fn list_failed(ended: &Ended) {
+    let mut stderr = std::io::stderr();
     for (path, message) in ended.failed.iter().take(LISTED_MAX) {
-        eprintln!("failed: {path}: {message}");
+        writeln!(stderr, "failed: {path}: {message}").ok();
     }
     let more = ended.failed.len().saturating_sub(LISTED_MAX);
     if more > 0 {
-        eprintln!("and {more} more");
+        writeln!(stderr, "and {more} more").ok();
     }
 }

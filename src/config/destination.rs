@@ -32,7 +32,8 @@ pub enum Destination {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DestinationError {
     #[error(
-        "{0:?} is not a destination; write s3://bucket/prefix, bucket::prefix, file:///folder, or default"
+        "{0:?} is not a destination; write s3://bucket/prefix, bucket::prefix, file:///folder, \
+         or default"
     )]
     Shape(String),
     #[error("{0:?} is not a bucket name: 3 to 63 characters, a-z, 0-9, '-' and '.'")]

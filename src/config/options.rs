@@ -85,8 +85,8 @@ options! {
     #[arg(long, env = "KEEPWATCH_MAX_FILE_SIZE", hide_env = true, value_name = "SIZE")]
     max_file_size: [Size] parsed;
     /// Leave out what is mounted below the source
-    #[arg(long, env = "KEEPWATCH_ONE_FILE_SYSTEM", hide_env = true, value_name = "BOOL", num_args = 0..=1,
-        require_equals = true, default_missing_value = "true")]
+    #[arg(long, env = "KEEPWATCH_ONE_FILE_SYSTEM", hide_env = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     one_file_system: [bool] switch;
     /// Store symbolic links as they are, or skip them: store, skip
     #[arg(long, env = "KEEPWATCH_SYMLINKS", hide_env = true, value_name = "WHAT")]
@@ -140,8 +140,8 @@ options! {
     #[arg(long, env = "KEEPWATCH_BUCKET_OWNER", hide_env = true, value_name = "ACCOUNT")]
     bucket_owner: [String] parsed;
     /// Make the bucket if it is not there
-    #[arg(long, env = "KEEPWATCH_CREATE_BUCKET", hide_env = true, value_name = "BOOL", num_args = 0..=1,
-        require_equals = true, default_missing_value = "true")]
+    #[arg(long, env = "KEEPWATCH_CREATE_BUCKET", hide_env = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     create_bucket: [bool] switch;
     /// URL of the S3 endpoint
     #[arg(skip)]

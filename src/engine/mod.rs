@@ -11,7 +11,7 @@
 //!                                                  again, later, or done
 //! ```
 //!
-//! What always holds (checked over random histories in `histories.rs`):
+//! What always holds (checked over random histories in `histories`):
 //! 1. At most one operation is in flight per key.
 //! 2. Operations and bytes in flight stay within their budgets. Large files have a lane of their
 //!    own and do not hold up small ones.

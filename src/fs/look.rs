@@ -12,7 +12,7 @@ use crate::model::{Entry, Key, RelPath};
 use crate::plan::{ErrorClass, Failure, Skip};
 use crate::ports::Stat;
 
-use super::meta::{What, explain, has_own_mode, what};
+use super::meta::{What, device, explain, has_own_mode, what};
 use super::rules::Level;
 use super::{Inner, beneath};
 
@@ -22,11 +22,11 @@ pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
         let message = format!("the source {} is not there: {cause}", inner.root.display());
         Failure::new(ErrorClass::Configuration, message)
     })?;
-    let device = rustix::fs::fstat(&root).map(|s| s.st_dev).ok();
-    Ok(paths.iter().map(|path| one(inner, &root, device.map(Into::into), path)).collect())
+    let device = rustix::fs::fstat(&root).map(|stat| device(&stat)).ok();
+    Ok(paths.iter().map(|path| one(inner, &root, device, path)).collect())
 }
 
-fn one(inner: &Inner, root: &OwnedFd, device: Option<u64>, path: &RelPath) -> Stat {
+fn one(inner: &Inner, root: &OwnedFd, root_device: Option<u64>, path: &RelPath) -> Stat {
     let level = match enter_parents(inner, root, path) {
         Ok(Some(level)) => level,
         Ok(None) => return Stat::Excluded,
@@ -46,7 +46,7 @@ fn one(inner: &Inner, root: &OwnedFd, device: Option<u64>, path: &RelPath) -> St
             false => Stat::Entry(entry),
         },
         What::Folder(entry) => {
-            let mounted = device.is_some_and(|d| d != u64::from(stat.st_dev));
+            let mounted = root_device.is_some_and(|known| known != device(&stat));
             let elsewhere = inner.rules.one_file_system() && mounted;
             if elsewhere || inner.rules.excludes_folder(&level, path) {
                 return Stat::Excluded;

@@ -24,8 +24,7 @@ pub enum What {
     Special,
 }
 
-// The types of `stat`'s fields differ between platforms.
-#[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+#[allow(clippy::unnecessary_cast, reason = "the types differ between platforms")]
 pub fn what(stat: &Stat) -> What {
     let kind = match FileType::from_raw_mode(stat.st_mode as _) {
         FileType::RegularFile => Kind::File,
@@ -40,7 +39,7 @@ pub fn what(stat: &Stat) -> What {
             mtime: Timestamp::new(stat.st_mtime as i64, stat.st_mtime_nsec as u32),
             ctime: Timestamp::new(stat.st_ctime as i64, stat.st_ctime_nsec as u32),
             inode: stat.st_ino as u64,
-            device: stat.st_dev as u64,
+            device: device(stat),
         },
     };
     let mode = stat.st_mode as u32;
@@ -49,6 +48,12 @@ pub fn what(stat: &Stat) -> What {
         Kind::Folder => What::Folder(entry),
         Kind::File | Kind::Link => What::Entry(entry),
     }
+}
+
+/// Number of the file system that this is on.
+#[allow(clippy::unnecessary_cast, reason = "the types differ between platforms")]
+pub fn device(stat: &Stat) -> u64 {
+    stat.st_dev as u64
 }
 
 /// What is at a path, without following a link.

@@ -155,7 +155,7 @@ impl Rules {
                 Some(rules)
             }
             Err(error) => {
-                tracing::warn!(file = %path, %error, "this rule file cannot be read and is ignored");
+                tracing::warn!(file = %path, %error, "cannot read this rule file: it is ignored");
                 None
             }
         }

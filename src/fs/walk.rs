@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 use crate::model::key::{RESERVED_NAME, encode_name};
 use crate::model::{Entry, Key, RelPath};
 use crate::plan::{ErrorClass, Failure, Skip};
-use crate::ports::{FolderWatch, Fut, Seen, Veil, Walk};
+use crate::ports::{Batch, FolderWatch, Fut, Seen, Veil, Walk};
 
 use super::look::too_long;
-use super::meta::{What, explain, has_own_mode, what};
+use super::meta::{What, device, explain, has_own_mode, what};
 use super::rules::Level;
 use super::{Inner, beneath};
 
@@ -28,14 +28,12 @@ use super::{Inner, beneath};
 const BATCH: usize = 512;
 const BATCHES: usize = 4;
 
-type Batch = Result<Vec<(Key, Seen)>, Failure>;
-
 struct Running {
-    batches: mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<Result<Batch, Failure>>,
 }
 
 impl Walk for Running {
-    fn next(&mut self) -> Fut<'_, Option<Batch>> {
+    fn next(&mut self) -> Fut<'_, Option<Result<Batch, Failure>>> {
         Box::pin(self.batches.recv())
     }
 }
@@ -107,8 +105,8 @@ impl Child {
 struct Walker<'a> {
     inner: &'a Inner,
     watch: Option<Arc<dyn FolderWatch>>,
-    sender: &'a mpsc::Sender<Batch>,
-    batch: Vec<(Key, Seen)>,
+    sender: &'a mpsc::Sender<Result<Batch, Failure>>,
+    batch: Batch,
     /// Device of the source, for `one_file_system`.
     device: u64,
 }
@@ -122,7 +120,7 @@ impl Walker<'_> {
             Stop::Failed(Failure::new(ErrorClass::Configuration, message))
         };
         let root = beneath::open_root(&self.inner.root).map_err(failed)?;
-        self.device = rustix::fs::fstat(&root).map_err(failed)?.st_dev.into();
+        self.device = device(&rustix::fs::fstat(&root).map_err(failed)?);
         if let Some(watch) = &self.watch {
             watch.watch(std::slice::from_ref(&top));
         }
@@ -134,10 +132,12 @@ impl Walker<'_> {
         }
         let key = Key::folder(&top);
         let first = match self.open(&root, &top, key.as_str(), level) {
-            Ok((frame, _)) => frame,
+            Ok((frame, true)) => frame,
+            // A listing without its end proves nothing about what it does not name.
+            Ok((_, false)) if top.is_root() => return Err(failed(Errno::IO)),
             Err(errno) if top.is_root() => return Err(failed(errno)),
             // It vanished, or turned unreadable, since it was looked at: nothing is known.
-            Err(_) => return self.veil(key.as_str(), false, true, None),
+            Ok((_, false)) | Err(_) => return self.veil(key.as_str(), false, true, None),
         };
         let mut frames = vec![first];
         while let Some(frame) = frames.last_mut() {
@@ -180,7 +180,7 @@ impl Walker<'_> {
         match what(&stat) {
             What::Folder(_) if !child.is_folder() => self.veil(&key, false, false, None)?,
             What::Folder(entry) => {
-                return self.visit_folder(root, frame, key, path, entry, stat.st_dev.into());
+                return self.visit_folder(root, frame, key, path, entry, device(&stat));
             }
             // It was a folder when it was listed: the watcher or the next pass sees to it.
             _ if child.is_folder() => self.veil(&key, false, true, None)?,

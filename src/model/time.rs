@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A file time: seconds since the Unix epoch and nanoseconds within that second, as `stat` gives it.
+/// A file time as `stat` gives it: seconds since the Unix epoch, nanoseconds within that second.
 ///
 /// Times before 1970 have negative `secs`; `nanos` always counts forward (0..1_000_000_000).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -223,5 +223,4 @@ pub fn last_word(source: &Source, record: &Record, deletions: Deletions) -> Last
 }
 
 #[cfg(test)]
-#[path = "decide_tests.rs"]
 mod tests;

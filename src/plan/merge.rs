@@ -140,7 +140,7 @@ impl<S, B, T> Merge<S, B, T> {
     }
 
     /// The next triple in key order, or what is missing to make it.
-    #[allow(clippy::should_implement_trait)]
+    #[expect(clippy::should_implement_trait, reason = "a step is not an item")]
     pub fn next(&mut self) -> Step<S, B, T> {
         for (dry, side) in [
             (self.source.is_dry(), Side::Source),

@@ -1,6 +1,6 @@
 //! Decisions: what follows from what was seen.
 //!
-//! Pure functions over the nouns of [`crate::model`]. [`decide`] is the heart: the daemon, one-shot
+//! Pure functions over the nouns of [`crate::model`]. [`decide()`] is the heart: the daemon, one-shot
 //! passes and verification differ only in what they observe.
 
 pub mod action;

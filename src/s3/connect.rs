@@ -1,6 +1,7 @@
 //! Credentials, region, endpoint and HTTP, as the AWS CLI has them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -15,9 +16,11 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::{pool, proxy, tls};
+use aws_smithy_runtime_api::client::http::HttpConnectorSettings;
 use thiserror::Error;
 
 use super::count::Counter;
+use super::direct::Direct;
 
 /// How to reach S3.
 #[derive(Clone, Default)]
@@ -123,6 +126,13 @@ impl Connection {
         // What is not AWS rarely has names for buckets in DNS.
         config.set_force_path_style(Some(self.path_style || self.custom));
         Client::from_conf(config.build())
+    }
+
+    /// The way below the SDK, not yet known.
+    pub(super) fn direct(&self) -> Arc<Direct> {
+        let timeouts =
+            HttpConnectorSettings::builder().connect_timeout(CONNECT).read_timeout(READ).build();
+        Direct::new(self.sdk.credentials_provider(), timeouts)
     }
 }
 

@@ -26,6 +26,11 @@ struct Counts {
 }
 
 impl Counter {
+    /// A PUT that went below the SDK.
+    pub fn sent_put(&self) {
+        self.0.put.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub fn counts(&self) -> RequestCounts {
         let counts = &self.0;
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);

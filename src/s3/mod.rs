@@ -10,6 +10,7 @@ mod connect;
 mod copy;
 mod count;
 mod delete;
+mod direct;
 mod error;
 mod get;
 mod list;
@@ -51,6 +52,7 @@ pub struct S3Store {
     /// Replaced when the bucket turns out to be in another region.
     client: RwLock<Arc<Client>>,
     counter: count::Counter,
+    direct: Arc<direct::Direct>,
     pace: Option<Arc<body::Pace>>,
     options: S3Options,
     storage_class: Option<StorageClass>,
@@ -67,6 +69,7 @@ impl S3Store {
         Self {
             client,
             counter,
+            direct: connection.direct(),
             pace: options.bandwidth.map(|limit| Arc::new(body::Pace::new(limit))),
             storage_class: options.storage_class.as_deref().map(StorageClass::from),
             sse: options.sse.as_deref().map(ServerSideEncryption::from),
@@ -85,6 +88,7 @@ impl S3Store {
         tracing::info!(bucket = self.options.bucket, region, "the bucket is in another region");
         let client = Arc::new(self.connection.in_region(region).client(&self.counter));
         *self.client.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+        self.direct.close();
     }
 
     /// The key in the bucket. One that is too long has been skipped before.

@@ -13,6 +13,7 @@ pub enum Wish {
 }
 
 /// Starts listening. `exit_code` is that of a process that is told twice.
+#[expect(clippy::exit, reason = "a second signal leaves at once")]
 pub fn listen(exit_code: i32) -> std::io::Result<mpsc::Receiver<Wish>> {
     let (sender, wishes) = mpsc::channel(4);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;

@@ -417,6 +417,7 @@ fn judge_deletion(
 }
 
 /// Runs a world in a runtime of its own, in virtual time.
+#[expect(clippy::panic, reason = "used by tests only")]
 pub fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();

@@ -29,7 +29,11 @@ pub const FILE_NAME: &str = "state.db";
 /// Why the state database cannot be used.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    #[error("the state database {} was written by a newer keepwatch (schema {found}, this program knows {known})", path.display())]
+    #[error(
+        "the state database {} was written by a newer keepwatch (schema {found}, this program \
+         knows {known})",
+        path.display()
+    )]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("the state database {} belongs to another program", path.display())]
     Foreign { path: PathBuf },

@@ -22,7 +22,8 @@ CREATE TABLE backup (
     source BLOB NOT NULL, endpoint TEXT NOT NULL, bucket TEXT NOT NULL, prefix TEXT NOT NULL,
     filesystem INTEGER, inode INTEGER, born_ns INTEGER,
     listed_at INTEGER,
-    owner_id TEXT NOT NULL, owner_etag TEXT, owner_generation INTEGER NOT NULL DEFAULT 0, conditional INTEGER,
+    owner_id TEXT NOT NULL, owner_etag TEXT, owner_generation INTEGER NOT NULL DEFAULT 0,
+    conditional INTEGER,
     rebuilt INTEGER NOT NULL DEFAULT 0,
     UNIQUE (source, endpoint, bucket, prefix)
 ) STRICT;

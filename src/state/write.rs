@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, params};
 
-use crate::engine::Trouble;
-use crate::model::{Entry, Key, Millis, Object, Record, Trust};
+use crate::engine::{Problem, Trouble};
+use crate::model::{ETag, Entry, Key, Millis, Object, Record, Trust};
 use crate::ports::{Change, Identity, JournaledPart, UploadJournal};
 
 use super::rows::{fingerprint_values, kind_code, signed, trust_code};
@@ -73,24 +73,12 @@ pub fn apply(
             settle(c, caches, backup, key)?;
             synced(c, backup, key, record)
         }
-        Change::Missing { key, at } => execute(
-            c,
-            "UPDATE object SET missing_since = ?3, approved = 0
-             WHERE backup = ?1 AND key = ?2 AND missing_since IS NULL",
-            params![backup, key.as_str(), at.0],
-        ),
-        Change::Found { key } => execute(
-            c,
-            "UPDATE object SET missing_since = NULL, approved = 0 WHERE backup = ?1 AND key = ?2",
-            params![backup, key.as_str()],
-        ),
+        Change::Missing { key, at } => missing(c, backup, key, *at),
+        Change::Found { key } => found(c, backup, key),
         Change::Forget { key, keep } => {
             settle(c, caches, backup, key)?;
             forget(c, backup, key)?;
-            match keep {
-                Some(object) => unclaimed(c, caches, backup, key, object),
-                None => Ok(()),
-            }
+            keep.as_ref().map_or(Ok(()), |object| unclaimed(c, caches, backup, key, object))
         }
         Change::Deleting { keys, counted, at } => deleting(c, backup, keys, *counted, *at),
         Change::Deleted { key } => {
@@ -99,45 +87,14 @@ pub fn apply(
         }
         Change::Tagged { key } => {
             settle(c, caches, backup, key)?;
-            execute(
-                c,
-                "UPDATE object SET status = ?3, missing_since = NULL, approved = 0
-                 WHERE backup = ?1 AND key = ?2",
-                params![backup, key.as_str(), trust_code(Trust::Tagged)],
-            )
+            tagged(c, backup, key)
         }
         Change::UploadOpening(journal) => upload_opening(c, caches, backup, journal),
-        Change::UploadOpened { key, upload_id } => execute(
-            c,
-            "UPDATE upload SET upload_id = ?3 WHERE backup = ?1 AND key = ?2",
-            params![backup, key.as_str(), upload_id],
-        ),
+        Change::UploadOpened { key, upload_id } => upload_opened(c, backup, key, upload_id),
         Change::PartDone { key, part } => part_done(c, backup, key, part),
         Change::UploadDropped { key } => upload_dropped(c, backup, key),
+        Change::Problem { problem, at } => set_problem(c, caches, backup, problem, *at),
         Change::ProblemSolved { key } => problem_solved(c, backup, key),
-        Change::Problem { problem, at } => {
-            caches.problems = true;
-            let (failed, message) = match &problem.what {
-                Trouble::Failed(failure) => (true, failure.message.clone()),
-                Trouble::Skipped(skip) => (false, skip.to_string()),
-            };
-            let path = problem.path.as_bytes();
-            execute(
-                c,
-                "INSERT INTO problem VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)
-                 ON CONFLICT DO UPDATE SET failed = excluded.failed, message = excluded.message,
-                     attempts = excluded.attempts, stale = 0",
-                params![
-                    backup,
-                    problem.key.as_str(),
-                    path,
-                    failed,
-                    message,
-                    problem.attempts,
-                    at.0
-                ],
-            )
-        }
         Change::SkipsBegan => {
             execute(c, "UPDATE problem SET stale = 1 WHERE backup = ?1 AND NOT failed", [backup])
         }
@@ -151,18 +108,10 @@ pub fn apply(
         }
         Change::Identity(identity) => set_identity(c, backup, identity),
         Change::Files { count, at } => files(c, backup, *count, *at),
-        Change::Owner { etag, generation, conditional } => execute(
-            c,
-            "UPDATE backup SET owner_etag = ?2, owner_generation = ?3, conditional = ?4
-             WHERE id = ?1",
-            params![backup, etag.as_str(), signed(*generation), conditional],
-        ),
-        Change::Approve => execute(
-            c,
-            "UPDATE object SET approved = 1
-             WHERE backup = ?1 AND missing_since IS NOT NULL AND status IN (0, 2)",
-            [backup],
-        ),
+        Change::Owner { etag, generation, conditional } => {
+            set_owner(c, backup, etag, *generation, *conditional)
+        }
+        Change::Approve => approve(c, backup),
         Change::Discard => discard(c, caches, backup),
         Change::Acknowledge => execute(c, "UPDATE backup SET rebuilt = 0 WHERE id = ?1", [backup]),
     }
@@ -245,6 +194,32 @@ fn synced(c: &Connection, backup: i64, key: &Key, record: &Record) -> rusqlite::
     Ok(())
 }
 
+fn missing(c: &Connection, backup: i64, key: &Key, at: Millis) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE object SET missing_since = ?3, approved = 0
+         WHERE backup = ?1 AND key = ?2 AND missing_since IS NULL",
+        params![backup, key.as_str(), at.0],
+    )
+}
+
+fn found(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE object SET missing_since = NULL, approved = 0 WHERE backup = ?1 AND key = ?2",
+        params![backup, key.as_str()],
+    )
+}
+
+fn tagged(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE object SET status = ?3, missing_since = NULL, approved = 0
+         WHERE backup = ?1 AND key = ?2",
+        params![backup, key.as_str(), trust_code(Trust::Tagged)],
+    )
+}
+
 /// The key is settled: no journal, problem or unclaimed row speaks of it any more.
 fn settle(c: &Connection, caches: &Caches, backup: i64, key: &Key) -> rusqlite::Result<()> {
     if caches.uploads {
@@ -265,6 +240,28 @@ fn settle(c: &Connection, caches: &Caches, backup: i64, key: &Key) -> rusqlite::
 
 fn forget(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
     execute(c, "DELETE FROM object WHERE backup = ?1 AND key = ?2", params![backup, key.as_str()])
+}
+
+fn set_problem(
+    c: &Connection,
+    caches: &mut Caches,
+    backup: i64,
+    problem: &Problem,
+    at: Millis,
+) -> rusqlite::Result<()> {
+    caches.problems = true;
+    let (failed, message) = match &problem.what {
+        Trouble::Failed(failure) => (true, failure.message.clone()),
+        Trouble::Skipped(skip) => (false, skip.to_string()),
+    };
+    let (key, path) = (problem.key.as_str(), problem.path.as_bytes());
+    execute(
+        c,
+        "INSERT INTO problem VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)
+         ON CONFLICT DO UPDATE SET failed = excluded.failed, message = excluded.message,
+             attempts = excluded.attempts, stale = 0",
+        params![backup, key, path, failed, message, problem.attempts, at.0],
+    )
 }
 
 fn problem_solved(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
@@ -335,6 +332,14 @@ fn upload_opening(
     Ok(())
 }
 
+fn upload_opened(c: &Connection, backup: i64, key: &Key, upload_id: &str) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE upload SET upload_id = ?3 WHERE backup = ?1 AND key = ?2",
+        params![backup, key.as_str(), upload_id],
+    )
+}
+
 fn part_done(c: &Connection, backup: i64, key: &Key, part: &JournaledPart) -> rusqlite::Result<()> {
     let JournaledPart { stored, digest } = part;
     execute(
@@ -388,6 +393,29 @@ fn set_identity(c: &Connection, backup: i64, identity: &Identity) -> rusqlite::R
         c,
         "UPDATE backup SET filesystem = ?2, inode = ?3, born_ns = ?4 WHERE id = ?1",
         params![backup, signed(identity.filesystem), signed(identity.inode), identity.born_ns],
+    )
+}
+
+fn set_owner(
+    c: &Connection,
+    backup: i64,
+    etag: &ETag,
+    generation: u64,
+    conditional: bool,
+) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE backup SET owner_etag = ?2, owner_generation = ?3, conditional = ?4 WHERE id = ?1",
+        params![backup, etag.as_str(), signed(generation), conditional],
+    )
+}
+
+fn approve(c: &Connection, backup: i64) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE object SET approved = 1
+         WHERE backup = ?1 AND missing_since IS NOT NULL AND status IN (0, 2)",
+        [backup],
     )
 }
 

@@ -414,7 +414,7 @@ pub(super) fn etag_of_parts<'a>(etags: impl ExactSizeIterator<Item = &'a str>) -
         }
         over.update(&bytes);
     }
-    Some(format!("{}-{count}", self::etag(&over.finalize())))
+    Some(format!("{}-{count}", etag(&over.finalize())))
 }
 
 #[cfg(test)]

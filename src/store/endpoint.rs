@@ -2,7 +2,7 @@
 //!
 //! Around s3s, which verifies signatures, parses and writes: refuses what the store does not carry
 //! wherever it comes up, gives answers the status and form that S3 gives them, and keeps the access
-//! log. Called by [`super::in_process`] and [`super::serve`].
+//! log. Called by [`super::in_process`] and [`super::serve()`].
 
 use std::collections::HashMap;
 

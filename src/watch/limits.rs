@@ -32,6 +32,7 @@ fn read_limit(name: &str) -> String {
 /// Says when the source is on a file system where other machines' changes make no events.
 #[cfg(target_os = "linux")]
 pub fn remote_changes(root: &Path) -> Option<String> {
+    #[allow(clippy::useless_conversion, reason = "the type differs between platforms")]
     let kind = i64::from(rustix::fs::statfs(root).ok()?.f_type);
     // Magic numbers from statfs(2).
     let name = match kind & 0xffff_ffff {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use keepwatch::store::Access;
 
-use crate::support::stage::Stage;
+use crate::support::scene::Scene;
 use crate::support::tree::Tree;
 
 const MIB: usize = 1024 * 1024;
@@ -86,32 +86,31 @@ fn sent_twice(log: &[Access]) -> Vec<String> {
 
 #[test]
 fn killed_again_and_again() {
-    let stage = Stage::new(&[]);
+    let scene = Scene::new(&[]);
     let mut chance = Rng::with_seed(seed());
     let sizes = ["--multipart-threshold", "5MiB", "--part-size", "5MiB"];
-    let args = stage.args(&[&["--settle", "100ms"], sizes.as_slice()].concat());
+    let args = scene.quick(&[&["--settle", "100ms"], sizes.as_slice()].concat());
     let (stop, mut changes) = (AtomicBool::new(false), chance.fork());
     std::thread::scope(|scope| {
-        scope.spawn(|| change_files(&stage.tree, &mut changes, &stop));
+        scope.spawn(|| change_files(&scene.tree, &mut changes, &stop));
         for _ in 0..kills() {
-            let daemon = stage.user.start(&args);
+            let daemon = scene.user.start(&args);
             std::thread::sleep(Duration::from_millis(chance.u64(0..1_200)));
             daemon.kill();
         }
         stop.store(true, Ordering::Relaxed);
     });
-    let daemon = stage.watch(&[&["--settle", "100ms"], sizes.as_slice()].concat());
-    stage.settle(&daemon);
+    let daemon = scene.follow(&[&["--settle", "100ms"], sizes.as_slice()].concat());
+    scene.comes_right(&daemon);
     assert_eq!(daemon.stop(), 0);
-    assert_eq!(stage.bucket.open_uploads(), [""; 0]);
-    assert_eq!(sent_twice(&stage.server.log()), [""; 0]);
+    assert_eq!(scene.bucket.open_uploads(), [""; 0]);
+    assert_eq!(sent_twice(&scene.server.log()), [""; 0]);
     // The test was one: objects were made whole across kills, and in both ways.
     let (begun, ended) =
-        (stage.server.count("CreateMultipartUpload"), stage.server.count("PutObject"));
+        (scene.server.count("CreateMultipartUpload"), scene.server.count("PutObject"));
     assert!(begun > 0 && ended > 10, "{begun} uploads in parts, {ended} others");
 
-    stage.server.clear_log();
-    let said = stage.user.sync(stage.tree.folder.path(), "s3://bucket", &sizes, 0);
+    let said = scene.sync(&sizes, 0);
     assert_eq!((said.number("uploaded"), said.number("adopted")), (0, 0), "{said:?}");
-    assert_eq!(stage.server.log().len(), 1, "{:?}", stage.server.log());
+    assert_eq!(scene.server.log().len(), 1, "{:?}", scene.server.log());
 }

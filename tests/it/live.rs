@@ -5,39 +5,39 @@ use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::stage::Stage;
+use crate::support::scene::Scene;
 use crate::support::wait_for;
 
 #[test]
 fn files_are_created_edited_deleted_and_made_again() {
-    let stage = Stage::new(&[("kept", b"kept"), ("sub/old", b"old")]);
-    let daemon = stage.watch(&[]);
-    assert!(stage.bucket.get("sub/old").is_some());
+    let scene = Scene::new(&[("kept", b"kept"), ("sub/old", b"old")]);
+    let daemon = scene.follow(&[]);
+    assert!(scene.get("sub/old").is_some());
 
-    stage.tree.write("sub/new", b"new");
-    stage.tree.write("another/deep/folder/file", b"deep");
-    stage.settle(&daemon);
+    scene.tree.write("sub/new", b"new");
+    scene.tree.write("another/deep/folder/file", b"deep");
+    scene.comes_right(&daemon);
 
-    let mut file = File::options().write(true).open(stage.tree.path("sub/old")).unwrap();
+    let mut file = File::options().write(true).open(scene.tree.path("sub/old")).unwrap();
     file.write_all(b"OLD and longer").unwrap();
     drop(file);
-    stage.settle(&daemon);
+    scene.comes_right(&daemon);
 
-    stage.tree.remove("sub/new");
-    stage.tree.remove("another");
-    stage.settle(&daemon);
+    scene.tree.remove("sub/new");
+    scene.tree.remove("another");
+    scene.comes_right(&daemon);
 
-    stage.tree.write("sub/new", b"again");
-    stage.tree.write("another/deep/folder/file", b"again");
-    stage.settle(&daemon);
+    scene.tree.write("sub/new", b"again");
+    scene.tree.write("another/deep/folder/file", b"again");
+    scene.comes_right(&daemon);
 
     // A file becomes a folder, and a folder a file.
-    stage.tree.remove("sub/new");
-    stage.tree.write("sub/new/inside", b"folder");
-    stage.tree.remove("another");
-    stage.tree.write("another", b"file");
-    stage.settle(&daemon);
-    assert_eq!(stage.requests("PutObject", "kept"), 1, "what did not change is sent once");
+    scene.tree.remove("sub/new");
+    scene.tree.write("sub/new/inside", b"folder");
+    scene.tree.remove("another");
+    scene.tree.write("another", b"file");
+    scene.comes_right(&daemon);
+    assert_eq!(scene.requests("PutObject", "kept"), 1, "what did not change is sent once");
     let status = daemon.backup();
     assert_eq!((&status["watcher"], &status["missed"]), (&"full".into(), &0.into()), "{status}");
     assert_eq!(daemon.stop(), 0);
@@ -45,72 +45,72 @@ fn files_are_created_edited_deleted_and_made_again() {
 
 #[test]
 fn an_atomic_save_deletes_nothing() {
-    let stage = Stage::new(&[("letter.txt", b"first")]);
-    let daemon = stage.watch(&[]);
+    let scene = Scene::new(&[("letter.txt", b"first")]);
+    let daemon = scene.follow(&[]);
     for draft in ["second", "third"] {
         // As editors do it: write beside, then rename over.
-        let beside = stage.tree.path(".letter.txt.swp");
+        let beside = scene.tree.path(".letter.txt.swp");
         fs::write(&beside, draft).unwrap();
-        fs::rename(&beside, stage.tree.path("letter.txt")).unwrap();
-        stage.settle(&daemon);
-        assert_eq!(stage.bucket.get("letter.txt").unwrap().body, draft.as_bytes());
+        fs::rename(&beside, scene.tree.path("letter.txt")).unwrap();
+        scene.comes_right(&daemon);
+        assert_eq!(scene.get("letter.txt").unwrap().body, draft.as_bytes());
     }
     // And as others do it: rename the old one away first.
-    fs::rename(stage.tree.path("letter.txt"), stage.tree.path("letter.txt~")).unwrap();
-    stage.tree.write("letter.txt", b"fourth");
-    stage.tree.remove("letter.txt~");
-    stage.settle(&daemon);
-    assert_eq!(stage.requests("PutObject", "letter.txt"), 4);
-    let deletes = stage.server.count("DeleteObject") + stage.server.count("DeleteObjects");
-    assert_eq!(deletes, 0, "{:?}", stage.server.log());
-    assert_eq!(stage.requests("PutObject", ".letter.txt.swp"), 0);
+    fs::rename(scene.tree.path("letter.txt"), scene.tree.path("letter.txt~")).unwrap();
+    scene.tree.write("letter.txt", b"fourth");
+    scene.tree.remove("letter.txt~");
+    scene.comes_right(&daemon);
+    assert_eq!(scene.requests("PutObject", "letter.txt"), 4);
+    let deletes = scene.server.count("DeleteObject") + scene.server.count("DeleteObjects");
+    assert_eq!(deletes, 0, "{:?}", scene.server.log());
+    assert_eq!(scene.requests("PutObject", ".letter.txt.swp"), 0);
 }
 
 #[test]
 fn files_folders_and_trees_move() {
-    let stage = Stage::new(&[
+    let scene = Scene::new(&[
         ("a/one", b"1"),
         ("a/sub/two", b"2"),
         ("a/sub/deep/three", b"3"),
         ("single", b"s"),
     ]);
-    let outside = tempfile::tempdir_in(stage.tree.folder.path().parent().unwrap()).unwrap();
-    let daemon = stage.watch(&[]);
+    let outside = tempfile::tempdir_in(scene.tree.folder.path().parent().unwrap()).unwrap();
+    let daemon = scene.follow(&[]);
     let rename = |from: &str, to: &str| {
-        fs::rename(stage.tree.path(from), stage.tree.path(to)).unwrap();
+        fs::rename(scene.tree.path(from), scene.tree.path(to)).unwrap();
     };
     rename("single", "renamed");
     rename("a", "b");
-    stage.settle(&daemon);
+    scene.comes_right(&daemon);
     // What is below a moved folder is watched under its new name.
-    stage.tree.write("b/sub/deep/four", b"4");
-    stage.tree.write("b/sub/two", b"changed");
-    stage.settle(&daemon);
+    scene.tree.write("b/sub/deep/four", b"4");
+    scene.tree.write("b/sub/two", b"changed");
+    scene.comes_right(&daemon);
 
-    fs::rename(stage.tree.path("b/sub"), outside.path().join("sub")).unwrap();
-    stage.settle(&daemon);
+    fs::rename(scene.tree.path("b/sub"), outside.path().join("sub")).unwrap();
+    scene.comes_right(&daemon);
     // What went out of sight is none of our business, and comes back changed.
     fs::write(outside.path().join("sub/two"), "changed outside").unwrap();
-    fs::rename(outside.path().join("sub"), stage.tree.path("b/back")).unwrap();
-    stage.settle(&daemon);
-    stage.tree.write("b/back/deep/five", b"5");
-    stage.settle(&daemon);
+    fs::rename(outside.path().join("sub"), scene.tree.path("b/back")).unwrap();
+    scene.comes_right(&daemon);
+    scene.tree.write("b/back/deep/five", b"5");
+    scene.comes_right(&daemon);
 
     // Two folders change places.
-    stage.tree.write("c/sub/other", b"other");
-    stage.settle(&daemon);
+    scene.tree.write("c/sub/other", b"other");
+    scene.comes_right(&daemon);
     rename("b", "between");
     rename("c", "b");
     rename("between", "c");
-    stage.tree.write("b/sub/more", b"more");
-    stage.tree.write("c/back/more", b"more");
-    stage.settle(&daemon);
+    scene.tree.write("b/sub/more", b"more");
+    scene.tree.write("c/back/more", b"more");
+    scene.comes_right(&daemon);
     assert_eq!(daemon.backup()["missed"], 0);
 }
 
 /// Random changes of every kind, from a seed.
 struct Churn<'a> {
-    stage: &'a Stage,
+    scene: &'a Scene,
     chance: fastrand::Rng,
     outside: tempfile::TempDir,
     made: u32,
@@ -135,7 +135,7 @@ impl Churn<'_> {
     /// Much of what is tried is impossible at that moment: that is part of it.
     fn step(&mut self) {
         let (name, other) = (self.name(), self.name());
-        let (path, other) = (self.stage.tree.path(name), self.stage.tree.path(other));
+        let (path, other) = (self.scene.tree.path(name), self.scene.tree.path(other));
         let content = self.content();
         match self.chance.u8(0..16) {
             0..=4 => {
@@ -177,14 +177,14 @@ fn after_any_churn_the_bucket_equals_the_tree() {
     let seed = std::env::var("KEEPWATCH_SEED").ok().and_then(|s| s.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("KEEPWATCH_SEED={seed}");
-    let stage = Stage::new(&[]);
-    let outside = tempfile::tempdir_in(stage.tree.folder.path().parent().unwrap()).unwrap();
+    let scene = Scene::new(&[]);
+    let outside = tempfile::tempdir_in(scene.tree.folder.path().parent().unwrap()).unwrap();
     let chance = fastrand::Rng::with_seed(seed);
-    let mut churn = Churn { stage: &stage, chance, outside, made: 0 };
+    let mut churn = Churn { scene: &scene, chance, outside, made: 0 };
     for _ in 0..300 {
         churn.step();
     }
-    let daemon = stage.watch(&[]);
+    let daemon = scene.follow(&[]);
     for _ in 0..4 {
         for _ in 0..1_000 {
             churn.step();
@@ -192,7 +192,7 @@ fn after_any_churn_the_bucket_equals_the_tree() {
                 std::thread::sleep(Duration::from_millis(churn.chance.u64(0..40)));
             }
         }
-        stage.settle(&daemon);
+        scene.comes_right(&daemon);
     }
     let status = daemon.backup();
     assert_eq!((&status["failing"], &status["overflows"]), (&0.into(), &0.into()), "{status}");
@@ -200,38 +200,38 @@ fn after_any_churn_the_bucket_equals_the_tree() {
 
 #[test]
 fn a_thousand_writes_in_five_seconds_are_few_uploads() {
-    let stage = Stage::new(&[("busy", b"")]);
-    let daemon = stage.watch(&["--settle", "2s"]);
-    stage.server.clear_log();
+    let scene = Scene::new(&[("busy", b"")]);
+    let daemon = scene.follow(&["--settle", "2s"]);
+    scene.server.clear_log();
     let started = Instant::now();
     for n in 1_u32..=1_000 {
-        stage.tree.write("busy", format!("write {n}").as_bytes());
+        scene.tree.write("busy", format!("write {n}").as_bytes());
         let due = Duration::from_millis(u64::from(n) * 5);
         std::thread::sleep(due.saturating_sub(started.elapsed()));
     }
-    stage.settle(&daemon);
-    assert_eq!(stage.bucket.get("busy").unwrap().body, b"write 1000");
-    let puts = stage.requests("PutObject", "busy");
+    scene.comes_right(&daemon);
+    assert_eq!(scene.get("busy").unwrap().body, b"write 1000");
+    let puts = scene.requests("PutObject", "busy");
     assert!((1..=5).contains(&puts), "{puts} PUTs");
 }
 
 #[test]
 fn a_file_that_is_never_quiet_is_uploaded_every_max_wait() {
-    let stage = Stage::new(&[("log", b"")]);
-    let daemon = stage.watch(&["--settle", "1500ms", "--max-wait", "3s"]);
-    stage.server.clear_log();
-    let mut file = File::options().append(true).open(stage.tree.path("log")).unwrap();
+    let scene = Scene::new(&[("log", b"")]);
+    let daemon = scene.follow(&["--settle", "1500ms", "--max-wait", "3s"]);
+    scene.server.clear_log();
+    let mut file = File::options().append(true).open(scene.tree.path("log")).unwrap();
     let mut lines = 0;
     // Never quiet for as long as `settle`, so that only `max_wait` can be the reason.
     wait_for("three uploads while the file is being written", || {
         lines += 1;
         writeln!(file, "line {lines}").unwrap();
-        stage.requests("PutObject", "log") >= 3
+        scene.requests("PutObject", "log") >= 3
     });
-    let body = stage.bucket.get("log").unwrap().body;
+    let body = scene.get("log").unwrap().body;
     assert!(body.starts_with(b"line 1\nline 2\n") && body.ends_with(b"\n"));
     drop(file);
-    stage.settle(&daemon);
+    scene.comes_right(&daemon);
 }
 
 /// Changes a file so that only its ctime tells.
@@ -247,19 +247,19 @@ fn edit_quietly(path: &std::path::Path, content: &[u8]) {
 
 #[test]
 fn a_same_size_edit_with_its_mtime_put_back_is_found() {
-    let stage = Stage::new(&[("file", b"before")]);
-    let path = stage.tree.path("file");
+    let scene = Scene::new(&[("file", b"before")]);
+    let path = scene.tree.path("file");
     let old = SystemTime::now() - Duration::from_secs(86_400);
     File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
-    let daemon = stage.watch(&[]);
+    let daemon = scene.follow(&[]);
     edit_quietly(&path, b"AFTER!");
-    stage.settle(&daemon);
-    assert_eq!(stage.bucket.get("file").unwrap().body, b"AFTER!");
+    scene.comes_right(&daemon);
+    assert_eq!(scene.get("file").unwrap().body, b"AFTER!");
     assert_eq!(daemon.stop(), 0);
 
     // While nothing runs, and found by one pass.
     edit_quietly(&path, b"later!");
-    let said = stage.user.sync(stage.tree.folder.path(), "s3://bucket", &[], 0);
+    let said = scene.sync(&[], 0);
     assert_eq!(said.number("uploaded"), 1);
-    assert_eq!(stage.bucket.get("file").unwrap().body, b"later!");
+    assert_eq!(scene.get("file").unwrap().body, b"later!");
 }

@@ -1,9 +1,15 @@
 //! The only integration binary: one file per subject.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
+
+mod guard;
 mod kill;
+mod kinds;
 mod live;
+mod policy;
 mod resume;
 mod simulate;
 mod support;
 mod sweep;
 mod sync;
+mod tidy;

@@ -65,11 +65,10 @@ impl Bucket {
         })
     }
 
-    /// All objects but the owner records.
+    /// All objects but the owner records, and what is deleted while they are read.
     pub fn objects(&self) -> BTreeMap<String, Seen> {
         let keys = self.keys().into_iter().filter(|key| !key.contains(".keepwatch/"));
-        // What is gone again since it was listed is gone.
-        keys.filter_map(|key| self.get(&key).map(|seen| (key, seen))).collect()
+        keys.filter_map(|key| Some((key.clone(), self.get(&key)?))).collect()
     }
 
     pub fn get(&self, key: &str) -> Option<Seen> {

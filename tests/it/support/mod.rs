@@ -2,8 +2,8 @@
 
 pub mod bucket;
 pub mod program;
+pub mod scene;
 pub mod server;
-pub mod stage;
 pub mod tools;
 pub mod tree;
 

@@ -37,12 +37,14 @@ pub struct User {
     pub home: TempDir,
     reach: Option<Reach>,
     variables: Vec<(String, String)>,
+    wrapper: Vec<String>,
 }
 
 impl User {
     /// A user without any S3 account.
     pub fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap(), reach: None, variables: vec![] }
+        let home = tempfile::tempdir().unwrap();
+        Self { home, reach: None, variables: vec![], wrapper: vec![] }
     }
 
     pub fn of(reach: &Reach) -> Self {
@@ -54,13 +56,29 @@ impl User {
         self
     }
 
+    /// Modes of files bind this user, even where the tests run as root.
+    pub fn bound_by_modes(self) -> Self {
+        match rustix::process::geteuid().is_root() {
+            true => self.wrapped(&["setpriv", "--bounding-set=-dac_override,-dac_read_search"]),
+            false => self,
+        }
+    }
+
+    /// The program is run by these words, which come before it.
+    pub fn wrapped(self, words: &[&str]) -> Self {
+        Self { wrapper: words.iter().map(|&word| word.to_owned()).collect(), ..self }
+    }
+
     pub fn state_folder(&self) -> PathBuf {
         self.home.path().join(".local/state/keepwatch")
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keepwatch"));
-        command.args(args).env_clear().env("HOME", self.home.path());
+        let program = env!("CARGO_BIN_EXE_keepwatch");
+        let words = self.wrapper.iter().map(String::as_str);
+        let mut words = words.chain([program]).chain(args.iter().copied());
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words).env_clear().env("HOME", self.home.path());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("AWS_EC2_METADATA_DISABLED", "true").env("RUST_BACKTRACE", "1");
         if let Some(reach) = &self.reach {
@@ -99,7 +117,7 @@ impl User {
         let mut daemon = self.start(args);
         wait_for("the daemon to answer", || {
             let ended = daemon.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended, {}: {}", ended.unwrap(), daemon.log());
+            assert!(ended.is_none(), "the daemon ended: {}", daemon.log());
             daemon.status().is_some()
         });
         daemon

@@ -1,21 +1,24 @@
 //! Local files in memory: with torn reads, a lossy watcher, unreadable folders and disks that go.
+//!
+//! Here is what a person does to the files; [`tree`] is how keepwatch sees them.
+
+mod tree;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::key::encode_name;
-use crate::model::{Crc64, Entry, Fingerprint, Key, Kind, Md5, Observed, RelPath};
-use crate::plan::{ErrorClass, Failure, Hint, Skip};
-use crate::ports::{
-    Chunk, FolderWatch, Fut, HintSource, Identity, LocalTree, OpenFile, PartDigest, ReadError,
-    Seen, Stat, Veil, Walk, WatchEvent, WholeRead,
-};
+use crate::model::{Entry, Fingerprint, Kind, RelPath};
+use crate::plan::{ErrorClass, Failure, Hint};
+use crate::ports::{FolderWatch, Identity, WatchEvent};
 
 use super::chance::Chance;
 use super::clock::SimClock;
+
+pub use watch::SimHints;
+use watch::SimWatch;
 
 #[derive(Clone, Debug)]
 struct Node {
@@ -337,254 +340,5 @@ impl SwappedSource {
     /// An empty folder with an identity of its own.
     pub fn empty() -> Self {
         Self { identity: 2, nodes: BTreeMap::new() }
-    }
-}
-
-/// The fake watcher's stream.
-pub struct SimHints {
-    fs: SimFs,
-}
-
-impl HintSource for SimHints {
-    fn next(&mut self) -> Fut<'_, WatchEvent> {
-        Box::pin(async {
-            loop {
-                if let Some(event) = self.fs.disk().events.pop_front() {
-                    return event;
-                }
-                self.fs.bell.notified().await;
-            }
-        })
-    }
-}
-
-struct SimWatch {
-    fs: SimFs,
-}
-
-impl FolderWatch for SimWatch {
-    fn watch(&self, folders: &[RelPath]) {
-        self.fs.disk().watched.extend(folders.iter().cloned());
-    }
-
-    fn reset(&self) {
-        self.fs.disk().watched.clear();
-    }
-}
-
-/// A walk that looks at one folder at a time, so that changes come between.
-struct SimWalk {
-    fs: SimFs,
-    watch: Option<Arc<dyn FolderWatch>>,
-    /// What is left, last first: entries to emit, folders to open.
-    stack: Vec<(String, RelPath, bool)>,
-    top: Option<RelPath>,
-    failed: bool,
-}
-
-impl SimWalk {
-    fn children(&self, folder: &RelPath, key: &str) -> Vec<(String, RelPath, bool)> {
-        let disk = self.fs.disk();
-        let mut children: Vec<_> = disk
-            .nodes
-            .iter()
-            .filter(|(path, _)| path.parent().as_ref() == Some(folder))
-            .map(|(path, node)| {
-                let is_folder = node.entry.kind == Kind::Folder;
-                let slash = if is_folder { "/" } else { "" };
-                (format!("{key}{}{slash}", encode_name(path.name())), path.clone(), is_folder)
-            })
-            .collect();
-        children.sort_by(|a, b| b.0.cmp(&a.0));
-        children
-    }
-
-    fn step(&mut self) -> Option<Result<Vec<(Key, Seen)>, Failure>> {
-        if self.failed {
-            return None;
-        }
-        if self.fs.disk().missing {
-            self.failed = true;
-            return Some(Err(SimFs::missing()));
-        }
-        if let Some(top) = self.top.take() {
-            if let Some(watch) = &self.watch {
-                watch.watch(std::slice::from_ref(&top));
-            }
-            let key = Key::folder(&top).as_str().to_owned();
-            self.stack = self.children(&top, &key);
-            return Some(Ok(vec![]));
-        }
-        let (key, path, is_folder) = self.stack.pop()?;
-        let mut seen = vec![];
-        let Some((entry, _)) = self.fs.content(&path) else { return Some(Ok(seen)) };
-        match (is_folder, entry.kind == Kind::Folder) {
-            (false, false) => seen.push((Key::literal(&key), Seen::Entry(path, entry))),
-            (true, true) => {
-                if let Some(watch) = &self.watch {
-                    watch.watch(std::slice::from_ref(&path));
-                }
-                if self.fs.disk().unreadable.contains(&path) {
-                    let skip = Skip::Unreadable("permission denied".to_owned());
-                    let skip = Some((path, skip));
-                    let veil = Veil { excluded: false, tree: true, skip };
-                    seen.push((Key::literal(&key), Seen::Veil(veil)));
-                } else {
-                    let marker = SimFs::marker(&self.fs.disk(), &path, &entry);
-                    let mut children = self.children(&path, &key);
-                    self.stack.append(&mut children);
-                    seen.extend(marker.map(|e| (Key::literal(&key), Seen::Entry(path, e))));
-                }
-            }
-            // It became something else since it was listed.
-            (tree, _) => {
-                let veil = Veil { excluded: false, tree, skip: None };
-                seen.push((Key::literal(&key), Seen::Veil(veil)));
-            }
-        }
-        Some(Ok(seen))
-    }
-}
-
-impl Walk for SimWalk {
-    fn next(&mut self) -> Fut<'_, Option<Result<Vec<(Key, Seen)>, Failure>>> {
-        Box::pin(async {
-            if self.fs.chance.percent(30) {
-                let ms = self.fs.chance.below(50);
-                tokio::time::sleep(Duration::from_millis(ms)).await;
-            }
-            self.step()
-        })
-    }
-}
-
-impl LocalTree for SimFs {
-    fn identity(&self) -> Fut<'_, Result<Identity, Failure>> {
-        Box::pin(async { self.identity_now().ok_or_else(Self::missing) })
-    }
-
-    fn walk(&self, top: RelPath, watch: Option<Arc<dyn FolderWatch>>) -> Box<dyn Walk> {
-        let fs = self.clone();
-        Box::new(SimWalk { fs, watch, stack: vec![], top: Some(top), failed: false })
-    }
-
-    fn governed(&self, _path: &RelPath) -> Option<RelPath> {
-        None
-    }
-
-    fn stat(&self, paths: Vec<RelPath>) -> Fut<'_, Result<Vec<Stat>, Failure>> {
-        Box::pin(async move {
-            let disk = self.disk();
-            if disk.missing {
-                return Err(Self::missing());
-            }
-            let hidden = |path: &RelPath| {
-                disk.unreadable.iter().any(|folder| path.is_within(folder) && path != folder)
-            };
-            let one = |path: &RelPath| match disk.nodes.get(path) {
-                _ if hidden(path) => Stat::Unknown(Skip::Unreadable("hidden".to_owned())),
-                None => Stat::Absent,
-                Some(node) if node.entry.kind == Kind::Folder => {
-                    Stat::Folder(Self::marker(&disk, path, &node.entry))
-                }
-                Some(node) => Stat::Entry(node.entry),
-            };
-            Ok(paths.iter().map(one).collect())
-        })
-    }
-
-    fn read_whole(&self, path: RelPath, limit: u64) -> Fut<'_, Result<WholeRead, ReadError>> {
-        Box::pin(async move {
-            tokio::task::yield_now().await;
-            let file = self.open(path).await?;
-            let before = file.opened();
-            let size = before.fingerprint.size_bytes;
-            let chunk = file.read(0, if size <= limit { size } else { 0 }).await?;
-            let (after, by_path) = file.look().await?;
-            let (md5, crc64) = (chunk.digest.md5, chunk.digest.crc64);
-            Ok(WholeRead { before, after, by_path, bytes: chunk.bytes, md5, crc64 })
-        })
-    }
-
-    fn open(&self, path: RelPath) -> Fut<'_, Result<Box<dyn OpenFile>, ReadError>> {
-        Box::pin(async move {
-            match self.content(&path) {
-                Some((entry, _)) if entry.kind == Kind::File => {
-                    Ok(Box::new(SimFile { fs: self.clone(), path, entry }) as Box<dyn OpenFile>)
-                }
-                _ => Err(ReadError::Changed),
-            }
-        })
-    }
-
-    fn read_link(&self, path: RelPath) -> Fut<'_, Result<(Entry, Bytes), ReadError>> {
-        Box::pin(async move {
-            match self.content(&path) {
-                Some((entry, target)) if entry.kind == Kind::Link => Ok((entry, target)),
-                _ => Err(ReadError::Changed),
-            }
-        })
-    }
-}
-
-/// An open file: it reads the inode it was opened with, for as long as the name keeps it.
-struct SimFile {
-    fs: SimFs,
-    path: RelPath,
-    entry: Entry,
-}
-
-impl SimFile {
-    fn node(&self) -> Result<(Entry, Bytes), ReadError> {
-        match self.fs.content(&self.path) {
-            Some((entry, content)) if entry.fingerprint.inode == self.entry.fingerprint.inode => {
-                Ok((entry, content))
-            }
-            _ => Err(ReadError::Changed),
-        }
-    }
-}
-
-impl OpenFile for SimFile {
-    fn opened(&self) -> Entry {
-        self.entry
-    }
-
-    fn read(&self, offset: u64, length: u64) -> Fut<'_, Result<Chunk, ReadError>> {
-        Box::pin(async move {
-            // What is read first may be older than what is read last.
-            let (_, first) = self.node()?;
-            self.fs.maybe_tear(&self.path);
-            let (_, last) = self.node()?;
-            let range = |content: &Bytes| {
-                let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(content.len());
-                content.slice(at(offset)..at(offset + length))
-            };
-            let (first, last) = (range(&first), range(&last));
-            let half = first.len().min(last.len()) / 2;
-            let bytes = Bytes::from([&first[..half], &last[half..]].concat());
-            let digest = PartDigest {
-                bytes: bytes.len() as u64,
-                md5: Md5::of(&bytes),
-                crc64: Crc64::of(&bytes),
-            };
-            Ok(Chunk { bytes, digest })
-        })
-    }
-
-    fn digest(&self, offset: u64, length: u64) -> Fut<'_, Result<PartDigest, ReadError>> {
-        Box::pin(async move { Ok(self.read(offset, length).await?.digest) })
-    }
-
-    fn look(&self) -> Fut<'_, Result<(Entry, Observed<Entry>), ReadError>> {
-        Box::pin(async move {
-            let by_path = match self.fs.content(&self.path) {
-                Some((entry, _)) if entry.kind != Kind::Folder => Observed::Present(entry),
-                _ => Observed::Absent,
-            };
-            // A file whose name is gone still has its inode, unchanged.
-            let after = self.node().map_or(self.entry, |(entry, _)| entry);
-            Ok((after, by_path))
-        })
     }
 }

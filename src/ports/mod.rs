@@ -1,0 +1,39 @@
+//! What the outside must offer: local files, a watcher, the object store, the state, a clock.
+//!
+//! Use-cases see these traits and never an adapter. Each trait is a written contract; one suite of
+//! tests runs it on the adapter and on its fake. Errors carry their class ([`ErrorClass`]), decided
+//! in the adapter, where the cause is known.
+
+mod local;
+mod objects;
+mod state;
+mod watch;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::model::Millis;
+#[cfg(doc)]
+use crate::plan::ErrorClass;
+
+pub use local::{
+    Batch, Chunk, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat, Veil, Walk,
+    WholeRead,
+};
+pub use objects::{
+    Complete, Condition, ListPage, ObjectStore, Put, PutPart, RequestCounts, SmallObject,
+    StoreError, Stored, StoredPart,
+};
+pub use state::{
+    BackupRow, Change, JournaledPart, KeyRange, ProblemRow, StateError, StateStore, Tally,
+    UploadJournal,
+};
+pub use watch::{FolderWatch, HintSource, WatchEvent};
+
+/// A future behind a trait object.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Wall-clock time. Delays within a run are measured by the runtime's monotonic clock.
+pub trait Clock: Send + Sync {
+    fn now(&self) -> Millis;
+}

@@ -1,0 +1,227 @@
+//! The state database: durable observations, changed in lists that hold as a whole or not at all.
+
+use crate::engine::Problem;
+use crate::model::{ETag, Entry, Fingerprint, Key, Millis, Object, Record, RelPath};
+use crate::plan::{DeleteItem, Failure};
+
+use super::{Fut, Identity, PartDigest, StoredPart};
+
+/// Why the state database did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    #[error("the disk under the state database is full: {0}")]
+    Full(String),
+    #[error("the state database failed: {0}")]
+    Broken(String),
+}
+
+/// A multipart upload as it was journaled before its first part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadJournal {
+    pub key: Key,
+    /// `None`: a request to create it may have been sent.
+    pub upload_id: Option<String>,
+    pub part_size: u64,
+    /// Of the file that is being sent.
+    pub fingerprint: Fingerprint,
+    pub parts: Vec<JournaledPart>,
+}
+
+/// A part that the server acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournaledPart {
+    pub stored: StoredPart,
+    pub digest: PartDigest,
+}
+
+/// One change of the state. A list of changes is applied as a whole, durably, or not at all.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A request that writes this object is about to be sent. What was known is not to be trusted
+    /// until it is settled.
+    Uploading {
+        key: Key,
+        entry: Entry,
+    },
+    /// The object was acknowledged, or found to be right. Ends its multipart journal and problem.
+    Synced {
+        key: Key,
+        record: Record,
+    },
+    /// The name is missing since `at`, if it was not marked before.
+    Missing {
+        key: Key,
+        at: Millis,
+    },
+    /// The name is there again.
+    Found {
+        key: Key,
+    },
+    /// Drops the record. With `keep`, the object becomes unclaimed.
+    Forget {
+        key: Key,
+        keep: Option<Object>,
+    },
+    /// Requests that delete (or tag) these objects are about to be sent. `counted` of them are
+    /// charged to the budget of the hour of `at`.
+    Deleting {
+        keys: Vec<Key>,
+        counted: u64,
+        at: Millis,
+    },
+    Deleted {
+        key: Key,
+    },
+    Tagged {
+        key: Key,
+    },
+    /// A request to create a multipart upload is about to be sent.
+    UploadOpening(UploadJournal),
+    UploadOpened {
+        key: Key,
+        upload_id: String,
+    },
+    PartDone {
+        key: Key,
+        part: JournaledPart,
+    },
+    UploadDropped {
+        key: Key,
+    },
+    Problem {
+        problem: Problem,
+        at: Millis,
+    },
+    /// A path is all right again, or gone.
+    ProblemSolved {
+        key: Key,
+    },
+    /// A look at everything begins: paths that are skipped no more will not be reported again.
+    SkipsBegan,
+    SkipsEnded,
+    /// An object that is neither ours nor of any file here. Replaces what is known of the key.
+    Unclaimed {
+        key: Key,
+        object: Object,
+    },
+    /// A listing begins: what is unclaimed is learnt anew.
+    ListingBegan,
+    /// A listing was compared to its end.
+    Listed {
+        at: Millis,
+    },
+    Identity(Identity),
+    /// The number of files, for the budget of deletions.
+    Files {
+        count: u64,
+        at: Millis,
+    },
+    Owner {
+        etag: ETag,
+        generation: u64,
+        conditional: bool,
+    },
+    /// A person approved every deletion that waits now.
+    Approve,
+    /// A person discarded them: the objects stay, unclaimed.
+    Discard,
+    /// A person has seen that the state was rebuilt.
+    Acknowledge,
+}
+
+/// A range of keys: all of them, or one and everything that starts with it and a slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyRange {
+    All,
+    /// Keys that start with this text, which ends with `/`.
+    Under(Key),
+}
+
+/// The row that all records of a backup hang on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackupRow {
+    pub identity: Option<Identity>,
+    /// When the bucket was last listed and compared to the end.
+    pub listed_at: Option<Millis>,
+    /// Tells this state apart from any other, also of the same machine.
+    pub owner_id: String,
+    pub owner_etag: Option<ETag>,
+    pub owner_generation: u64,
+    /// Whether the server honours conditions; `None` while nobody has tried.
+    pub conditional: Option<bool>,
+    /// The database was found corrupt, and no person has acknowledged it.
+    pub rebuilt: bool,
+}
+
+/// Numbers over all records of a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Files and links that are recorded and not missing.
+    pub files: u64,
+    pub folders: u64,
+    pub bytes: u64,
+    /// Files and links missing, not tagged yet, approved by nobody.
+    pub pending: u64,
+    pub approved: u64,
+    /// Folder markers that are to go.
+    pub pending_folders: u64,
+    pub unclaimed: u64,
+    pub skipped: u64,
+    pub failed: u64,
+    /// Deleted within the last 24 hours, without approval.
+    pub spent: u64,
+    /// Largest number of files within the last 24 hours.
+    pub files_max: u64,
+    /// Since when the longest missing record waits.
+    pub oldest_missing: Option<Millis>,
+}
+
+/// One line of `status --files` and of lists of problems.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProblemRow {
+    pub key: Key,
+    pub path: RelPath,
+    pub failed: bool,
+    pub message: String,
+    pub attempts: u32,
+    pub since: Millis,
+}
+
+/// The records of one backup. Reads see every change applied before them.
+pub trait StateStore: Send + Sync {
+    /// Returns when the changes are durable.
+    fn apply(&self, changes: Vec<Change>) -> Fut<'_, Result<(), StateError>>;
+    fn backup(&self) -> Fut<'_, Result<BackupRow, StateError>>;
+    /// Up to `limit` records after `after`, in key order.
+    fn page(
+        &self,
+        range: KeyRange,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<(Key, Record)>, StateError>>;
+    /// The records of these keys; `None` where there is none.
+    fn get(&self, keys: Vec<Key>) -> Fut<'_, Result<Vec<Option<Record>>, StateError>>;
+    fn tally(&self, now: Millis) -> Fut<'_, Result<Tally, StateError>>;
+    /// Missing records that were marked by `before` (approved ones at any time), oldest first.
+    fn due(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<DeleteItem>, StateError>>;
+    /// Records whose file was young when it was read, at or before `before`.
+    fn racy(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<RelPath>, StateError>>;
+    fn upload(&self, key: &Key) -> Fut<'_, Result<Option<UploadJournal>, StateError>>;
+    /// Problems after `after`, in key order.
+    fn problems(
+        &self,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<ProblemRow>, StateError>>;
+    fn unclaimed(
+        &self,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<(Key, Object)>, StateError>>;
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        Failure::new(crate::plan::ErrorClass::State, error.to_string())
+    }
+}
