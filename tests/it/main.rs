@@ -3,9 +3,13 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
 mod errors;
+mod daemon;
 mod guard;
+mod kill;
 mod kinds;
+mod live;
 mod policy;
+mod resume;
 mod simulate;
 mod state;
 mod support;
