@@ -80,6 +80,17 @@ fn three_keys_that_fail_in_a_row_ask_for_a_probe() {
 }
 
 #[test]
+fn a_success_clears_the_suspicion() {
+    let mut rig = Rig::daemon();
+    rig.find(&["a", "b", "c", "d", "e"].map(|name| job(name, 1)));
+    rig.fail("a", ErrorClass::Server);
+    rig.fail("b", ErrorClass::Server);
+    rig.finish("c", DONE);
+    rig.fail("d", ErrorClass::Server);
+    assert_eq!(rig.probes(), [0; 0]);
+}
+
+#[test]
 fn a_failing_key_that_is_alone_asks_for_a_probe() {
     let mut rig = Rig::daemon();
     rig.find(&[job("a", 1)]);

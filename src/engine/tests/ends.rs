@@ -69,6 +69,19 @@ fn a_flush_needs_a_look_that_began_after_it() {
 }
 
 #[test]
+fn a_flush_is_not_answered_while_looking_is_impossible() {
+    let mut rig = Rig::daemon();
+    rig.hint("a");
+    rig.wait(SETTLE_MS);
+    rig.send(Event::Rescan);
+    rig.wait(10);
+    flush(&mut rig);
+    rig.end_look(LookResult::Failed(failure(ErrorClass::Unreachable)));
+    rig.end_look(LookResult::Complete);
+    assert_eq!(flushed(&mut rig), [0; 0], "the look that ended began before the flush");
+}
+
+#[test]
 fn a_flush_does_not_wait_for_paths_that_fail() {
     let mut rig = Rig::daemon();
     rig.find(&[job("a", 1)]);
