@@ -111,11 +111,9 @@ enum Trouble {
 
 impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Damaged(error.to_string())
-            }
-            _ => Self::Sqlite(error),
+        match is_damage(&error) {
+            true => Self::Damaged(error.to_string()),
+            false => Self::Sqlite(error),
         }
     }
 }
@@ -168,10 +166,12 @@ fn try_open(path: &Path) -> Result<Connection, Trouble> {
     }
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection, version)?;
-    if !was_closed_in_order(&connection)? {
-        check(&connection)?;
+    match meta(&connection, "end")?.as_deref() {
+        None | Some("closed") => {}
+        Some("damaged") => return Err(Trouble::Damaged("the last run found it so".to_owned())),
+        Some(_) => check(&connection)?,
     }
-    note_closed(&connection, false)?;
+    note(&connection, End::Open)?;
     Ok(connection)
 }
 
@@ -197,13 +197,26 @@ fn check(connection: &Connection) -> Result<(), Trouble> {
     if verdict == "ok" { Ok(()) } else { Err(Trouble::Damaged(verdict)) }
 }
 
-fn was_closed_in_order(connection: &Connection) -> rusqlite::Result<bool> {
-    meta(connection, "closed").map(|value| value.is_none_or(|v| v == "1"))
+/// How the last run ended.
+pub enum End {
+    /// It has not: where a start finds this, the database was not closed in order.
+    Open,
+    Closed,
+    /// It met damage.
+    Damaged,
 }
 
-/// Notes whether the database is closed; an open one that is found so was not closed in order.
-pub fn note_closed(connection: &Connection, closed: bool) -> rusqlite::Result<()> {
-    set_meta(connection, "closed", if closed { "1" } else { "0" })
+pub fn note(connection: &Connection, end: End) -> rusqlite::Result<()> {
+    let end = match end {
+        End::Open => "open",
+        End::Closed => "closed",
+        End::Damaged => "damaged",
+    };
+    set_meta(connection, "end", end)
+}
+
+pub fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 fn mark_rebuilt(connection: &Connection) -> rusqlite::Result<()> {

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::ports::{Change, StateError};
 
-use super::{schema, write};
+use super::schema::{self, End};
+use super::write;
 
 /// How long the first change of a transaction waits for others. Short for a person, long against a
 /// sync.
@@ -21,7 +22,8 @@ const GATHER: Duration = Duration::from_millis(3);
 const BATCH: usize = 512;
 
 type Answer<T> = oneshot::Sender<Result<T, StateError>>;
-type Query = Box<dyn FnOnce(&Connection) + Send>;
+/// Answers whether it met damage.
+type Query = Box<dyn FnOnce(&Connection) -> bool + Send>;
 
 enum Request {
     Apply { backup: i64, changes: Vec<Change>, answer: Answer<()> },
@@ -50,7 +52,8 @@ impl Thread {
         let join = std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || {
-                Owner { caches: write::Caches::load(&connection), connection }.run(requests)
+                let caches = write::Caches::load(&connection);
+                Owner { connection, caches, damaged: false }.run(requests)
             })
             .ok();
         Self { inbox, join: Arc::new(Mutex::new(join)) }
@@ -72,8 +75,11 @@ impl Thread {
     ) -> Result<T, StateError> {
         let (answer, result) = oneshot::channel();
         let query: Query = Box::new(move |connection| {
+            let result = f(connection);
+            let damaged = result.as_ref().is_err_and(schema::is_damage);
             // The asker may have gone away; then nobody wants the answer.
-            answer.send(f(connection).map_err(explain)).ok();
+            answer.send(result.map_err(explain)).ok();
+            damaged
         });
         self.send(Request::Query(query), result).await
     }
@@ -105,6 +111,8 @@ impl Thread {
 struct Owner {
     connection: Connection,
     caches: write::Caches,
+    /// Damage was met: the next start begins anew.
+    damaged: bool,
 }
 
 impl Owner {
@@ -134,7 +142,7 @@ impl Owner {
         let mut until: Option<Instant> = None;
         loop {
             match next {
-                Request::Query(query) => query(&self.connection),
+                Request::Query(query) => self.damaged |= query(&self.connection),
                 Request::Close(done) => return Some(done),
                 Request::Apply { backup, changes: list, answer } => {
                     changes.push(Pending { backup, changes: list, answer });
@@ -154,7 +162,8 @@ impl Owner {
     }
 
     fn finish(&self) {
-        let closed = schema::note_closed(&self.connection, true)
+        let end = if self.damaged { End::Damaged } else { End::Closed };
+        let closed = schema::note(&self.connection, end)
             .and_then(|()| self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
         if let Err(error) = closed {
             tracing::debug!(%error, "closing the state database");
@@ -166,13 +175,15 @@ impl Owner {
         if pending.is_empty() {
             return;
         }
-        let result = self.apply_all(pending).map_err(explain);
-        if result.is_err() {
+        let result = self.apply_all(pending);
+        if let Err(error) = &result {
+            self.damaged |= schema::is_damage(error);
             if !self.connection.is_autocommit() {
                 self.connection.execute_batch("ROLLBACK").ok();
             }
             self.caches = write::Caches::load(&self.connection);
         }
+        let result = result.map_err(explain);
         for Pending { answer, .. } in pending.drain(..) {
             answer.send(result.clone()).ok();
         }
