@@ -210,12 +210,14 @@ async fn filled(killed: bool) -> TempDir {
     folder
 }
 
-/// Overwrites the second half of every page but the first.
+/// Damages the records, and nothing that is read at the start.
 fn scratch(folder: &TempDir) {
+    let connection = rusqlite::Connection::open(database(folder)).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'object'";
+    let page = connection.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
+    drop(connection);
     let mut bytes = fs::read(database(folder)).unwrap();
-    for page in bytes.chunks_exact_mut(PAGE).skip(1) {
-        page[..PAGE / 2].fill(0x5a);
-    }
+    bytes[(page - 1) * PAGE..page * PAGE].fill(0x5a);
     fs::write(database(folder), bytes).unwrap();
 }
 
@@ -246,16 +248,7 @@ async fn damaged_pages_are_found_after_an_unclean_end() {
 #[tokio::test]
 async fn damage_that_shows_later_is_mended_by_the_next_start() {
     let folder = filled(false).await;
-    // The records, and not what is read at the start.
-    let page = {
-        let connection = rusqlite::Connection::open(database(&folder)).unwrap();
-        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'object'";
-        connection.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize
-    };
-    let mut bytes = fs::read(database(&folder)).unwrap();
-    bytes[(page - 1) * PAGE..page * PAGE].fill(0x5a);
-    fs::write(database(&folder), bytes).unwrap();
-
+    scratch(&folder);
     let (state, opened) = open(&folder);
     assert_eq!(opened, Opened::default(), "it was closed in order, and is not searched");
     let records = backup(&state).await;
