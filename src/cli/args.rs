@@ -100,7 +100,7 @@ pub struct Global {
     #[arg(long, global = true, env = "KEEPWATCH_LOG_FORMAT", hide_env = true, value_enum,
         default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// When to show progress
+    /// When to show progress bars; elsewhere a line now and then
     #[arg(long, global = true, env = "KEEPWATCH_PROGRESS", hide_env = true, value_enum,
         default_value_t = When::Auto)]
     pub progress: When,

@@ -45,11 +45,23 @@ async fn ask_daemon(global: &Global, request: &Request) -> Result<Option<Value>,
     }
 }
 
+/// Where the state could not be used: a daemon that did not listen yet may have it, and listen now.
+async fn or_ask_again(
+    recorded: Result<Value, CliError>,
+    global: &Global,
+    request: &Request,
+) -> Result<Value, CliError> {
+    match recorded {
+        Err(error) => ask_daemon(global, request).await?.ok_or(error),
+        recorded => recorded,
+    }
+}
+
 pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError> {
     log::init(global.log(false), &MultiProgress::new());
     let mut report = match ask_daemon(global, &Request::Status).await? {
         Some(report) => report,
-        None => recorded_status(global).await?,
+        None => or_ask_again(recorded_status(global).await, global, &Request::Status).await?,
     };
     let backups: Vec<BackupStatus> =
         serde_json::from_value(report["backups"].clone()).unwrap_or_default();
@@ -191,7 +203,10 @@ pub async fn deletions(global: &Global, options: Deletions) -> Result<Code, CliE
     let request = Request::Deletions { verb, names, all, new_root };
     let answer = match ask_daemon(global, &request).await? {
         Some(answer) => answer,
-        None => recorded_deletions(global, &request).await?,
+        None => {
+            let recorded = recorded_deletions(global, &request).await;
+            or_ask_again(recorded, global, &request).await?
+        }
     };
     if global.json {
         print_line(&answer.to_string());

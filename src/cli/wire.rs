@@ -1,9 +1,10 @@
 //! From a configuration to a running backup: the adapters are made here, and nowhere else.
 
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_s3::config::SharedHttpClient;
 
@@ -61,7 +62,7 @@ pub fn state_folder(global: &Global) -> Result<PathBuf, CliError> {
 /// Takes the lock and opens the database.
 pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
     let folder = state_folder(global)?;
-    let lock = lock::take(&folder).map_err(|error| match &error {
+    let lock = take_lock(&folder).map_err(|error| match &error {
         lock::LockError::Held { .. } => CliError::new(Code::NeedsPerson, error.to_string())
             .hint("ask the running one with `keepwatch status` or `keepwatch flush`")
             .hint("or give this one a state of its own with --state-dir"),
@@ -93,6 +94,22 @@ pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
         );
     }
     Ok(OpenState { state, folder, _lock: lock })
+}
+
+/// Takes the lock. Whoever has it and is no daemon is done in a moment, most often: `status` works
+/// on the state itself where no daemon runs, and must not keep one from starting.
+fn take_lock(folder: &Path) -> Result<lock::Lock, lock::LockError> {
+    const WAIT: Duration = Duration::from_secs(3);
+    let started = Instant::now();
+    let is_daemon = || UnixStream::connect(paths::control_socket(folder)).is_ok();
+    loop {
+        match lock::take(folder) {
+            Err(lock::LockError::Held { .. }) if started.elapsed() < WAIT && !is_daemon() => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// How a command runs its backups.

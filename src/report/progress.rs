@@ -14,7 +14,7 @@ use super::text;
 /// When progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum When {
-    /// Bars at a terminal, now and then a line elsewhere.
+    /// At a terminal only.
     #[default]
     Auto,
     Always,
@@ -122,6 +122,10 @@ fn numbers(progress: &Progress) -> Numbers {
 
 fn line(numbers: &Numbers, pace: &Pace) -> String {
     let (files, bytes) = (numbers.files, numbers.bytes);
+    if !numbers.scanning && files.0 == files.1 {
+        let (files, bytes) = (text::count(files.1, "file"), text::bytes(bytes.1));
+        return format!("waiting for changes · {files} done, {bytes}");
+    }
     let mut parts = vec![];
     if numbers.scanning {
         parts.push(format!("looking, {} so far", text::count(numbers.scanned, "file")));

@@ -11,41 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FileType, Mode, inotify};
 
 use crate::support::bucket::Bucket;
-use crate::support::program::{Said, User};
-use crate::support::server::Embedded;
+use crate::support::program::User;
+use crate::support::scene::Scene;
 use crate::support::tree::{Tree, differences};
-
-const BUCKET: &str = "bucket";
-const TO: &str = "s3://bucket/p";
-
-/// A server, a bucket in it, a user, and a folder.
-struct Scene {
-    server: Embedded,
-    bucket: Bucket,
-    user: User,
-    tree: Tree,
-}
-
-impl Scene {
-    fn new(files: &[(&str, &[u8])]) -> Self {
-        let server = Embedded::start();
-        let bucket = Bucket::create(&server.reach, BUCKET);
-        let user = User::of(&server.reach);
-        Self { server, bucket, user, tree: Tree::new(files) }
-    }
-
-    fn sync(&self, code: i32) -> Said {
-        self.server.clear_log();
-        self.user.sync(self.tree.folder.path(), TO, &[], code)
-    }
-
-    /// The bucket is as the tree asks, and another pass has nothing to do.
-    fn is_kept(&self, code: i32) {
-        assert_eq!(differences(&self.tree, &self.bucket, "p/"), [""; 0]);
-        let said = self.sync(code);
-        assert_eq!(self.server.log().len(), 1, "one GET of the owner record: {said:?}");
-    }
-}
 
 /// Names with every byte and character that is special to somebody.
 fn odd_names() -> Vec<Vec<u8>> {
@@ -115,7 +83,7 @@ fn names_of_every_kind() {
         let below = [b"d/".as_slice(), name, b"/", name].concat();
         scene.tree.write(OsStr::from_bytes(&below), content.as_bytes());
     }
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!(said.number("uploaded"), 2 * odd_names().len() as u64);
     // Written out by hand: how names are spelled in keys.
     for (name, key) in [
@@ -136,13 +104,13 @@ fn names_of_every_kind() {
         let body = fs::read(scene.tree.path(OsStr::from_bytes(name))).unwrap();
         assert_eq!(scene.bucket.get(key).map(|seen| seen.body), Some(body), "{key}");
     }
-    scene.is_kept(0);
+    scene.is_settled(0);
     for name in odd_names() {
         fs::remove_file(scene.tree.path(OsStr::from_bytes(&name))).unwrap();
     }
-    let said = scene.user.sync(scene.tree.folder.path(), TO, &["--max-delete", "off"], 0);
+    let said = scene.sync(&["--max-delete", "off"], 0);
     assert_eq!(said.number("deleted"), odd_names().len() as u64);
-    scene.is_kept(0);
+    scene.is_settled(0);
 }
 
 #[test]
@@ -157,9 +125,9 @@ fn folders_and_empty_files() {
     scene.tree.chmod("secret", 0o700);
     scene.tree.write("common/x", b"x");
     scene.tree.chmod("common", 0o775);
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!((said.number("uploaded"), said.number("folders")), (4, 5), "{said:?}");
-    scene.is_kept(0);
+    scene.is_settled(0);
     let own = scene.bucket.get("p/own/").unwrap();
     assert_eq!((own.meta["mode"].as_str(), own.body.len()), ("40700", 0));
     assert!(scene.bucket.get("p/common/").is_none());
@@ -168,11 +136,11 @@ fn folders_and_empty_files() {
     scene.tree.write("none/now", b"some");
     scene.tree.remove("a/b/c/empty");
     scene.tree.chmod("own", 0o755);
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!((said.number("uploaded"), said.number("deleted")), (1, 1), "{said:?}");
     assert!(scene.bucket.get("p/none/").is_none() && scene.bucket.get("p/own/").is_none());
     assert!(scene.bucket.get("p/a/b/c/").is_some());
-    scene.is_kept(0);
+    scene.is_settled(0);
 }
 
 #[test]
@@ -198,12 +166,12 @@ fn links_are_kept_and_never_followed() {
     ] {
         symlink(target, scene.tree.path(name)).unwrap();
     }
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!(said.number("uploaded"), 14, "{said:?}");
     let link = scene.bucket.get("p/folder").unwrap();
     assert_eq!((link.body.as_slice(), link.meta["mode"].as_str()), (&b"real"[..], "120777"));
     assert_eq!(scene.bucket.get("p/odd").unwrap().body, odd.as_bytes());
-    scene.is_kept(0);
+    scene.is_settled(0);
 
     // A link that points elsewhere is another link; a file with a link's bytes is no link.
     for name in ["dangling", "file"] {
@@ -211,12 +179,11 @@ fn links_are_kept_and_never_followed() {
     }
     symlink("nowherE", scene.tree.path("dangling")).unwrap();
     scene.tree.write("file", b"real/file");
-    assert_eq!(scene.sync(0).number("uploaded"), 2);
-    scene.is_kept(0);
+    assert_eq!(scene.sync(&[], 0).number("uploaded"), 2);
+    scene.is_settled(0);
 
     // Left out by the rules: kept in the bucket, and nobody's.
-    let more = ["--symlinks", "skip"];
-    let said = scene.user.sync(scene.tree.folder.path(), TO, &more, 0);
+    let said = scene.sync(&["--symlinks", "skip"], 0);
     assert_eq!((said.number("deleted"), said.number("unclaimed")), (0, 12), "{said:?}");
 }
 
@@ -256,7 +223,7 @@ fn special_files_are_counted_and_never_opened() {
     fs::create_dir(scene.tree.path("only")).unwrap();
     make_special(&scene.tree, "only/fifo", FileType::Fifo);
     let opens = Opens::watch(&scene.tree);
-    let said = scene.sync(3);
+    let said = scene.sync(&[], 3);
     assert_eq!((said.number("uploaded"), said.number("skipped")), (2, 4), "{said:?}");
     assert_eq!(said.json()["result"], "warnings");
     for name in ["fifo", "device", "socket", "only/fifo"] {
@@ -270,36 +237,36 @@ fn special_files_are_counted_and_never_opened() {
     }
     // A folder that holds nothing to back up is an empty folder.
     assert!(scene.bucket.get("p/only/").is_some());
-    scene.is_kept(3);
+    scene.is_settled(3);
 
     // What was a file is kept while something else has its name, and goes when nothing has it.
     scene.tree.remove("later");
     make_special(&scene.tree, "later", FileType::Fifo);
-    let said = scene.sync(3);
+    let said = scene.sync(&[], 3);
     assert_eq!((said.number("deleted"), said.number("skipped")), (0, 5));
     assert!(scene.bucket.get("p/later").is_some());
     drop(socket);
     for name in ["later", "fifo", "device", "socket", "only/fifo"] {
         scene.tree.remove(name);
     }
-    assert_eq!(scene.sync(0).number("deleted"), 1);
-    scene.is_kept(0);
+    assert_eq!(scene.sync(&[], 0).number("deleted"), 1);
+    scene.is_settled(0);
 }
 
 #[test]
 fn hard_links_are_files_of_their_own() {
     let scene = Scene::new(&[("one", b"shared content")]);
     fs::hard_link(scene.tree.path("one"), scene.tree.path("two")).unwrap();
-    assert_eq!(scene.sync(0).number("uploaded"), 2);
-    scene.is_kept(0);
+    assert_eq!(scene.sync(&[], 0).number("uploaded"), 2);
+    scene.is_settled(0);
     // Written through one name, changed under both.
     let file = fs::File::options().write(true).open(scene.tree.path("two")).unwrap();
     file.write_at(b"SHARED", 0).unwrap();
-    assert_eq!(scene.sync(0).number("uploaded"), 2);
-    scene.is_kept(0);
+    assert_eq!(scene.sync(&[], 0).number("uploaded"), 2);
+    scene.is_settled(0);
     scene.tree.remove("one");
-    assert_eq!(scene.sync(0).number("deleted"), 1);
-    scene.is_kept(0);
+    assert_eq!(scene.sync(&[], 0).number("deleted"), 1);
+    scene.is_settled(0);
 }
 
 #[test]
@@ -312,10 +279,10 @@ fn sparse_files_are_sent_with_their_holes() {
             file.write_at(b"in the middle", size / 2 + 1).unwrap();
         }
     }
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!(said.number("uploaded_bytes"), 23 << 20, "{said:?}");
     assert_eq!(scene.server.count("CompleteMultipartUpload"), 1);
-    scene.is_kept(0);
+    scene.is_settled(0);
 }
 
 #[test]
@@ -334,26 +301,22 @@ fn a_growing_file_is_sent_as_far_as_it_was() {
                 writeln!(file, "line {line}").unwrap();
             }
         });
-        scene.sync(0);
+        scene.sync(&[], 0);
         stop.store(true, Ordering::Relaxed);
     });
     let (sent, whole) = (scene.bucket.get("p/log").unwrap().body, fs::read(&path).unwrap());
     assert!(sent.len() >= 100_000 && whole.starts_with(&sent), "{} bytes sent", sent.len());
-    scene.sync(0);
-    scene.is_kept(0);
+    scene.sync(&[], 0);
+    scene.is_settled(0);
 }
 
 #[test]
 fn unreadable_files_and_folders_are_skipped_and_kept() {
-    let server = Embedded::start();
-    let bucket = Bucket::create(&server.reach, BUCKET);
-    let user = User::of(&server.reach).bound_by_modes();
-    let scene =
-        Scene { server, bucket, user, tree: Tree::new(&[("fine", b"1"), ("before", b"2")]) };
+    let scene = Scene::new(&[("fine", b"1"), ("before", b"2")]).by(User::bound_by_modes);
     for name in ["closed/x", "closed/y", "unlisted/z", "deaf/w"] {
         scene.tree.write(name, b"in a folder");
     }
-    scene.sync(0);
+    scene.sync(&[], 0);
     scene.tree.write("never", b"3");
     scene.tree.write("fine", b"changed");
     for name in ["before", "never", "closed"] {
@@ -362,7 +325,7 @@ fn unreadable_files_and_folders_are_skipped_and_kept() {
     // Names can be entered but not listed, and listed but not entered.
     scene.tree.chmod("unlisted", 0o300);
     scene.tree.chmod("deaf", 0o600);
-    let said = scene.sync(3);
+    let said = scene.sync(&[], 3);
     assert_eq!((said.number("uploaded"), said.number("deleted")), (1, 0), "{said:?}");
     for name in ["never", "closed", "unlisted", "deaf"] {
         let line = format!("skipped {name}: cannot be read: Permission denied");
@@ -377,8 +340,8 @@ fn unreadable_files_and_folders_are_skipped_and_kept() {
     for name in ["unlisted", "deaf"] {
         scene.tree.chmod(name, 0o755);
     }
-    scene.sync(0);
-    scene.is_kept(0);
+    scene.sync(&[], 0);
+    scene.is_settled(0);
 }
 
 #[test]
@@ -393,8 +356,8 @@ fn files_become_folders_and_the_other_way_round() {
     ]);
     symlink("file", scene.tree.path("link")).unwrap();
     fs::create_dir(scene.tree.path("hollow")).unwrap();
-    scene.sync(0);
-    scene.is_kept(0);
+    scene.sync(&[], 0);
+    scene.is_settled(0);
     for name in ["gone", "file", "folder", "to-link", "link", "hollow", "sub"] {
         scene.tree.remove(name);
     }
@@ -404,9 +367,9 @@ fn files_become_folders_and_the_other_way_round() {
     scene.tree.write("link/was/a/link", b"6");
     scene.tree.write("hollow", b"");
     symlink("nowhere", scene.tree.path("sub")).unwrap();
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!(said.number("failed"), 0, "{said:?}");
-    scene.is_kept(0);
+    scene.is_settled(0);
 }
 
 #[test]
@@ -422,9 +385,9 @@ fn long_names_and_deep_folders() {
     scene.tree.write(deep.join("/"), b"at the bottom");
     scene.tree.write(format!("{}/empty/x", deep[..20].join("/")), b"");
     fs::create_dir_all(scene.tree.path(["d"; 300].join("/"))).unwrap();
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!((said.number("uploaded"), said.number("folders")), (6, 1), "{said:?}");
-    scene.is_kept(0);
+    scene.is_settled(0);
 }
 
 #[test]
@@ -441,13 +404,13 @@ fn keys_too_long_are_named_and_skipped() {
     scene.tree.write(&invalid, b"fits: 1,020 and the prefix");
     let deeper = OsStr::from_bytes(&[&[b'd', b'/'][..], &[0xff; 204]].concat()).to_owned();
     scene.tree.write(&deeper, b"1,022 and the prefix");
-    let said = scene.sync(3);
+    let said = scene.sync(&[], 3);
     assert_eq!((said.number("uploaded"), said.number("skipped")), (4, 2), "{said:?}");
     let told = format!("skipped {long}: name too long: its key has 1023 bytes, 1022 fit behind");
     assert!(said.stderr.contains(&told), "{told:?} in {}", said.stderr);
     let keys = scene.bucket.keys();
     assert_eq!(keys.iter().filter(|key| key.len() == 1024).count(), 2, "{keys:?}");
-    let said = scene.sync(3);
+    let said = scene.sync(&[], 3);
     assert_eq!((said.number("skipped"), scene.server.log().len()), (2, 1), "{said:?}");
     // At a shorter prefix they fit.
     let shorter = Bucket::create(&scene.server.reach, "shorter");
@@ -466,14 +429,14 @@ fn three_thousand_files_in_one_folder() {
     for name in ["many-", "many.", "many0", "man"] {
         scene.tree.write(name, name.as_bytes());
     }
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!((said.number("uploaded"), said.number("requests.list")), (3_004, 1));
     // The owner record is written twice, to see whether the server honours conditions.
     assert_eq!(scene.server.count("PutObject"), 3_004 + 2);
-    scene.is_kept(0);
+    scene.is_settled(0);
     scene.tree.remove("many/1234");
     scene.tree.write("many/1234567", b"new");
-    let said = scene.sync(0);
+    let said = scene.sync(&[], 0);
     assert_eq!((said.number("uploaded"), said.number("deleted")), (1, 1));
     assert!(scene.server.log().len() <= 4, "{:?}", scene.server.log());
     assert!(scene.bucket.get("p/many/1234").is_none());
@@ -482,7 +445,7 @@ fn three_thousand_files_in_one_folder() {
 #[test]
 fn the_reserved_name_is_left_out_at_the_top_only() {
     let scene = Scene::new(&[(".keepwatch/owner.json", b"mine"), ("sub/.keepwatch/x", b"fine")]);
-    let said = scene.sync(3);
+    let said = scene.sync(&[], 3);
     assert_eq!((said.number("uploaded"), said.number("skipped")), (1, 1), "{said:?}");
     assert!(said.stderr.contains("the name .keepwatch is reserved"), "{}", said.stderr);
     assert_eq!(scene.bucket.keys(), ["p/.keepwatch/owner.json", "p/sub/.keepwatch/x"]);

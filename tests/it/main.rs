@@ -2,7 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
+mod guard;
 mod kinds;
+mod policy;
 mod simulate;
 mod support;
 mod sweep;

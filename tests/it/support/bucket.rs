@@ -65,10 +65,10 @@ impl Bucket {
         })
     }
 
-    /// All objects but the owner records.
+    /// All objects but the owner records, and what is deleted while they are read.
     pub fn objects(&self) -> BTreeMap<String, Seen> {
         let keys = self.keys().into_iter().filter(|key| !key.contains(".keepwatch/"));
-        keys.map(|key| (key.clone(), self.get(&key).unwrap())).collect()
+        keys.filter_map(|key| Some((key.clone(), self.get(&key)?))).collect()
     }
 
     pub fn get(&self, key: &str) -> Option<Seen> {

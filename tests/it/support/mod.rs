@@ -2,6 +2,7 @@
 
 pub mod bucket;
 pub mod program;
+pub mod scene;
 pub mod server;
 pub mod tools;
 pub mod tree;

@@ -37,14 +37,14 @@ pub struct User {
     pub home: TempDir,
     reach: Option<Reach>,
     variables: Vec<(String, String)>,
-    bound_by_modes: bool,
+    wrapper: Vec<String>,
 }
 
 impl User {
     /// A user without any S3 account.
     pub fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        Self { home, reach: None, variables: vec![], bound_by_modes: false }
+        Self { home, reach: None, variables: vec![], wrapper: vec![] }
     }
 
     pub fn of(reach: &Reach) -> Self {
@@ -58,7 +58,15 @@ impl User {
 
     /// Modes of files bind this user, even where the tests run as root.
     pub fn bound_by_modes(self) -> Self {
-        Self { bound_by_modes: true, ..self }
+        match rustix::process::geteuid().is_root() {
+            true => self.wrapped(&["setpriv", "--bounding-set=-dac_override,-dac_read_search"]),
+            false => self,
+        }
+    }
+
+    /// The program is run by these words, which come before it.
+    pub fn wrapped(self, words: &[&str]) -> Self {
+        Self { wrapper: words.iter().map(|&word| word.to_owned()).collect(), ..self }
     }
 
     pub fn state_folder(&self) -> PathBuf {
@@ -67,15 +75,10 @@ impl User {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_keepwatch");
-        let mut command = match self.bound_by_modes && rustix::process::geteuid().is_root() {
-            true => {
-                let mut command = Command::new("setpriv");
-                command.args(["--bounding-set=-dac_override,-dac_read_search", program]);
-                command
-            }
-            false => Command::new(program),
-        };
-        command.args(args).env_clear().env("HOME", self.home.path());
+        let words = self.wrapper.iter().map(String::as_str);
+        let mut words = words.chain([program]).chain(args.iter().copied());
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words).env_clear().env("HOME", self.home.path());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("AWS_EC2_METADATA_DISABLED", "true").env("RUST_BACKTRACE", "1");
         if let Some(reach) = &self.reach {
@@ -111,8 +114,12 @@ impl User {
 
     /// Starts a daemon with these arguments after `watch`, and waits until it answers.
     pub fn watch(&self, args: &[&str]) -> Daemon<'_> {
-        let daemon = self.start(args);
-        wait_for("the daemon to answer", || daemon.status().is_some());
+        let mut daemon = self.start(args);
+        wait_for("the daemon to answer", || {
+            let ended = daemon.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended: {}", daemon.log());
+            daemon.status().is_some()
+        });
         daemon
     }
 
