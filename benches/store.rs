@@ -81,7 +81,10 @@ fn serve(listener: std::net::TcpListener, store: Arc<Store>) -> std::io::Result<
                 let service = hyper::service::service_fn(|request| answer(&store, request));
                 let mut http = hyper::server::conn::http1::Builder::new();
                 // A client that goes away ends its connection with an error; that is all right.
-                let _ = http.max_buf_size(1 << 20).serve_connection(TokioIo::new(stream), service).await;
+                let _ = http
+                    .max_buf_size(1 << 20)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     })
@@ -289,7 +292,8 @@ fn list(store: &Store, bucket: &str, query: &HashMap<String, String>) -> Reply {
         let key = &path[root.len()..];
         let below = path[prefix.len()..].find('/').filter(|_| delimiter);
         let in_folder = below.map(|at| &path[root.len()..=prefix.len() + at]);
-        if in_folder.is_some_and(|f| f == folder || after.is_some_and(|after| after.starts_with(f))) {
+        if in_folder.is_some_and(|f| f == folder || after.is_some_and(|after| after.starts_with(f)))
+        {
             last = key;
             continue;
         }
