@@ -4,6 +4,7 @@
 
 mod errors;
 mod daemon;
+mod contracts;
 mod guard;
 mod kill;
 mod kinds;
