@@ -2,9 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
-mod errors;
-mod daemon;
 mod contracts;
+mod daemon;
+mod errors;
 mod guard;
 mod kill;
 mod kinds;
