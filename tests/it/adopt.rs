@@ -2,15 +2,13 @@
 //! alone when it is nobody's; and who may write to a prefix at all.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Command;
 
 use crate::support::bucket::Bucket;
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
 use crate::support::server::{Embedded, Reach, garage, moto};
 use crate::support::tree::{Tree, differences};
-use crate::support::{tools, wait_for};
+use crate::support::{rclone, wait_for};
 
 /// Keys that requests of this operation were about, the owner record's left out.
 fn keys(server: &Embedded, operation: &str) -> BTreeSet<String> {
@@ -115,18 +113,6 @@ fn a_lost_state_costs_requests_and_no_bytes() {
     assert_eq!(scene.differences(), ["\"p/f/4\" should not be there"]);
 }
 
-/// `rclone copy FOLDER bucket/p` with these options.
-fn rclone_copy(reach: &Reach, from: &Path, more: &[&str]) {
-    let mut rclone = Command::new(tools::python_tool("rclone"));
-    rclone.args(["copy", "--config", "/dev/null", "--links=false"]).args(more).arg(from);
-    rclone.arg(format!(
-        ":s3,provider=Other,endpoint='{}',access_key_id={},secret_access_key={},region={}:bucket/p",
-        reach.endpoint, reach.access_key, reach.secret_key, reach.region
-    ));
-    let output = rclone.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[test]
 fn what_rclone_has_uploaded_is_adopted() {
     for metadata in [true, false] {
@@ -135,7 +121,8 @@ fn what_rclone_has_uploaded_is_adopted() {
         scene.tree.chmod("f/1", 0o600);
         let mut options = vec!["--s3-upload-cutoff", "5Mi", "--s3-chunk-size", "5Mi"];
         options.extend(metadata.then_some("--metadata"));
-        rclone_copy(&scene.server.reach, scene.tree.folder.path(), &options);
+        let to = rclone::remote(&scene.server.reach, "bucket/p");
+        rclone::run(&[&["copy", scene.source(), &to], &options[..]].concat());
         let said = scene.sync(&[], 0);
         assert_eq!((said.number("adopted"), said.number("uploaded")), (6, 0), "{said:?}");
         assert_eq!(keys(&scene.server, "PutObject"), set([]));

@@ -6,6 +6,7 @@ mod adopt;
 mod errors;
 mod guard;
 mod kinds;
+mod names;
 mod policy;
 mod simulate;
 mod state;
