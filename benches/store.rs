@@ -81,7 +81,10 @@ fn serve(listener: std::net::TcpListener, store: Arc<Store>) -> std::io::Result<
                 let service = hyper::service::service_fn(|request| answer(&store, request));
                 let mut http = hyper::server::conn::http1::Builder::new();
                 // A client that goes away ends its connection with an error; that is all right.
-                let _ = http.max_buf_size(1 << 20).serve_connection(TokioIo::new(stream), service).await;
+                let _ = http
+                    .max_buf_size(1 << 20)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     })
@@ -251,7 +254,11 @@ fn complete(store: &Store, path: String, id: &str) -> Reply {
 
 fn get(store: &Store, path: &str, headers: &HeaderMap) -> Reply {
     let objects = lock(&store.objects);
-    let Some(object) = objects.get(path) else { return status(StatusCode::NOT_FOUND) };
+    let Some(object) = objects.get(path) else {
+        let mut reply = text("<Error><Code>NoSuchKey</Code></Error>".to_owned());
+        *reply.status_mut() = StatusCode::NOT_FOUND;
+        return reply;
+    };
     let etag = format!("\"{}\"", object.etag);
     if header(headers, "if-none-match") == Some(&etag) {
         return status(StatusCode::NOT_MODIFIED);
@@ -289,7 +296,8 @@ fn list(store: &Store, bucket: &str, query: &HashMap<String, String>) -> Reply {
         let key = &path[root.len()..];
         let below = path[prefix.len()..].find('/').filter(|_| delimiter);
         let in_folder = below.map(|at| &path[root.len()..=prefix.len() + at]);
-        if in_folder.is_some_and(|f| f == folder || after.is_some_and(|after| after.starts_with(f))) {
+        if in_folder.is_some_and(|f| f == folder || after.is_some_and(|after| after.starts_with(f)))
+        {
             last = key;
             continue;
         }

@@ -225,7 +225,10 @@ async fn answer(mut stream: tokio::net::UnixStream, doors: Doors) {
     };
     let answer = match reply(request, &doors).await {
         Ok(value) => Answer::Ok(value),
-        Err(error) => Answer::Error { message: error.line(), hint: error.hints.into_iter().next() },
+        Err(error) => {
+            let (code, message) = (error.code.number(), error.line());
+            Answer::Error { code, message, hint: error.hints.into_iter().next() }
+        }
     };
     socket::send_answer(&mut stream, &answer).await.ok();
 }

@@ -109,6 +109,7 @@ impl Engine {
         if self.dirty.len() > self.settings.dirty_max {
             self.dirty.clear();
             self.looks.want_full(now.plus_ms(self.settings.settle_ms));
+            self.flushes_begin_anew(now);
         }
     }
 
@@ -221,9 +222,7 @@ impl Engine {
         if !self.looks.full_again {
             self.looks.overflows = 0;
         }
-        for flush in &mut self.flushes {
-            flush.looked |= flush.asked <= full.started;
-        }
+        self.flushes_looked(full.started, now);
         self.deletions.full_look_ended();
         let took_ms = now.since(full.started);
         let rescan_ms = match self.sight {
@@ -240,6 +239,7 @@ impl Engine {
     }
 
     fn source_missing(&mut self, failure: Failure, now: Tick) {
+        self.flushes_begin_anew(now);
         if self.is_one_shot() {
             self.looks.exit = Some(Exit::NeedsPerson(failure));
             return;
@@ -252,6 +252,7 @@ impl Engine {
     }
 
     fn look_failed(&mut self, failure: Failure, now: Tick) {
+        self.flushes_begin_anew(now);
         self.looks.failures += 1;
         if self.is_one_shot() && self.looks.failures >= FAILURES_MAX {
             self.looks.exit = Some(Exit::GaveUp(failure));
@@ -280,11 +281,12 @@ impl Engine {
     }
 
     /// A path that the engine itself wants to look at again.
-    pub(super) fn look_again(&mut self, path: RelPath, now: Tick) {
+    pub(super) fn look_again(&mut self, path: RelPath, since: Tick, now: Tick) {
         if self.is_one_shot() {
-            self.dirty.look_after(path, now, 0);
+            self.dirty.look_after(path.clone(), now, 0);
         } else {
-            self.hint_path(path, false, now);
+            self.hint_path(path.clone(), false, now);
         }
+        self.dirty.backdate(&path, since);
     }
 }

@@ -1,10 +1,10 @@
 //! PUTs of small objects below the SDK, at a third of its cost in CPU.
 //!
-//! Nothing is configured here. The SDK sends the first PUT; where it went, in which region, and over
-//! which connections is remembered from that request, and later PUTs are signed and sent the same
-//! way. Any answer but a plain success, and any doubt, gives the object back to the SDK, which then
-//! keeps PUTs for a while: retries, redirects, clock skew and the meaning of errors are known in
-//! one place only.
+//! Nothing is configured here. The SDK sends the first PUT; where it went, in which region, and
+//! over which connections is remembered from that request, and later PUTs are signed and sent the
+//! same way. Any answer but a plain success, and any doubt, gives the object back to the SDK, which
+//! then keeps PUTs for a while: retries, redirects, clock skew and the meaning of errors are known
+//! in one place only.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};

@@ -4,10 +4,15 @@
 
 mod adopt;
 mod errors;
+mod daemon;
+mod contracts;
 mod guard;
+mod kill;
 mod kinds;
 mod names;
+mod live;
 mod policy;
+mod resume;
 mod simulate;
 mod state;
 mod support;
