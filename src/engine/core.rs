@@ -102,7 +102,7 @@ impl Engine {
             Event::Due(report) => self.due(report, now),
             Event::Probed(result) => self.probed(&result, now),
             Event::Flush(id) => {
-                self.dirty.hurry(now);
+                self.dirty.hurry_all(now);
                 self.looks.want_full(now);
                 self.flushes.push(Flush { id, asked: now, looked: None });
             }
@@ -156,9 +156,9 @@ impl Engine {
         if !self.draining {
             self.start_probe(now);
             self.start_jobs(now);
+            self.finish_flushes(now);
             self.start_looks(now);
             self.start_deletions(now);
-            self.finish_flushes();
         }
         self.maybe_exit(now);
     }
@@ -179,20 +179,27 @@ impl Engine {
         }
     }
 
-    fn finish_flushes(&mut self) {
+    /// Ends the flushes that wait for nothing any more. What they wait for need not settle.
+    fn finish_flushes(&mut self, now: Tick) {
         if self.flushes.is_empty() || !self.schedule_is_quiet() || self.looks.is_looking() {
             return;
         }
-        let (waiting, done): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.flushes).into_iter().partition(|flush| {
-                let owed = |looked| self.dirty.since(looked).any(|path| !self.is_changing(path));
-                flush.looked.is_none_or(owed)
-            });
-        self.flushes = waiting;
-        for Flush { id: flush, looked, .. } in done {
-            let changing = looked.map_or(0, |looked| self.dirty.since(looked).count());
-            let failed_paths = (self.failed.len() + changing) as u64;
-            self.effects.push(Effect::Flushed { flush, failed_paths });
+        for flush in std::mem::take(&mut self.flushes) {
+            let owed = |looked| self.dirty.since(looked).cloned().collect::<Vec<_>>();
+            let owed = flush.looked.map(owed);
+            let changing = owed.iter().flatten().filter(|path| self.is_changing(path)).count();
+            if owed.as_ref().is_some_and(|owed| owed.len() == changing) {
+                let failed_paths = (self.failed.len() + changing) as u64;
+                self.effects.push(Effect::Flushed { flush: flush.id, failed_paths });
+                continue;
+            }
+            // Files that are torn have delays of their own.
+            for path in owed.iter().flatten() {
+                if !self.is_torn(path) {
+                    self.dirty.hurry(path, now);
+                }
+            }
+            self.flushes.push(flush);
         }
     }
 
@@ -203,13 +210,11 @@ impl Engine {
         }
     }
 
-    /// A look at everything has ended. What it put off, and all that was hinted by now, is what
-    /// flushes that were asked for before it still wait for: none of it needs to settle.
+    /// A look at everything has ended. What it put off, and all else that was hinted by now, is
+    /// what flushes that were asked for before it still wait for.
     pub(super) fn flushes_looked(&mut self, started: Tick, now: Tick) {
-        let looked = self.flushes.iter_mut().filter(|flush| flush.asked <= started);
-        let looked = looked.map(|flush| flush.looked.get_or_insert(now)).count();
-        if looked > 0 {
-            self.dirty.hurry(now);
+        for flush in self.flushes.iter_mut().filter(|flush| flush.asked <= started) {
+            flush.looked.get_or_insert(now);
         }
     }
 

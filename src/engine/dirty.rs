@@ -48,14 +48,16 @@ impl DirtySet {
         }
     }
 
-    /// Makes everything due at once that was hinted by now.
-    pub fn hurry(&mut self, now: Tick) {
-        let paths: Vec<RelPath> = self.paths.keys().cloned().collect();
-        for path in paths {
-            if let Some(dirty) = self.paths.get(&path).copied() {
-                self.insert(path, Dirty { due: dirty.due.min(now), ..dirty });
-            }
+    /// Makes a dirty path due at once.
+    pub fn hurry(&mut self, path: &RelPath, now: Tick) {
+        if let Some(dirty) = self.paths.get(path).copied() {
+            self.insert(path.clone(), Dirty { due: dirty.due.min(now), ..dirty });
         }
+    }
+
+    pub fn hurry_all(&mut self, now: Tick) {
+        let paths: Vec<RelPath> = self.paths.keys().cloned().collect();
+        paths.iter().for_each(|path| self.hurry(path, now));
     }
 
     fn insert(&mut self, path: RelPath, dirty: Dirty) {
@@ -162,7 +164,7 @@ mod tests {
         dirty.hint(path("a"), false, Tick(0), 2_000, 60_000);
         dirty.look_after(path("b"), Tick(0), 900_000);
         dirty.look_after(path("a"), Tick(0), 0);
-        dirty.hurry(Tick(10));
+        dirty.hurry_all(Tick(10));
         assert_eq!(dirty.take_due(Tick(10), 10).0.len(), 2);
     }
 }

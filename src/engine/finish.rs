@@ -100,6 +100,10 @@ impl Engine {
         self.dirty.backdate(&job.path, since);
     }
 
+    pub(super) fn is_torn(&self, path: &RelPath) -> bool {
+        self.torn.contains_key(&Key::file(path))
+    }
+
     /// Whether a file has changed under every one of many readings.
     pub(super) fn is_changing(&self, path: &RelPath) -> bool {
         self.torn.get(&Key::file(path)).is_some_and(|count| *count >= TORN_MAX)
