@@ -226,7 +226,8 @@ async fn answer(mut stream: tokio::net::UnixStream, doors: Doors) {
     let answer = match reply(request, &doors).await {
         Ok(value) => Answer::Ok(value),
         Err(error) => {
-            Answer::Error { message: error.message, hint: error.hints.into_iter().next() }
+            let CliError { code, message, hints, .. } = error;
+            Answer::Error { code: code.number(), message, hint: hints.into_iter().next() }
         }
     };
     socket::send_answer(&mut stream, &answer).await.ok();

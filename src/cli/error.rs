@@ -37,6 +37,12 @@ impl Code {
         }
     }
 
+    /// What a daemon means by this number.
+    pub fn of_number(number: u8) -> Self {
+        let may_be = [Self::Failed, Self::Usage, Self::Unreachable];
+        may_be.into_iter().find(|code| code.number() == number).unwrap_or(Self::NeedsPerson)
+    }
+
     /// When several hold, the first of 130, 4, 5, 1, 7, 3, 0 counts.
     pub fn and(self, other: Self) -> Self {
         let rank = |code| match code {
