@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
+mod daemon;
 mod guard;
 mod kill;
 mod kinds;
