@@ -8,6 +8,7 @@ mod daemon;
 mod contracts;
 mod daemon;
 mod errors;
+mod daemon;
 mod guard;
 mod kill;
 mod kinds;
