@@ -35,8 +35,8 @@ async fn ask_daemon(global: &Global, request: &Request) -> Result<Option<Value>,
     match answer {
         None => Ok(None),
         Some(Answer::Ok(value)) => Ok(Some(value)),
-        Some(Answer::Error { message, hint }) => {
-            let error = CliError::new(Code::NeedsPerson, message);
+        Some(Answer::Error { code, message, hint }) => {
+            let error = CliError::new(Code::of_number(code), message);
             Err(match hint {
                 Some(hint) => error.hint(hint),
                 None => error,

@@ -42,8 +42,8 @@ pub struct Engine {
 pub(super) struct Flush {
     pub id: FlushId,
     pub asked: Tick,
-    /// A look at everything that started after the request has ended.
-    pub looked: bool,
+    /// When a look at everything that started after the request has ended.
+    pub looked: Option<Tick>,
 }
 
 /// What the engine knows, for status and progress.
@@ -102,9 +102,9 @@ impl Engine {
             Event::Due(report) => self.due(report, now),
             Event::Probed(result) => self.probed(&result, now),
             Event::Flush(id) => {
-                self.dirty.hurry(now);
+                self.dirty.hurry_all(now);
                 self.looks.want_full(now);
-                self.flushes.push(Flush { id, asked: now, looked: false });
+                self.flushes.push(Flush { id, asked: now, looked: None });
             }
             Event::Rescan => self.looks.want_full(now),
             Event::Approved => self.want_deletions(now),
@@ -155,10 +155,10 @@ impl Engine {
         self.schedule.promote(now);
         if !self.draining {
             self.start_probe(now);
-            self.start_jobs();
+            self.start_jobs(now);
+            self.finish_flushes(now);
             self.start_looks(now);
             self.start_deletions(now);
-            self.finish_flushes();
         }
         self.maybe_exit(now);
     }
@@ -170,30 +170,52 @@ impl Engine {
         }
     }
 
-    fn start_jobs(&mut self) {
+    fn start_jobs(&mut self, now: Tick) {
         while self.gate.is_open() {
-            let Some((op, queued)) = self.schedule.admit() else { break };
+            let Some((op, queued)) = self.schedule.admit(now) else { break };
             let job = Box::new(queued.job.clone());
             self.flying.insert(op, queued);
             self.effects.push(Effect::Start { op, work: Work::Sync(job) });
         }
     }
 
-    fn finish_flushes(&mut self) {
+    /// Ends the flushes that wait for nothing any more. What they wait for need not settle.
+    fn finish_flushes(&mut self, now: Tick) {
         if self.flushes.is_empty() || !self.schedule_is_quiet() || self.looks.is_looking() {
             return;
         }
-        let oldest_dirty = self.dirty.oldest();
-        let failed_paths = self.failed.len() as u64;
-        let mut flushed = vec![];
-        self.flushes.retain(|flush| {
-            let done = flush.looked && oldest_dirty.is_none_or(|first| first > flush.asked);
-            if done {
-                flushed.push(Effect::Flushed { flush: flush.id, failed_paths });
+        for flush in std::mem::take(&mut self.flushes) {
+            let owed = |looked| self.dirty.since(looked).cloned().collect::<Vec<_>>();
+            let owed = flush.looked.map(owed);
+            let changing = owed.iter().flatten().filter(|path| self.is_changing(path)).count();
+            if owed.as_ref().is_some_and(|owed| owed.len() == changing) {
+                let failed_paths = (self.failed.len() + changing) as u64;
+                self.effects.push(Effect::Flushed { flush: flush.id, failed_paths });
+                continue;
             }
-            !done
-        });
-        self.effects.append(&mut flushed);
+            // Files that are torn have delays of their own.
+            for path in owed.iter().flatten() {
+                if !self.is_torn(path) {
+                    self.dirty.hurry(path, now);
+                }
+            }
+            self.flushes.push(flush);
+        }
+    }
+
+    /// Paths that flushes wait for were forgotten: the next look at everything finds them again.
+    pub(super) fn flushes_begin_anew(&mut self, now: Tick) {
+        for flush in &mut self.flushes {
+            (flush.asked, flush.looked) = (now, None);
+        }
+    }
+
+    /// A look at everything has ended. What it put off, and all else that was hinted by now, is
+    /// what flushes that were asked for before it still wait for.
+    pub(super) fn flushes_looked(&mut self, started: Tick, now: Tick) {
+        for flush in self.flushes.iter_mut().filter(|flush| flush.asked <= started) {
+            flush.looked.get_or_insert(now);
+        }
     }
 
     /// Nothing is ready or in flight, and what waits for another attempt is known to fail.
@@ -223,15 +245,9 @@ impl Engine {
         }
         if let Some(waiting) = self.gate.waiting() {
             let failure = waiting.failure.clone();
-            return match failure.class {
-                ErrorClass::Unreachable | ErrorClass::Server | ErrorClass::Throttled => {
-                    (now.since(waiting.since) >= retry_for_ms).then_some(Exit::GaveUp(failure))
-                }
-                ErrorClass::Path
-                | ErrorClass::Denied
-                | ErrorClass::Configuration
-                | ErrorClass::Credentials
-                | ErrorClass::State => Some(Exit::NeedsPerson(failure)),
+            return match mends_itself(failure.class) {
+                true => (now.since(waiting.since) >= retry_for_ms).then_some(Exit::GaveUp(failure)),
+                false => Some(Exit::NeedsPerson(failure)),
             };
         }
         let idle = self.looks.looked_once()
@@ -245,7 +261,11 @@ impl Engine {
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
-        self.effects.push(Effect::Notice(notice));
+        // A one-shot run does not wait for a person: it ends, and its error says all.
+        let ends = matches!(&notice, Notice::Waiting(failure) if !mends_itself(failure.class));
+        if !(ends && self.is_one_shot()) {
+            self.effects.push(Effect::Notice(notice));
+        }
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -269,5 +289,17 @@ impl Engine {
     pub(super) fn hint_path(&mut self, path: RelPath, deep: bool, now: Tick) {
         let (settle_ms, max_wait_ms) = (self.settings.settle_ms, self.settings.max_wait_ms);
         self.dirty.hint(path, deep, now, settle_ms, max_wait_ms);
+    }
+}
+
+/// Whether trouble of this kind may end without a person.
+fn mends_itself(class: ErrorClass) -> bool {
+    match class {
+        ErrorClass::Unreachable | ErrorClass::Server | ErrorClass::Throttled => true,
+        ErrorClass::Path
+        | ErrorClass::Denied
+        | ErrorClass::Configuration
+        | ErrorClass::Credentials
+        | ErrorClass::State => false,
     }
 }

@@ -142,7 +142,7 @@ impl Engine {
             // Uploads have begun meanwhile. Asked again when they are done, with fresh facts.
             return self.want_deletions(asked);
         }
-        match self.schedule.admit_delete(report.items) {
+        match self.schedule.admit_delete(report.items, now) {
             Some((op, work)) => {
                 self.deletions.deleting = true;
                 self.effects.push(Effect::Start { op, work });

@@ -9,6 +9,8 @@ use crate::plan::Scope;
 struct Dirty {
     first: Tick,
     due: Tick,
+    /// How old the change may be: as old as the first hint, or older.
+    since: Tick,
     deep: bool,
 }
 
@@ -23,30 +25,39 @@ impl DirtySet {
     /// Notes a hint. Another hint for the same path moves its due time, up to `max_wait` after the
     /// first one.
     pub fn hint(&mut self, path: RelPath, deep: bool, now: Tick, settle_ms: u64, max_wait_ms: u64) {
-        let (first, deep) = match self.paths.get(&path) {
-            Some(known) => (known.first, deep || known.deep),
-            None => (now, deep),
+        let (first, since, deep) = match self.paths.get(&path) {
+            Some(known) => (known.first, known.since, deep || known.deep),
+            None => (now, now, deep),
         };
         let due = now.plus_ms(settle_ms).min(first.plus_ms(max_wait_ms));
-        self.insert(path, Dirty { first, due, deep });
+        self.insert(path, Dirty { first, due, since, deep });
     }
 
     /// Notes a path to look at after a fixed delay, unless it is due earlier already.
     pub fn look_after(&mut self, path: RelPath, now: Tick, delay_ms: u64) {
         if !self.paths.contains_key(&path) {
             let due = now.plus_ms(delay_ms);
-            self.insert(path, Dirty { first: now, due, deep: false });
+            self.insert(path, Dirty { first: now, due, since: now, deep: false });
         }
     }
 
-    /// Makes everything due at once that was hinted by now.
-    pub fn hurry(&mut self, now: Tick) {
-        let paths: Vec<RelPath> = self.paths.keys().cloned().collect();
-        for path in paths {
-            if let Some(dirty) = self.paths.get(&path).copied() {
-                self.insert(path, Dirty { due: dirty.due.min(now), ..dirty });
-            }
+    /// Notes that the change at a dirty path may be as old as this.
+    pub fn backdate(&mut self, path: &RelPath, since: Tick) {
+        if let Some(dirty) = self.paths.get_mut(path) {
+            dirty.since = dirty.since.min(since);
         }
+    }
+
+    /// Makes a dirty path due at once.
+    pub fn hurry(&mut self, path: &RelPath, now: Tick) {
+        if let Some(dirty) = self.paths.get(path).copied() {
+            self.insert(path.clone(), Dirty { due: dirty.due.min(now), ..dirty });
+        }
+    }
+
+    pub fn hurry_all(&mut self, now: Tick) {
+        let paths: Vec<RelPath> = self.paths.keys().cloned().collect();
+        paths.iter().for_each(|path| self.hurry(path, now));
     }
 
     fn insert(&mut self, path: RelPath, dirty: Dirty) {
@@ -56,10 +67,11 @@ impl DirtySet {
         self.by_due.insert((dirty.due, path));
     }
 
-    /// Takes up to `max` due paths, the longest due first, and the earliest first hint among them.
+    /// Takes up to `max` due paths, the longest due first, and the age of the oldest change among
+    /// them.
     pub fn take_due(&mut self, now: Tick, max: usize) -> (Vec<Scope>, Option<Tick>) {
         let mut scopes = vec![];
-        let mut first: Option<Tick> = None;
+        let mut since: Option<Tick> = None;
         while scopes.len() < max {
             match self.by_due.first() {
                 Some((due, _)) if *due <= now => {}
@@ -67,10 +79,10 @@ impl DirtySet {
             }
             let Some((_, path)) = self.by_due.pop_first() else { break };
             let Some(dirty) = self.paths.remove(&path) else { continue };
-            first = Some(first.map_or(dirty.first, |f| f.min(dirty.first)));
+            since = Some(since.map_or(dirty.since, |s| s.min(dirty.since)));
             scopes.push(if dirty.deep { Scope::Tree(path) } else { Scope::Path(path) });
         }
-        (scopes, first)
+        (scopes, since)
     }
 
     pub fn contains(&self, path: &RelPath) -> bool {
@@ -86,9 +98,14 @@ impl DirtySet {
         self.by_due.first().map(|(due, _)| *due)
     }
 
-    /// The first hint of the path that has waited longest.
+    /// The age of the oldest change.
     pub fn oldest(&self) -> Option<Tick> {
-        self.paths.values().map(|d| d.first).min()
+        self.paths.values().map(|d| d.since).min()
+    }
+
+    /// The paths whose changes may be as old as this, or older.
+    pub fn since(&self, then: Tick) -> impl Iterator<Item = &RelPath> {
+        self.paths.iter().filter(move |(_, dirty)| dirty.since <= then).map(|(path, _)| path)
     }
 
     pub fn len(&self) -> usize {
@@ -147,7 +164,7 @@ mod tests {
         dirty.hint(path("a"), false, Tick(0), 2_000, 60_000);
         dirty.look_after(path("b"), Tick(0), 900_000);
         dirty.look_after(path("a"), Tick(0), 0);
-        dirty.hurry(Tick(10));
+        dirty.hurry_all(Tick(10));
         assert_eq!(dirty.take_due(Tick(10), 10).0.len(), 2);
     }
 }

@@ -1,6 +1,6 @@
 //! What an operation's outcome means: done, look again, later, or given up.
 
-use crate::model::{RelPath, Tick};
+use crate::model::{Key, RelPath, Tick};
 use crate::plan::{Deletion, ErrorClass, Failure, Job, LookAgain, Outcome, Skip, Task};
 
 use super::backoff::Backoff;
@@ -18,19 +18,19 @@ const NO_PROGRESS_MS: u64 = 1_000;
 
 impl Engine {
     pub(super) fn finished(&mut self, op: OpId, outcome: Outcome, now: Tick) {
-        let again = self.schedule.finish(op);
+        let Some((started, again)) = self.schedule.finish(op) else { return };
         let queued = self.flying.remove(&op);
         if let Some(queued) = &queued {
             self.looks.touch(&queued.job.key, Some(queued.origin));
         }
         match (outcome, queued) {
-            (Outcome::Deleted(results), _) => self.deleted(results, now),
+            (Outcome::Deleted(results), _) => self.deleted(results, started, now),
             (Outcome::Done(_), Some(queued)) => self.succeeded(&queued.job),
             (Outcome::Look(LookAgain::Source), Some(queued)) => {
-                self.look_again(queued.job.path, now);
+                self.look_again(queued.job.path, queued.since, now);
             }
             (Outcome::Look(LookAgain::Target), Some(queued)) => self.ask_target(queued, now),
-            (Outcome::Torn, Some(queued)) => self.torn(queued.job, now),
+            (Outcome::Torn, Some(queued)) => self.torn(queued, now),
             (Outcome::Skipped(skip), Some(queued)) => self.skipped(queued.job, skip),
             (Outcome::Failed(failure), Some(queued)) => self.failed(queued, failure, now),
             (Outcome::Failed(failure), None) => self.deletion_failed(&failure, now),
@@ -39,8 +39,8 @@ impl Engine {
         if self.draining {
             return;
         }
-        for path in again {
-            self.look_again(path, now);
+        for (path, since) in again {
+            self.look_again(path, since, now);
         }
     }
 
@@ -75,7 +75,7 @@ impl Engine {
         self.schedule.delay(queued, now.plus_ms(delay));
     }
 
-    fn torn(&mut self, job: Job, now: Tick) {
+    fn torn(&mut self, Queued { job, since, .. }: Queued, now: Tick) {
         if self.draining {
             return;
         }
@@ -96,7 +96,17 @@ impl Engine {
             true => delay_ms.max(self.settings.max_wait_ms),
             false => delay_ms,
         };
-        self.dirty.look_after(job.path, now, delay_ms);
+        self.dirty.look_after(job.path.clone(), now, delay_ms);
+        self.dirty.backdate(&job.path, since);
+    }
+
+    pub(super) fn is_torn(&self, path: &RelPath) -> bool {
+        self.torn.contains_key(&Key::file(path))
+    }
+
+    /// Whether a file has changed under every one of many readings.
+    pub(super) fn is_changing(&self, path: &RelPath) -> bool {
+        self.torn.get(&Key::file(path)).is_some_and(|count| *count >= TORN_MAX)
     }
 
     /// Looking was enough: nothing is sent, and nothing is tried again until the path is looked at
@@ -170,7 +180,12 @@ impl Engine {
         *attempts
     }
 
-    fn deleted(&mut self, results: Vec<(crate::plan::DeleteItem, Deletion)>, now: Tick) {
+    fn deleted(
+        &mut self,
+        results: Vec<(crate::plan::DeleteItem, Deletion)>,
+        started: Tick,
+        now: Tick,
+    ) {
         let mut retry: Option<Failure> = None;
         let mut progress = false;
         let mut spared: Vec<RelPath> = vec![];
@@ -192,7 +207,7 @@ impl Engine {
             }
         }
         for path in spared {
-            self.look_again(path, now);
+            self.look_again(path, started, now);
         }
         match retry {
             Some(failure) => self.deletion_failed(&failure, now),

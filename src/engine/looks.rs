@@ -109,6 +109,7 @@ impl Engine {
         if self.dirty.len() > self.settings.dirty_max {
             self.dirty.clear();
             self.looks.want_full(now.plus_ms(self.settings.settle_ms));
+            self.flushes_begin_anew(now);
         }
     }
 
@@ -221,9 +222,7 @@ impl Engine {
         if !self.looks.full_again {
             self.looks.overflows = 0;
         }
-        for flush in &mut self.flushes {
-            flush.looked |= flush.asked <= full.started;
-        }
+        self.flushes_looked(full.started, now);
         self.deletions.full_look_ended();
         let took_ms = now.since(full.started);
         let rescan_ms = match self.sight {
@@ -240,6 +239,7 @@ impl Engine {
     }
 
     fn source_missing(&mut self, failure: Failure, now: Tick) {
+        self.flushes_begin_anew(now);
         if self.is_one_shot() {
             self.looks.exit = Some(Exit::NeedsPerson(failure));
             return;
@@ -252,7 +252,7 @@ impl Engine {
     }
 
     fn look_failed(&mut self, failure: Failure, now: Tick) {
-        self.notice(Notice::LookFailed(failure.clone()));
+        self.flushes_begin_anew(now);
         self.looks.failures += 1;
         if self.is_one_shot() && self.looks.failures >= FAILURES_MAX {
             self.looks.exit = Some(Exit::GaveUp(failure));
@@ -261,15 +261,18 @@ impl Engine {
         self.looks.want_full(now.plus_ms(self.jitter.around(LOOK_RETRY_MS, 25)));
         if failure.class == ErrorClass::Path {
             // Nothing outside will mend it: a walk out of order, a broken record.
-            if self.is_one_shot() {
-                self.looks.exit = Some(Exit::NeedsPerson(failure));
+            match self.is_one_shot() {
+                true => self.looks.exit = Some(Exit::NeedsPerson(failure)),
+                false => self.notice(Notice::LookFailed(failure)),
             }
             return;
         }
         let was_open = self.gate.is_open();
         self.gate.failed(None, &failure, true, now, &mut self.jitter);
-        if was_open && !self.gate.is_open() {
-            self.notice(Notice::Waiting(failure));
+        match (was_open, self.gate.is_open()) {
+            (true, false) => self.notice(Notice::Waiting(failure)),
+            (true, true) => self.notice(Notice::LookFailed(failure)),
+            (false, _) => {}
         }
     }
 
@@ -278,11 +281,12 @@ impl Engine {
     }
 
     /// A path that the engine itself wants to look at again.
-    pub(super) fn look_again(&mut self, path: RelPath, now: Tick) {
+    pub(super) fn look_again(&mut self, path: RelPath, since: Tick, now: Tick) {
         if self.is_one_shot() {
-            self.dirty.look_after(path, now, 0);
+            self.dirty.look_after(path.clone(), now, 0);
         } else {
-            self.hint_path(path, false, now);
+            self.hint_path(path.clone(), false, now);
         }
+        self.dirty.backdate(&path, since);
     }
 }

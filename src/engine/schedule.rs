@@ -23,6 +23,7 @@ pub struct Queued {
 #[derive(Debug)]
 struct Flight {
     keys: Vec<Key>,
+    started: Tick,
     cost_bytes: u64,
     since: Option<Tick>,
     is_delete: bool,
@@ -58,7 +59,7 @@ pub struct Schedule {
     flights: BTreeMap<OpId, Flight>,
     busy: BTreeSet<Key>,
     /// Planned again while in flight: to be looked at once the operation has ended.
-    again: BTreeMap<Key, RelPath>,
+    again: BTreeMap<Key, (RelPath, Tick)>,
     bytes_in_flight: u64,
     next_place: u64,
     next_op: u64,
@@ -92,12 +93,13 @@ impl Schedule {
     pub fn push(&mut self, queued: Queued) {
         let key = &queued.job.key;
         if self.busy.contains(key) {
-            self.again.insert(queued.job.key, queued.job.path);
+            self.again.insert(queued.job.key, (queued.job.path, queued.since));
         } else if let Some(delayed) = self.delayed.get_mut(key) {
-            delayed.queued = Queued { since: delayed.queued.since, ..queued };
+            let since = queued.since.min(delayed.queued.since);
+            delayed.queued = Queued { since, ..queued };
         } else if let Some(place) = self.place.get(key).copied() {
             let known = self.small.remove(&place).or_else(|| self.large.remove(&place));
-            let since = known.map_or(queued.since, |known| known.since);
+            let since = known.map_or(queued.since, |known| queued.since.min(known.since));
             self.insert(place, Queued { since, ..queued });
         } else {
             self.append(queued);
@@ -138,43 +140,54 @@ impl Schedule {
 
     /// Starts the next job that the budgets admit: large files first, for they take longest, but
     /// few at a time. Within its lane a job is never overtaken.
-    pub fn admit(&mut self) -> Option<(OpId, Queued)> {
+    pub fn admit(&mut self, now: Tick) -> Option<(OpId, Queued)> {
         if self.flights.len() >= self.ops_allowed {
             return None;
         }
         let large = self.flights.values().filter(|f| f.is_large).count();
         if large < LARGE_MAX && self.fits(self.bytes_max / 4) && !self.large.is_empty() {
             let (_, queued) = self.large.pop_first()?;
-            return Some(self.start(queued, self.bytes_max / 4, true));
+            return Some(self.start(queued, self.bytes_max / 4, true, now));
         }
         let cost_bytes = self.small.first_key_value()?.1.job.size_bytes();
         if !self.fits(cost_bytes) {
             return None;
         }
         let (_, queued) = self.small.pop_first()?;
-        Some(self.start(queued, cost_bytes, false))
+        Some(self.start(queued, cost_bytes, false, now))
     }
 
     fn fits(&self, cost_bytes: u64) -> bool {
         self.bytes_in_flight == 0 || self.bytes_in_flight + cost_bytes <= self.bytes_max
     }
 
-    fn start(&mut self, queued: Queued, cost_bytes: u64, is_large: bool) -> (OpId, Queued) {
+    fn start(
+        &mut self,
+        queued: Queued,
+        cost_bytes: u64,
+        is_large: bool,
+        started: Tick,
+    ) -> (OpId, Queued) {
         self.place.remove(&queued.job.key);
         let keys = vec![queued.job.key.clone()];
         let since = Some(queued.since);
-        let flight = Flight { keys, cost_bytes, since, is_delete: false, is_large };
+        let flight = Flight { keys, started, cost_bytes, since, is_delete: false, is_large };
         (self.fly(flight), queued)
     }
 
     /// Starts a deletion of the items whose keys nothing else is about to touch.
-    pub fn admit_delete(&mut self, mut items: Vec<DeleteItem>) -> Option<(OpId, Work)> {
+    pub fn admit_delete(
+        &mut self,
+        mut items: Vec<DeleteItem>,
+        started: Tick,
+    ) -> Option<(OpId, Work)> {
         items.retain(|item| !self.is_wanted(&item.key));
         if items.is_empty() {
             return None;
         }
         let keys = items.iter().map(|item| item.key.clone()).collect();
-        let flight = Flight { keys, cost_bytes: 0, since: None, is_delete: true, is_large: false };
+        let flight =
+            Flight { keys, started, cost_bytes: 0, since: None, is_delete: true, is_large: false };
         Some((self.fly(flight), Work::Delete(items)))
     }
 
@@ -190,18 +203,19 @@ impl Schedule {
         op
     }
 
-    /// Ends an operation. Answers with the paths to look at again.
-    pub fn finish(&mut self, op: OpId) -> Vec<RelPath> {
-        let Some(flight) = self.flights.remove(&op) else {
-            return vec![];
-        };
+    /// Ends an operation. Answers with when it started, and with the paths to look at again and how
+    /// old their changes are.
+    pub fn finish(&mut self, op: OpId) -> Option<(Tick, Vec<(RelPath, Tick)>)> {
+        let flight = self.flights.remove(&op)?;
         self.bytes_in_flight -= flight.cost_bytes;
         let mut again = vec![];
         for key in &flight.keys {
             self.busy.remove(key);
-            again.extend(self.again.remove(key));
+            // Whatever was done, it may have begun before the change that was planned again.
+            let planned = self.again.remove(key);
+            again.extend(planned.map(|(path, since)| (path, since.min(flight.started))));
         }
-        again
+        Some((flight.started, again))
     }
 
     /// Whether a job for this key is ready, waiting or in flight.

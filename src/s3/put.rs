@@ -10,7 +10,7 @@ use crate::ports::{Condition, Put, StoreError, Stored};
 
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::direct::DirectPut;
-use super::{S3Options, S3Store, body, error};
+use super::{S3Options, S3Store, Way, body, error};
 
 pub fn base64_md5(md5: Md5) -> String {
     BASE64.encode(md5.0)
@@ -31,7 +31,8 @@ impl S3Store {
 
     /// Below the SDK. `None`: the SDK is to send it.
     async fn put_directly(&self, key: &str, put: &Put) -> Option<Stored> {
-        if !self.direct.is_open() || !fits_usual_timeouts(put.body.len() as u64) {
+        let direct = self.way().direct;
+        if !direct.is_open() || !fits_usual_timeouts(put.body.len() as u64) {
             return None;
         }
         self.counter.sent_put();
@@ -40,7 +41,7 @@ impl S3Store {
             headers: self.headers(put),
             body: body::body(put.body.clone(), self.pace.as_ref()).into_inner(),
         };
-        let reply = self.direct.put(request).await?;
+        let reply = direct.put(request).await?;
         let header = |name| reply.headers().get(name);
         self.saw_crc64(header("x-amz-checksum-crc64nvme"));
         let sse = header("x-amz-server-side-encryption").map(ServerSideEncryption::from);
@@ -76,8 +77,8 @@ impl S3Store {
 
     async fn put_by_sdk(&self, key: &str, put: Put) -> Result<Stored, StoreError> {
         let length = put.body.len() as u64;
-        let mut request = self
-            .client()
+        let Way { client, direct, .. } = self.way();
+        let mut request = client
             .put_object()
             .bucket(&self.options.bucket)
             .key(key)
@@ -96,12 +97,12 @@ impl S3Store {
             Condition::Match(etag) => request.if_match(etag.quoted()),
         };
         // The digests cover the body; signing it as well would hash it a third time.
-        let learner = self.direct.learner(key);
-        let mut request = request.customize().disable_payload_signing().interceptor(learner);
+        let mut request =
+            request.customize().disable_payload_signing().interceptor(direct.learner(key));
         if !fits_usual_timeouts(length) {
             request = request.config_override(transfer_timeouts(length));
         }
-        let what = || self.describe("put", &put.key);
+        let what = || self.describe("upload", &put.key);
         match request.send().await {
             Ok(reply) => {
                 self.saw_crc64(reply.checksum_crc64_nvme());

@@ -40,12 +40,12 @@ pub enum DeletionVerb {
     Discard,
 }
 
-/// What is answered: a result, or an error with its next step.
+/// What is answered: a result, or an error with its exit code and next step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
     Ok(serde_json::Value),
-    Error { message: String, hint: Option<String> },
+    Error { code: u8, message: String, hint: Option<String> },
 }
 
 /// The listening end.

@@ -111,9 +111,11 @@ enum Trouble {
 
 impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
-        match is_damage(&error) {
-            true => Self::Damaged(error.to_string()),
-            false => Self::Sqlite(error),
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Sqlite(error),
         }
     }
 }
@@ -166,12 +168,10 @@ fn try_open(path: &Path) -> Result<Connection, Trouble> {
     }
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection, version)?;
-    match meta(&connection, "end")?.as_deref() {
-        None | Some("closed") => {}
-        Some("damaged") => return Err(Trouble::Damaged("the last run found it so".to_owned())),
-        Some(_) => check(&connection)?,
+    if !was_closed_in_order(&connection)? {
+        check(&connection)?;
     }
-    note(&connection, End::Open)?;
+    note_open(&connection)?;
     Ok(connection)
 }
 
@@ -197,26 +197,25 @@ fn check(connection: &Connection) -> Result<(), Trouble> {
     if verdict == "ok" { Ok(()) } else { Err(Trouble::Damaged(verdict)) }
 }
 
-/// How the last run ended.
-pub enum End {
-    /// It has not: where a start finds this, the database was not closed in order.
-    Open,
-    Closed,
-    /// It met damage.
-    Damaged,
+fn was_closed_in_order(connection: &Connection) -> rusqlite::Result<bool> {
+    meta(connection, "closed").map(|value| value.is_none_or(|v| v == "1"))
 }
 
-pub fn note(connection: &Connection, end: End) -> rusqlite::Result<()> {
-    let end = match end {
-        End::Open => "open",
-        End::Closed => "closed",
-        End::Damaged => "damaged",
-    };
-    set_meta(connection, "end", end)
+/// Notes that the database is in use; one that is found so was not closed in order.
+fn note_open(connection: &Connection) -> rusqlite::Result<()> {
+    set_meta(connection, "closed", "0")
 }
 
-pub fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+/// Notes that the database is closed in order, unless damage was found in it.
+pub fn note_closed(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "UPDATE meta SET value = '1' WHERE name = 'closed' AND value = '0'";
+    connection.execute(sql, [])?;
+    Ok(())
+}
+
+/// Notes that the database must be checked when it is opened next, whatever happens until then.
+pub fn note_damaged(connection: &Connection) -> rusqlite::Result<()> {
+    set_meta(connection, "closed", "damaged")
 }
 
 fn mark_rebuilt(connection: &Connection) -> rusqlite::Result<()> {

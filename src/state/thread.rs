@@ -12,8 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::ports::{Change, StateError};
 
-use super::schema::{self, End};
-use super::write;
+use super::{schema, write};
 
 /// How long the first change of a transaction waits for others. Short for a person, long against a
 /// sync.
@@ -22,8 +21,7 @@ const GATHER: Duration = Duration::from_millis(3);
 const BATCH: usize = 512;
 
 type Answer<T> = oneshot::Sender<Result<T, StateError>>;
-/// Answers whether it met damage.
-type Query = Box<dyn FnOnce(&Connection) -> bool + Send>;
+type Query = Box<dyn FnOnce(&Connection) + Send>;
 
 enum Request {
     Apply { backup: i64, changes: Vec<Change>, answer: Answer<()> },
@@ -52,8 +50,7 @@ impl Thread {
         let join = std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || {
-                let caches = write::Caches::load(&connection);
-                Owner { connection, caches, damaged: false }.run(requests)
+                Owner { caches: write::Caches::load(&connection), connection }.run(requests)
             })
             .ok();
         Self { inbox, join: Arc::new(Mutex::new(join)) }
@@ -75,11 +72,8 @@ impl Thread {
     ) -> Result<T, StateError> {
         let (answer, result) = oneshot::channel();
         let query: Query = Box::new(move |connection| {
-            let result = f(connection);
-            let damaged = result.as_ref().is_err_and(schema::is_damage);
             // The asker may have gone away; then nobody wants the answer.
-            answer.send(result.map_err(explain)).ok();
-            damaged
+            answer.send(f(connection).map_err(|e| explain(connection, &e))).ok();
         });
         self.send(Request::Query(query), result).await
     }
@@ -111,8 +105,6 @@ impl Thread {
 struct Owner {
     connection: Connection,
     caches: write::Caches,
-    /// Damage was met: the next start begins anew.
-    damaged: bool,
 }
 
 impl Owner {
@@ -142,7 +134,7 @@ impl Owner {
         let mut until: Option<Instant> = None;
         loop {
             match next {
-                Request::Query(query) => self.damaged |= query(&self.connection),
+                Request::Query(query) => query(&self.connection),
                 Request::Close(done) => return Some(done),
                 Request::Apply { backup, changes: list, answer } => {
                     changes.push(Pending { backup, changes: list, answer });
@@ -162,8 +154,7 @@ impl Owner {
     }
 
     fn finish(&self) {
-        let end = if self.damaged { End::Damaged } else { End::Closed };
-        let closed = schema::note(&self.connection, end)
+        let closed = schema::note_closed(&self.connection)
             .and_then(|()| self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
         if let Err(error) = closed {
             tracing::debug!(%error, "closing the state database");
@@ -175,15 +166,13 @@ impl Owner {
         if pending.is_empty() {
             return;
         }
-        let result = self.apply_all(pending);
-        if let Err(error) = &result {
-            self.damaged |= schema::is_damage(error);
+        let result = self.apply_all(pending).map_err(|error| {
             if !self.connection.is_autocommit() {
                 self.connection.execute_batch("ROLLBACK").ok();
             }
             self.caches = write::Caches::load(&self.connection);
-        }
-        let result = result.map_err(explain);
+            explain(&self.connection, &error)
+        });
         for Pending { answer, .. } in pending.drain(..) {
             answer.send(result.clone()).ok();
         }
@@ -200,9 +189,15 @@ impl Owner {
     }
 }
 
-fn explain(error: rusqlite::Error) -> StateError {
+/// The error with its database named. One that was found damaged is checked when it is opened next.
+fn explain(connection: &Connection, error: &rusqlite::Error) -> StateError {
+    let cause = format!("{}: {error}", connection.path().unwrap_or("the database"));
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StateError::Full(error.to_string()),
-        _ => StateError::Broken(error.to_string()),
+        Some(ErrorCode::DiskFull) => StateError::Full(cause),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            schema::note_damaged(connection).ok();
+            StateError::Broken(cause)
+        }
+        _ => StateError::Broken(cause),
     }
 }

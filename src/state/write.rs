@@ -251,7 +251,7 @@ fn set_problem(
 ) -> rusqlite::Result<()> {
     caches.problems = true;
     let (failed, message) = match &problem.what {
-        Trouble::Failed(failure) => (true, failure.message.clone()),
+        Trouble::Failed(failure) => (true, failure.to_string()),
         Trouble::Skipped(skip) => (false, skip.to_string()),
     };
     let (key, path) = (problem.key.as_str(), problem.path.as_bytes());

@@ -3,10 +3,16 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
 mod contracts;
+mod daemon;
+mod errors;
 mod guard;
+mod kill;
 mod kinds;
+mod live;
 mod policy;
+mod resume;
 mod simulate;
+mod state;
 mod support;
 mod sweep;
 mod sync;

@@ -138,9 +138,11 @@ impl Findings {
         self.changes.push(Change::Missing { key, at: self.now });
     }
 
-    /// A look at everything found what no hint had told.
+    /// A look at everything found what no hint had told. A look that a person asked for does not
+    /// wait for what was told, and proves nothing.
     fn missed(&self) {
-        if self.full && self.backup.progress.looked.load(Ordering::Relaxed) {
+        let first = !self.backup.progress.looked.load(Ordering::Relaxed);
+        if self.full && !self.eager && !first {
             raise(&self.backup.progress.missed, 1);
         }
     }

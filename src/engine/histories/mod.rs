@@ -1,5 +1,5 @@
 //! The engine under random histories in virtual time: a small world with a lossy watcher, failing
-//! requests and a person at the source, and the module's nine promises checked at every step.
+//! requests and a person at the source, and the module's ten promises checked at every step.
 
 mod outside;
 
@@ -55,6 +55,8 @@ struct World {
     engine: Engine,
     now: Tick,
     files: [File; 6],
+    /// Of the latest content; no two are equal.
+    version: u32,
     later: BTreeMap<(Tick, u64), Later>,
     count: u64,
     calm: bool,
@@ -70,6 +72,8 @@ struct World {
     shutdown: bool,
     exit: Option<Exit>,
     due_since: Option<Tick>,
+    /// The source when a flush was asked for.
+    flushing: BTreeMap<FlushId, [u32; 6]>,
 }
 
 fn path(i: usize) -> RelPath {
@@ -117,6 +121,7 @@ impl World {
             engine: Engine::new(settings),
             now: Tick(0),
             files: [File::default(); 6],
+            version: 0,
             later: BTreeMap::new(),
             count: 0,
             calm: false,
@@ -131,6 +136,7 @@ impl World {
             shutdown: false,
             exit: None,
             due_since: None,
+            flushing: BTreeMap::new(),
         }
     }
 
@@ -142,8 +148,12 @@ impl World {
     /// The person at the source, and the watcher that may or may not tell.
     fn user(&mut self) {
         let i = self.chance.next(6) as usize;
-        let version = self.files[i].source.max(self.files[i].target).max(self.files[i].record) + 1;
-        self.files[i].source = if self.chance.percent(30) { 0 } else { version };
+        self.version += 1;
+        self.files[i].source = if self.chance.percent(30) { 0 } else { self.version };
+        if self.files[i].source == 0 {
+            // What is gone by now was not there to stay.
+            self.flushing.values_mut().for_each(|then| then[i] = 0);
+        }
         match self.chance.next(10) {
             0 => self.overflow(),
             1 => self.overflow(),
@@ -154,11 +164,10 @@ impl World {
     fn hint(&mut self, i: usize) {
         let first = self.engine.dirty.first(&path(i)).unwrap_or(self.now);
         self.hinted.insert(i, (first, self.now));
-        if self.hinted.len() > 5 {
-            self.hinted.clear();
-        }
         let deep = self.chance.percent(20);
         self.send(Event::Hints(vec![Hint { path: path(i), deep }]));
+        // Too many dirty paths become a look at everything.
+        self.hinted.retain(|i, _| self.engine.dirty.contains(&path(*i)));
     }
 
     fn overflow(&mut self) {
@@ -230,8 +239,24 @@ impl World {
                 assert!(self.shutdown && exit == Exit::Stopped, "seed {seed}: {exit:?}");
                 self.exit = Some(exit);
             }
-            Effect::Flushed { .. } | Effect::Problem(_) | Effect::Notice(_) => {}
+            Effect::Flushed { flush, failed_paths } => self.flushed(flush, failed_paths),
+            Effect::Problem(_) | Effect::Notice(_) => {}
         }
+    }
+
+    fn flush(&mut self) {
+        self.count += 1;
+        let id = FlushId(self.count);
+        self.flushing.insert(id, self.files.map(|file| file.source));
+        self.send(Event::Flush(id));
+    }
+
+    /// Promise 10: what was there is in the destination, or has gone since, or is told.
+    fn flushed(&mut self, flush: FlushId, failed_paths: u64) {
+        let then = self.flushing.remove(&flush).unwrap();
+        let older = (0..6).filter(|i| self.files[*i].record < then[*i]).count();
+        let seed = self.seed;
+        assert!(older as u64 <= failed_paths, "seed {seed}: promise 10: flushed too early");
     }
 
     fn step(&mut self, end: Tick) -> bool {
@@ -280,7 +305,7 @@ fn history(seed: u64) {
             1 => world.held = !world.held,
             2 => {
                 world.hinted.clear();
-                world.send(Event::Flush(FlushId(0)));
+                world.flush();
             }
             _ => world.user(),
         }
@@ -307,6 +332,7 @@ fn history(seed: u64) {
     }
     let snapshot = world.engine.snapshot();
     assert!(snapshot.pending == 0 && snapshot.oldest.is_none(), "seed {seed}: {snapshot:?}");
+    assert!(world.flushing.is_empty(), "seed {seed}: promise 10: a flush does not end");
 }
 
 fn histories() -> u64 {

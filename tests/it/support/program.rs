@@ -125,10 +125,16 @@ impl User {
 
     /// Starts a daemon without waiting for anything.
     pub fn start(&self, args: &[&str]) -> Daemon<'_> {
+        let mut command = self.command(&["watch"]);
+        command.args(args);
+        self.spawn(command)
+    }
+
+    /// Starts a command that is to be signalled; what it says goes to the log.
+    pub fn spawn(&self, mut command: Command) -> Daemon<'_> {
         let log = self.home.path().join("daemon.log");
         let file = std::fs::File::options().append(true).create(true).open(&log).unwrap();
-        let mut command = self.command(&["watch"]);
-        let child = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         Daemon { user: self, child: child.spawn().unwrap(), log }
     }
 }
@@ -175,8 +181,13 @@ impl Daemon<'_> {
     }
 
     /// Asks it to stop and waits; answers with its exit code.
-    pub fn stop(mut self) -> i32 {
+    pub fn stop(self) -> i32 {
         self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for its end; answers with its exit code.
+    pub fn wait(mut self) -> i32 {
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 

@@ -35,12 +35,16 @@ pub enum Fault {
     Html(u16),
     /// Status 301 without saying whereto.
     Moved,
+    /// The bucket is in this region.
+    InRegion(&'static str),
     /// It is done, and the connection is closed instead of an answer.
     DropReply,
     /// The connection is closed before anything is done.
     Close,
     /// No answer ever comes.
     Hang,
+    /// It is answered as it should be, after so many milliseconds.
+    Late(u64),
 }
 
 /// What a rule sees of a request.
@@ -49,6 +53,8 @@ pub struct Seen<'a> {
     /// Percent-decoded path: `/bucket/key`.
     pub path: String,
     pub query: &'a str,
+    /// The region that the request was signed for.
+    pub region: String,
     /// Number of this request, from 1.
     pub number: u64,
 }
@@ -61,27 +67,46 @@ pub struct Embedded {
     pub folder: TempDir,
     log: Arc<Mutex<Vec<Access>>>,
     rule: Arc<Mutex<Option<Rule>>>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: tokio::sync::oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Embedded {
     pub fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let log: Arc<Mutex<Vec<Access>>> = Arc::default();
-        let rule: Arc<Mutex<Option<Rule>>> = Arc::default();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (told, address) = std::sync::mpsc::channel();
-        let (path, log_, rule_) = (folder.path().to_owned(), log.clone(), rule.clone());
-        let thread = std::thread::spawn(move || serve(&path, log_, rule_, &told, stopped));
-        let address: SocketAddr = address.recv().unwrap();
         let reach = Reach {
-            endpoint: format!("http://{address}"),
+            endpoint: "http://127.0.0.1:0".to_owned(),
             access_key: "test-key".to_owned(),
             secret_key: "test-secret".to_owned(),
             region: "us-east-1".to_owned(),
         };
-        Self { reach, folder, log, rule, stop: Some(stop), thread: Some(thread) }
+        let (folder, log, rule) = (tempfile::tempdir().unwrap(), Arc::default(), Arc::default());
+        let mut server = Self { reach, folder, log, rule, running: None };
+        server.go_on();
+        server
+    }
+
+    /// Closes its port and every connection.
+    pub fn stop(&mut self) {
+        if let Some(Running { stop, thread }) = self.running.take() {
+            stop.send(()).ok();
+            thread.join().unwrap();
+        }
+    }
+
+    /// Listens again where it did before, with all that it held.
+    pub fn go_on(&mut self) {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (told, address) = std::sync::mpsc::channel();
+        let (path, log) = (self.folder.path().to_owned(), self.log.clone());
+        let (rule, at) = (self.rule.clone(), self.reach.endpoint.replace("http://", ""));
+        let serving = move || serve(&path, &at, log, rule, &told, stopped);
+        self.running = Some(Running { stop, thread: std::thread::spawn(serving) });
+        let address: SocketAddr = address.recv().unwrap();
+        self.reach.endpoint = format!("http://{address}");
     }
 
     /// Every finished request so far.
@@ -110,13 +135,13 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        self.stop.take().map(|stop| stop.send(()).ok());
-        self.thread.take().map(|thread| thread.join().ok());
+        self.stop();
     }
 }
 
 fn serve(
     folder: &Path,
+    at: &str,
     log: Arc<Mutex<Vec<Access>>>,
     rule: Arc<Mutex<Option<Rule>>>,
     told: &std::sync::mpsc::Sender<SocketAddr>,
@@ -131,7 +156,7 @@ fn serve(
         let store = Store::open(folder, options).unwrap();
         let keys = [("test-key".to_owned(), "test-secret".to_owned())];
         let endpoint = store.endpoint(&keys);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind(at).await.unwrap();
         told.send(listener.local_addr().unwrap()).unwrap();
         let number = Arc::new(std::sync::atomic::AtomicU64::new(0));
         loop {
@@ -161,10 +186,14 @@ fn serve(
 
 fn seen(request: &Request<Incoming>, number: u64) -> Seen<'_> {
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    let signed = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    // AWS4-HMAC-SHA256 Credential=key/date/region/s3/aws4_request, …
+    let region = signed.and_then(|value| value.split('/').nth(2)).unwrap_or("").to_owned();
     Seen {
         method: request.method().as_str(),
         path: path.into_owned(),
         query: request.uri().query().unwrap_or(""),
+        region,
         number,
     }
 }
@@ -196,12 +225,20 @@ async fn answer(
             return Ok(reply(status, "text/html", body.to_owned()));
         }
         Fault::Moved => return Ok(reply(301, "text/plain", String::new())),
+        Fault::InRegion(region) => {
+            let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error>\
+                <Code>PermanentRedirect</Code><Message>elsewhere</Message></Error>";
+            let mut reply = reply(301, "application/xml", body.to_owned());
+            reply.headers_mut().insert("x-amz-bucket-region", region.parse().unwrap());
+            return Ok(reply);
+        }
         Fault::DropReply => {
             endpoint.call(request.map(s3s::Body::from)).await.ok();
             return Err(closed());
         }
         Fault::Close => return Err(closed()),
         Fault::Hang => std::future::pending().await,
+        Fault::Late(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,
     }
     let called = endpoint.call(request.map(s3s::Body::from)).await;
     called.map_err(|error| std::io::Error::other(s3s::StdError::from(error)))

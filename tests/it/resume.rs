@@ -1,0 +1,135 @@
+//! A multipart upload that was cut goes on from its parts.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::program::Daemon;
+use crate::support::scene::{Scene, TO};
+use crate::support::server::{Embedded, Fault};
+use crate::support::wait_for;
+
+const MIB: usize = 1024 * 1024;
+const PARTS: usize = 8;
+const OPTIONS: [&str; 4] = ["--multipart-threshold", "5MiB", "--part-size", "5MiB"];
+
+fn content(seed: u64, size: usize) -> Vec<u8> {
+    let mut content = vec![0; size];
+    fastrand::Rng::with_seed(seed).fill(&mut content);
+    content
+}
+
+fn large(seed: u64) -> Vec<u8> {
+    content(seed, PARTS * 5 * MIB)
+}
+
+/// Three parts arrive; the fate of all others is this.
+fn cut_after_three(server: &Embedded, fate: Fault) {
+    let sent = AtomicUsize::new(0);
+    server.rule(move |seen| {
+        let part = seen.method == "PUT" && seen.query.contains("partNumber=");
+        let cut = part && sent.fetch_add(1, Ordering::SeqCst) >= 3;
+        if cut { fate.clone() } else { Fault::Pass }
+    });
+}
+
+/// A daemon that was killed in the middle of an upload. Answers with the upload's id.
+fn killed_in_the_middle(scene: &Scene) -> String {
+    scene.tree.write("large", &large(1));
+    cut_after_three(&scene.server, Fault::Hang);
+    let daemon = scene.user.start(&scene.quick(&OPTIONS));
+    wait_for("three parts", || scene.uploads("UploadPart").len() == 3);
+    // The records of parts come before the answer, which is read behind them.
+    wait_for("the daemon to answer", || daemon.status().is_some());
+    daemon.kill();
+    scene.server.no_rule();
+    let begun = scene.uploads("UploadPart");
+    scene.server.clear_log();
+    begun[0].clone()
+}
+
+fn go_on(scene: &Scene) -> Daemon<'_> {
+    let daemon = scene.follow(&OPTIONS);
+    scene.comes_right(&daemon);
+    assert_eq!(scene.bucket.open_uploads(), [""; 0]);
+    daemon
+}
+
+#[test]
+fn goes_on_from_its_parts_after_a_kill() {
+    let scene = Scene::new(&[]);
+    let id = killed_in_the_middle(&scene);
+    let daemon = go_on(&scene);
+    assert_eq!(scene.uploads("UploadPart"), vec![id.clone(); PARTS - 3]);
+    assert_eq!(scene.uploads("CompleteMultipartUpload"), [id]);
+    assert_eq!(scene.server.count("CreateMultipartUpload"), 0);
+    assert!(daemon.log().contains("going on with an upload"), "{}", daemon.log());
+}
+
+#[test]
+fn goes_on_from_its_parts_after_lost_replies() {
+    let scene = Scene::new(&[("large", &large(1))]);
+    cut_after_three(&scene.server, Fault::DropReply);
+    let daemon = scene.user.watch(&scene.quick(&OPTIONS));
+    wait_for("it to wait for the server", || daemon.backup()["waiting_for"].is_string());
+    let before = scene.uploads("UploadPart");
+    scene.server.no_rule();
+    scene.comes_right(&daemon);
+    let all = scene.uploads("UploadPart");
+    assert!(all.iter().all(|id| *id == all[0]), "one upload: {all:?}");
+    assert!(all.len() - before.len() < PARTS, "not everything again: {}", all.len());
+    assert_eq!(scene.server.count("CreateMultipartUpload"), 1);
+    assert_eq!(scene.bucket.open_uploads(), [""; 0]);
+}
+
+#[test]
+fn starts_over_when_the_file_changed() {
+    let scene = Scene::new(&[]);
+    let id = killed_in_the_middle(&scene);
+    // As large as before, and the first parts are the same.
+    let mut changed = large(1);
+    changed[38 * MIB..].copy_from_slice(&content(2, 2 * MIB));
+    scene.tree.write("large", &changed);
+    go_on(&scene);
+    assert_eq!(scene.uploads("AbortMultipartUpload"), [id.as_str()]);
+    let parts = scene.uploads("UploadPart");
+    assert_eq!(parts.len(), PARTS);
+    assert!(!parts.contains(&id));
+}
+
+#[test]
+fn leaves_no_upload_behind_when_the_file_shrank_or_went() {
+    let scene = Scene::new(&[]);
+    let id = killed_in_the_middle(&scene);
+    scene.tree.write("large", b"small by now");
+    let daemon = go_on(&scene);
+    assert_eq!(scene.uploads("AbortMultipartUpload"), [id]);
+    assert_eq!(scene.server.count("UploadPart"), 0);
+    assert_eq!(daemon.stop(), 0);
+
+    let id = killed_in_the_middle(&scene);
+    scene.tree.remove("large");
+    go_on(&scene);
+    assert_eq!(scene.uploads("AbortMultipartUpload"), [id]);
+    assert_eq!(scene.get("large"), None);
+}
+
+#[test]
+fn sync_goes_on_with_what_an_interrupted_sync_began() {
+    let scene = Scene::new(&[("large", &large(1))]);
+    cut_after_three(&scene.server, Fault::Hang);
+    let source = scene.source();
+    let mut command = scene.user.command(&["sync", source, TO]);
+    command.args(OPTIONS);
+    let sync = scene.user.spawn(command);
+    wait_for("three parts", || scene.uploads("UploadPart").len() == 3);
+    sync.signal("INT");
+    wait_for("it to be told", || sync.log().contains("stopping"));
+    // A second signal leaves at once, whatever hangs.
+    sync.signal("INT");
+    assert_eq!(sync.wait(), 130);
+    scene.server.no_rule();
+    let id = scene.uploads("UploadPart").swap_remove(0);
+    let said = scene.sync(&OPTIONS, 0);
+    assert_eq!(said.number("uploaded"), 1);
+    assert_eq!(scene.uploads("UploadPart"), vec![id.clone(); PARTS - 3]);
+    assert_eq!(scene.uploads("CompleteMultipartUpload"), [id]);
+}
