@@ -9,6 +9,7 @@ mod contracts;
 mod daemon;
 mod errors;
 mod daemon;
+mod errors;
 mod guard;
 mod kill;
 mod kinds;
