@@ -3,14 +3,15 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
 mod adopt;
-mod errors;
-mod daemon;
+mod cli;
 mod contracts;
+mod daemon;
+mod errors;
 mod guard;
 mod kill;
 mod kinds;
-mod names;
 mod live;
+mod names;
 mod policy;
 mod resume;
 mod simulate;
