@@ -1,6 +1,7 @@
 //! The ports' contracts: one suite for each, run on the adapter and on its fake. What holds for
 //! both is what use-cases may rely on, and what makes the simulation worth its green.
 
+mod objects;
 mod state;
 mod state_random;
 
