@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
 mod adopt;
+mod cli;
 mod contracts;
 mod daemon;
 mod errors;
