@@ -6,6 +6,7 @@ mod daemon;
 mod guard;
 mod kill;
 mod kinds;
+mod limits;
 mod live;
 mod policy;
 mod resume;
