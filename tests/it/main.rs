@@ -8,6 +8,7 @@ mod kill;
 mod kinds;
 mod limits;
 mod live;
+mod memory;
 mod policy;
 mod resume;
 mod simulate;
