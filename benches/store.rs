@@ -1,6 +1,8 @@
 //! An S3 store in memory that keeps nothing but names and sizes, fast enough never to be what is
-//! measured. No signatures, no checks, bodies dropped. Prints its address, then serves until killed;
-//! `GET /-/requests` answers with the number of requests since it was last asked.
+//! measured.
+//!
+//! No signatures, no checks, bodies dropped. Prints its address, then serves until killed; `GET
+//! /-/requests` answers with the number of requests since it was last asked.
 //!
 //! Started by `benches/run`.
 
@@ -254,7 +256,11 @@ fn complete(store: &Store, path: String, id: &str) -> Reply {
 
 fn get(store: &Store, path: &str, headers: &HeaderMap) -> Reply {
     let objects = lock(&store.objects);
-    let Some(object) = objects.get(path) else { return status(StatusCode::NOT_FOUND) };
+    let Some(object) = objects.get(path) else {
+        let mut reply = text("<Error><Code>NoSuchKey</Code></Error>".to_owned());
+        *reply.status_mut() = StatusCode::NOT_FOUND;
+        return reply;
+    };
     let etag = format!("\"{}\"", object.etag);
     if header(headers, "if-none-match") == Some(&etag) {
         return status(StatusCode::NOT_MODIFIED);

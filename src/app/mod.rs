@@ -26,17 +26,12 @@ pub const FILE: &str = "keepwatch::file";
 
 /// An error of the store as a failure, where no special meaning was left to handle.
 pub(crate) fn failure_of(error: StoreError, what: &str) -> Failure {
+    let failed = |class, cause: &str| Failure::new(class, format!("cannot {what}")).because(cause);
     match error {
         StoreError::Failed(failure) | StoreError::NoSuchBucket(failure) => failure,
-        StoreError::Precondition => {
-            Failure::new(ErrorClass::Server, format!("{what}: the object changed under us"))
-        }
-        StoreError::NoSuchUpload => {
-            Failure::new(ErrorClass::Server, format!("{what}: the upload is gone"))
-        }
-        StoreError::Unsupported(message) => {
-            Failure::new(ErrorClass::Configuration, format!("{what}: {message}"))
-                .with_hint("this server does not offer what the configuration asks for")
-        }
+        StoreError::Precondition => failed(ErrorClass::Server, "the object changed under us"),
+        StoreError::NoSuchUpload => failed(ErrorClass::Server, "the upload is gone"),
+        StoreError::Unsupported(cause) => failed(ErrorClass::Configuration, &cause)
+            .with_hint("this server does not offer what the configuration asks for"),
     }
 }

@@ -111,25 +111,31 @@ async fn read_and_judge(backup: &Backup, seen: Option<ETag>) -> Result<(), Failu
             Ok(())
         }
         SmallObject::Absent => claim(backup, &row, None).await,
-        SmallObject::Found { body, etag } => judge(backup, &row, &body, etag).await,
+        SmallObject::Found { body, etag } => judge(backup, &row, body, etag).await,
     }
 }
 
-async fn judge(backup: &Backup, row: &BackupRow, body: &[u8], etag: ETag) -> Result<(), Failure> {
-    let Ok(record) = serde_json::from_slice::<OwnerRecord>(body) else {
-        return Err(unreadable(body));
+async fn judge(
+    backup: &Backup,
+    row: &BackupRow,
+    body: Bytes,
+    mut etag: ETag,
+) -> Result<(), Failure> {
+    let Ok(record) = serde_json::from_slice::<OwnerRecord>(&body) else {
+        return Err(unreadable(&body));
     };
     let me = &backup.settings.owner;
     if record.state == row.owner_id {
-        if row.owner_etag.as_ref() != Some(&etag) && !backup.is_dry_run() {
-            let conditional = row.conditional.unwrap_or(false);
-            let generation = record.generation;
-            backup
-                .record(vec![Change::Owner { etag: etag.clone(), generation, conditional }])
-                .await?;
+        if row.owner_etag.as_ref() == Some(&etag) || backup.is_dry_run() {
+            backup.owner.see(etag);
+            return Ok(());
         }
-        backup.owner.see(etag);
-        return Ok(());
+        // Our own claim, cut off before it was recorded.
+        let conditional = match row.conditional {
+            Some(conditional) => conditional,
+            None => honours_conditions(backup, &body, &mut etag).await?,
+        };
+        return remember(backup, etag, record.generation, conditional).await;
     }
     let same = record.machine == me.machine && record.user == me.user && record.source == me.source;
     let fresh = row.owner_etag.is_none();
@@ -143,8 +149,8 @@ async fn judge(backup: &Backup, row: &BackupRow, body: &[u8], etag: ETag) -> Res
 fn unreadable(body: &[u8]) -> Failure {
     let html = body.trim_ascii_start().first() == Some(&b'<');
     if html {
-        let message = "read the owner record: the reply is a web page, not an object";
-        return Failure::new(ErrorClass::Unreachable, message)
+        return Failure::new(ErrorClass::Unreachable, "cannot read the owner record")
+            .because("the reply is a web page, not an object")
             .with_hint("check the endpoint, and whether a captive portal answers instead");
     }
     let message = format!("the object {OWNER_KEY} is not an owner record of keepwatch");
@@ -189,35 +195,56 @@ async fn claim(
         state: row.owner_id.clone(),
     };
     let body = serde_json::to_vec(&record).map_err(|e| {
-        Failure::new(ErrorClass::Path, format!("cannot write the owner record: {e}"))
+        Failure::new(ErrorClass::Path, "cannot write the owner record").because(e.to_string())
     })?;
     let body = Bytes::from(body);
     let first = match &known {
         Some((etag, _)) => Condition::Match(etag.clone()),
         None => Condition::Absent,
     };
-    let (mut etag, mut conditional) = match put(backup, &body, first).await {
+    let (mut etag, conditional) = match put(backup, &body, first).await {
         Ok(etag) => (etag, row.conditional),
         Err(StoreError::Unsupported(_)) => {
             let put = put(backup, &body, Condition::None).await;
             (put.map_err(|e| everybodys(failure_of(e, "write the owner record")))?, Some(false))
         }
-        Err(StoreError::Precondition) => return Err(overtaken()),
+        // Somebody was faster; or it was us, and the reply was lost.
+        Err(StoreError::Precondition) => (read_back(backup, &record).await?, row.conditional),
         Err(error) => return Err(everybodys(failure_of(error, "write the owner record"))),
     };
-    if conditional.is_none() {
-        // The record is there now: a server that honours conditions refuses to make it again.
-        match put(backup, &body, Condition::Absent).await {
-            Err(StoreError::Precondition) => conditional = Some(true),
-            Ok(again) => (etag, conditional) = (again, Some(false)),
-            Err(StoreError::Unsupported(_)) => conditional = Some(false),
-            Err(error) => return Err(everybodys(failure_of(error, "write the owner record"))),
-        }
-    }
-    let conditional = conditional.unwrap_or(false);
+    let conditional = match conditional {
+        Some(conditional) => conditional,
+        None => honours_conditions(backup, &body, &mut etag).await?,
+    };
     if !conditional {
         read_back(backup, &record).await?;
     }
+    remember(backup, etag, generation, conditional).await
+}
+
+/// The record is there now: a server that honours conditions refuses to make it again.
+async fn honours_conditions(
+    backup: &Backup,
+    body: &Bytes,
+    etag: &mut ETag,
+) -> Result<bool, Failure> {
+    match put(backup, body, Condition::Absent).await {
+        Err(StoreError::Precondition) => Ok(true),
+        Ok(again) => {
+            *etag = again;
+            Ok(false)
+        }
+        Err(StoreError::Unsupported(_)) => Ok(false),
+        Err(error) => Err(everybodys(failure_of(error, "write the owner record"))),
+    }
+}
+
+async fn remember(
+    backup: &Backup,
+    etag: ETag,
+    generation: u64,
+    conditional: bool,
+) -> Result<(), Failure> {
     backup.set_conditional(conditional);
     backup.record(vec![Change::Owner { etag: etag.clone(), generation, conditional }]).await?;
     backup.owner.see(etag);
@@ -237,13 +264,13 @@ async fn put(backup: &Backup, body: &Bytes, condition: Condition) -> Result<ETag
 }
 
 /// Without conditions two writers may both believe to have written; the last one has.
-async fn read_back(backup: &Backup, record: &OwnerRecord) -> Result<(), Failure> {
+async fn read_back(backup: &Backup, record: &OwnerRecord) -> Result<ETag, Failure> {
     let key = Key::literal(OWNER_KEY);
     match backup.store.get_small(&key, None).await {
-        Ok(SmallObject::Found { body, .. })
+        Ok(SmallObject::Found { body, etag })
             if serde_json::from_slice(&body).ok().as_ref() == Some(record) =>
         {
-            Ok(())
+            Ok(etag)
         }
         Ok(_) => Err(overtaken()),
         Err(error) => Err(everybodys(failure_of(error, "read the owner record back"))),

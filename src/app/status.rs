@@ -152,7 +152,7 @@ fn add_live(status: &mut BackupStatus, live: &Live, now: Millis, backup: &Backup
         status.held_reasons = hold.reasons.iter().map(ToString::to_string).collect();
     }
     if let Some(waiting) = &snapshot.waiting {
-        status.waiting_for = Some(waiting.failure.message.clone());
+        status.waiting_for = Some(waiting.failure.to_string());
         status.waiting_ms = Some(live.tick.since(waiting.since));
     }
     if let Some(message) = &live.source_missing {
@@ -179,7 +179,7 @@ fn condition(status: &BackupStatus, live: &Live, scanning: bool) -> &'static str
         "stopping"
     } else if status.waiting_for.is_some() {
         "waiting"
-    } else if status.pending_files > 0 || status.in_flight > 0 {
+    } else if live.snapshot.pending > live.snapshot.failing {
         "uploading"
     } else if scanning {
         "scanning"

@@ -127,7 +127,7 @@ impl Daemon<'_> {
                 }
                 Err(error) if alone => return Err(error),
                 Err(error) => {
-                    tracing::error!(backup = name, "not started: {}", error.message);
+                    tracing::error!(backup = name, "not started: {}", error.line());
                     first = first.or(Some(error));
                 }
             }
@@ -183,7 +183,7 @@ impl Daemon<'_> {
                 Ok(running) => {
                     backups.insert(name, running);
                 }
-                Err(error) => tracing::error!(backup = name, "not started: {}", error.message),
+                Err(error) => tracing::error!(backup = name, "not started: {}", error.line()),
             }
         }
         tracing::info!(
@@ -226,8 +226,8 @@ async fn answer(mut stream: tokio::net::UnixStream, doors: Doors) {
     let answer = match reply(request, &doors).await {
         Ok(value) => Answer::Ok(value),
         Err(error) => {
-            let CliError { code, message, hints, .. } = error;
-            Answer::Error { code: code.number(), message, hint: hints.into_iter().next() }
+            let (code, message) = (error.code.number(), error.line());
+            Answer::Error { code, message, hint: error.hints.into_iter().next() }
         }
     };
     socket::send_answer(&mut stream, &answer).await.ok();

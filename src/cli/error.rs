@@ -112,6 +112,12 @@ impl CliError {
         self
     }
 
+    /// The thing and its causes in one line.
+    pub fn line(&self) -> String {
+        let causes = self.causes.iter().map(String::as_str);
+        std::iter::once(self.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
+    }
+
     pub fn render(&self, color: bool) -> String {
         let (red, cyan, plain) =
             if color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
@@ -143,7 +149,11 @@ impl From<Failure> for CliError {
             | ErrorClass::Credentials
             | ErrorClass::State => Code::NeedsPerson,
         };
-        Self { hints: failure.hint.into_iter().collect(), ..Self::new(code, failure.message) }
+        Self {
+            causes: failure.cause.into_iter().collect(),
+            hints: failure.hint.into_iter().collect(),
+            ..Self::new(code, failure.message)
+        }
     }
 }
 

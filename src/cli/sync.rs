@@ -36,7 +36,7 @@ pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
     };
     summary.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     summary.result = code.word().to_owned();
-    summary.error = error.as_ref().map(|error| error.message.clone());
+    summary.error = error.as_ref().map(CliError::line);
     if global.json {
         let line = serde_json::to_string(&summary).unwrap_or_default();
         print_line(&line);
@@ -113,6 +113,9 @@ pub fn choose(
 ) -> Result<Vec<BackupConfig>, CliError> {
     let flags = global.clone().into_options(run.options.clone());
     let home = paths::home();
+    if let (Some(source), Some(destination)) = (&run.source, &run.destination) {
+        return Ok(vec![from_arguments(source, destination, flags, defaults, home.as_deref())?]);
+    }
     let file = config_file(global)?;
     let Some(source) = &run.source else {
         return match file {
@@ -124,9 +127,6 @@ pub fn choose(
             None => Err(no_config()),
         };
     };
-    if let Some(destination) = &run.destination {
-        return Ok(vec![from_arguments(source, destination, flags, defaults, home.as_deref())?]);
-    }
     // A configured backup by its name, or by its folder.
     if let Some(file) = file {
         let configs = resolve(&file, &flags, defaults, home.as_deref())

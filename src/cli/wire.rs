@@ -247,9 +247,16 @@ async fn connect(
     bucket: String,
     prefix: &Prefix,
 ) -> Result<S3Store, CliError> {
+    let place = match &config.destination {
+        Destination::Store { folder, .. } => {
+            format!("file://{}/{bucket}/{}", folder.display(), prefix.as_str())
+        }
+        _ => format!("s3://{bucket}/{}", prefix.as_str()),
+    };
     let options = S3Options {
         bucket,
         prefix: prefix.clone(),
+        place,
         storage_class: config.storage_class.clone(),
         sse: config.sse.clone(),
         sse_kms_key_id: config.sse_kms_key_id.clone(),

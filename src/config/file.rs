@@ -50,6 +50,9 @@ pub struct ConfigFile {
     /// The backups.
     #[schemars(rename = "backup")]
     pub backups: Vec<NamedBackup>,
+    /// What cannot be read: told together with what makes no sense, by `resolve`.
+    #[schemars(skip)]
+    pub(super) faults: Vec<Fault>,
 }
 
 /// JSON Schema of the file, for editors.
@@ -60,7 +63,7 @@ pub fn schema() -> serde_json::Value {
     schema.to_value()
 }
 
-/// Reads a file's text; every fault at once.
+/// Reads a file's text. Where its syntax is wrong nothing else can be said.
 pub fn read(path: &str, text: &str) -> Result<ConfigFile, Faults> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let syntax = errors.into_iter().map(|error| Fault {
@@ -80,12 +83,8 @@ pub fn read(path: &str, text: &str) -> Result<ConfigFile, Faults> {
     let spans = table.finish(&["backup"]);
     let backups: Vec<NamedBackup> =
         entries.into_iter().map(|(entry, span)| backup(entry, span, &mut faults)).collect();
-    if faults.is_empty() {
-        let (path, text) = (path.to_owned(), text.to_owned());
-        Ok(ConfigFile { path, text, defaults, spans, backups })
-    } else {
-        Err(Faults::new(path, text, faults))
-    }
+    let (path, text) = (path.to_owned(), text.to_owned());
+    Ok(ConfigFile { path, text, defaults, spans, backups, faults })
 }
 
 fn backup(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> NamedBackup {

@@ -91,16 +91,23 @@ impl Defaults {
 /// A fault of a value, and the option it is about; empty for the entry as a whole.
 type Complaint = (&'static str, String, Option<String>);
 
-/// Settles every backup of a file, under the command line's options.
+/// Settles every backup of a file, under the command line's options; or tells every fault at once.
 pub fn resolve(
     file: &ConfigFile,
     flags: &BackupOptions,
     defaults: Defaults,
     home: Option<&Path>,
 ) -> Result<Vec<BackupConfig>, Faults> {
-    let mut faults = vec![];
+    let mut faults = file.faults.clone();
     let mut configs: Vec<BackupConfig> = vec![];
     for entry in &file.backups {
+        // What is missing or no text has been told of already.
+        let unread = |option: &str| match option {
+            "name" => entry.name.is_empty(),
+            "source" => entry.source.is_empty(),
+            "destination" => entry.destination.is_empty(),
+            _ => false,
+        };
         let options = flags.clone().or(&entry.options).or(&file.defaults);
         let span = |option: &str| match option {
             "name" => entry.spans.name.clone(),
@@ -113,7 +120,7 @@ pub fn resolve(
         };
         let settled =
             settle(&entry.name, &entry.source, &entry.destination, options, defaults, home);
-        let mut complaints = match settled {
+        let complaints = match settled {
             Ok(config) => {
                 let complaints = against_others(&config, &configs);
                 configs.push(config);
@@ -121,7 +128,7 @@ pub fn resolve(
             }
             Err(complaints) => complaints,
         };
-        for (option, title, help) in complaints.drain(..) {
+        for (option, title, help) in complaints.into_iter().filter(|(o, ..)| !unread(o)) {
             faults.push(Fault { span: span(option), title, help });
         }
     }

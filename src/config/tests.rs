@@ -96,6 +96,9 @@ source = "/b"
         [
             "unknown key settel",
             "max_delete cannot be \"lots\"",
+            "\"relative\" is not an absolute path",
+            "\"ftp://x\" is not a destination; write s3://bucket/prefix, bucket::prefix, \
+             file:///folder, or default",
             "transfers must be a number, 0 or more",
             "this entry has no destination",
         ]

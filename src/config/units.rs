@@ -27,7 +27,7 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = |e| format!("{e}; write a duration such as 2s, 90s, 15m, 1h 30m or 7d");
+        let wanted = |_| "write a duration such as 2s, 90s, 15m, 1h 30m or 7d".to_owned();
         humantime::parse_duration(text).map(Self).map_err(wanted)
     }
 }

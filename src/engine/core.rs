@@ -245,15 +245,9 @@ impl Engine {
         }
         if let Some(waiting) = self.gate.waiting() {
             let failure = waiting.failure.clone();
-            return match failure.class {
-                ErrorClass::Unreachable | ErrorClass::Server | ErrorClass::Throttled => {
-                    (now.since(waiting.since) >= retry_for_ms).then_some(Exit::GaveUp(failure))
-                }
-                ErrorClass::Path
-                | ErrorClass::Denied
-                | ErrorClass::Configuration
-                | ErrorClass::Credentials
-                | ErrorClass::State => Some(Exit::NeedsPerson(failure)),
+            return match mends_itself(failure.class) {
+                true => (now.since(waiting.since) >= retry_for_ms).then_some(Exit::GaveUp(failure)),
+                false => Some(Exit::NeedsPerson(failure)),
             };
         }
         let idle = self.looks.looked_once()
@@ -267,7 +261,11 @@ impl Engine {
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
-        self.effects.push(Effect::Notice(notice));
+        // A one-shot run does not wait for a person: it ends, and its error says all.
+        let ends = matches!(&notice, Notice::Waiting(failure) if !mends_itself(failure.class));
+        if !(ends && self.is_one_shot()) {
+            self.effects.push(Effect::Notice(notice));
+        }
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -291,5 +289,17 @@ impl Engine {
     pub(super) fn hint_path(&mut self, path: RelPath, deep: bool, now: Tick) {
         let (settle_ms, max_wait_ms) = (self.settings.settle_ms, self.settings.max_wait_ms);
         self.dirty.hint(path, deep, now, settle_ms, max_wait_ms);
+    }
+}
+
+/// Whether trouble of this kind may end without a person.
+fn mends_itself(class: ErrorClass) -> bool {
+    match class {
+        ErrorClass::Unreachable | ErrorClass::Server | ErrorClass::Throttled => true,
+        ErrorClass::Path
+        | ErrorClass::Denied
+        | ErrorClass::Configuration
+        | ErrorClass::Credentials
+        | ErrorClass::State => false,
     }
 }

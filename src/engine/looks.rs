@@ -253,7 +253,6 @@ impl Engine {
 
     fn look_failed(&mut self, failure: Failure, now: Tick) {
         self.flushes_begin_anew(now);
-        self.notice(Notice::LookFailed(failure.clone()));
         self.looks.failures += 1;
         if self.is_one_shot() && self.looks.failures >= FAILURES_MAX {
             self.looks.exit = Some(Exit::GaveUp(failure));
@@ -262,15 +261,18 @@ impl Engine {
         self.looks.want_full(now.plus_ms(self.jitter.around(LOOK_RETRY_MS, 25)));
         if failure.class == ErrorClass::Path {
             // Nothing outside will mend it: a walk out of order, a broken record.
-            if self.is_one_shot() {
-                self.looks.exit = Some(Exit::NeedsPerson(failure));
+            match self.is_one_shot() {
+                true => self.looks.exit = Some(Exit::NeedsPerson(failure)),
+                false => self.notice(Notice::LookFailed(failure)),
             }
             return;
         }
         let was_open = self.gate.is_open();
         self.gate.failed(None, &failure, true, now, &mut self.jitter);
-        if was_open && !self.gate.is_open() {
-            self.notice(Notice::Waiting(failure));
+        match (was_open, self.gate.is_open()) {
+            (true, false) => self.notice(Notice::Waiting(failure)),
+            (true, true) => self.notice(Notice::LookFailed(failure)),
+            (false, _) => {}
         }
     }
 

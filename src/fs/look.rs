@@ -18,9 +18,8 @@ use super::{Inner, beneath};
 
 pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
     let root = beneath::open_root(&inner.root).map_err(|errno| {
-        let cause = explain(errno);
-        let message = format!("the source {} is not there: {cause}", inner.root.display());
-        Failure::new(ErrorClass::Configuration, message)
+        let message = format!("the source {} is not there", inner.root.display());
+        Failure::new(ErrorClass::Configuration, message).because(explain(errno))
     })?;
     let device = rustix::fs::fstat(&root).map(|stat| device(&stat)).ok();
     Ok(paths.iter().map(|path| one(inner, &root, device, path)).collect())

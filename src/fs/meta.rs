@@ -68,8 +68,8 @@ pub fn has_own_mode(folder: &Entry) -> bool {
 
 pub fn identity(root: &Path) -> Result<Identity, Failure> {
     let missing = |error: std::io::Error| {
-        let message = format!("the source {} is not there: {error}", root.display());
-        Failure::new(ErrorClass::Configuration, message)
+        let message = format!("the source {} is not there", root.display());
+        Failure::new(ErrorClass::Configuration, message).because(error.to_string())
     };
     let metadata = std::fs::metadata(root).map_err(missing)?;
     if !metadata.is_dir() {

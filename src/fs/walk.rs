@@ -114,10 +114,10 @@ struct Walker<'a> {
 impl Walker<'_> {
     fn run(&mut self, top: RelPath) -> Result<(), Stop> {
         let failed = |errno: Errno| {
-            let cause = explain(errno);
-            let message =
-                format!("the source {} cannot be read: {cause}", self.inner.root.display());
-            Stop::Failed(Failure::new(ErrorClass::Configuration, message))
+            let message = format!("the source {} cannot be read", self.inner.root.display());
+            let failure = Failure::new(ErrorClass::Configuration, message);
+            let hint = "check its permissions, and whether its disk is mounted";
+            Stop::Failed(failure.because(explain(errno)).with_hint(hint))
         };
         let root = beneath::open_root(&self.inner.root).map_err(failed)?;
         self.device = device(&rustix::fs::fstat(&root).map_err(failed)?);

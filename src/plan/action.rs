@@ -168,19 +168,35 @@ pub enum Deletion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub class: ErrorClass,
-    /// The thing and the cause, in plain words.
+    /// What failed, in plain words.
     pub message: String,
+    /// Why, where that is not said with it.
+    pub cause: Option<String>,
     /// The next step, where one is known.
     pub hint: Option<String>,
 }
 
 impl Failure {
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None }
+        Self { class, message: message.into(), cause: None, hint: None }
+    }
+
+    pub fn because(self, cause: impl Into<String>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
     }
 
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.cause {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
     }
 }
 

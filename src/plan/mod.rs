@@ -1,7 +1,7 @@
 //! Decisions: what follows from what was seen.
 //!
-//! Pure functions over the nouns of [`crate::model`]. [`decide()`] is the heart: the daemon, one-shot
-//! passes and verification differ only in what they observe.
+//! Pure functions over the nouns of [`crate::model`]. [`decide()`] is the heart: the daemon,
+//! one-shot passes and verification differ only in what they observe.
 
 pub mod action;
 pub mod decide;

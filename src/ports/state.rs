@@ -2,7 +2,7 @@
 
 use crate::engine::Problem;
 use crate::model::{ETag, Entry, Fingerprint, Key, Millis, Object, Record, RelPath};
-use crate::plan::{DeleteItem, Failure};
+use crate::plan::{DeleteItem, ErrorClass, Failure};
 
 use super::{Fut, Identity, PartDigest, StoredPart};
 
@@ -222,6 +222,14 @@ pub trait StateStore: Send + Sync {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        Failure::new(crate::plan::ErrorClass::State, error.to_string())
+        let failed = |what: &str| Failure::new(ErrorClass::State, what);
+        match error {
+            StateError::Full(cause) => failed("the disk under the state database is full")
+                .because(cause)
+                .with_hint("free some space there"),
+            StateError::Broken(cause) => failed("the state database failed")
+                .because(cause)
+                .with_hint("check its disk, and start again: a damaged database is rebuilt"),
+        }
     }
 }

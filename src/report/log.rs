@@ -51,8 +51,10 @@ pub fn init(options: LogOptions, bars: &indicatif::MultiProgress) {
         (false, true) => LevelFilter::INFO,
         (false, false) => LevelFilter::WARN,
     };
+    // What libraries call an error is handled here, and told in our own words.
     let others = match options.verbose {
-        0 | 1 => LevelFilter::ERROR,
+        0 => LevelFilter::OFF,
+        1 => LevelFilter::ERROR,
         2 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };

@@ -61,7 +61,7 @@ pub fn summary(summary: &Summary) -> String {
         (s.retouched, "with new metadata only"),
         (s.deleted, "deleted"),
         (s.tagged, "tagged as deleted"),
-        (s.folders, "folder markers written"),
+        (s.folders, "folder markers"),
     ] {
         if number > 0 {
             parts.push(format!("{} {words}", grouped(number)));

@@ -48,7 +48,7 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub struct Connection {
     sdk: SdkConfig,
-    path_style: bool,
+    endpoint: Endpoint,
     custom: bool,
 }
 
@@ -104,12 +104,36 @@ impl Connection {
         let sdk = loader.region(region.unwrap_or(Region::from_static("us-east-1"))).load().await;
         let custom =
             sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-        Ok(Self { sdk, path_style: endpoint.path_style, custom })
+        Ok(Self { sdk, endpoint, custom })
+    }
+
+    /// Reads the environment and the shared AWS configuration again.
+    pub async fn reopen(&self) -> Result<Self, ConnectError> {
+        Self::open(self.endpoint.clone(), self.sdk.http_client()).await
     }
 
     /// Whether this is Amazon's own S3, as far as can be told without asking.
     pub fn is_aws(&self) -> bool {
         !self.custom
+    }
+
+    /// The endpoint, unless it is AWS.
+    pub fn endpoint(&self) -> Option<String> {
+        let from_variable = || std::env::var("AWS_ENDPOINT_URL_S3").ok();
+        self.sdk.endpoint_url().map(str::to_owned).or_else(from_variable).filter(|_| self.custom)
+    }
+
+    /// The one place where credentials are looked for, if it was named.
+    pub fn credentials_place(&self) -> Option<String> {
+        let Endpoint { profile, credentials_file, .. } = &self.endpoint;
+        match (profile, credentials_file) {
+            (Some(profile), Some(file)) => {
+                Some(format!("the profile {profile} of {}", file.display()))
+            }
+            (Some(profile), None) => Some(format!("the profile {profile}")),
+            (None, Some(file)) => Some(file.display().to_string()),
+            (None, None) => None,
+        }
     }
 
     pub fn region(&self) -> Option<&str> {
@@ -118,13 +142,14 @@ impl Connection {
 
     pub fn in_region(&self, region: &str) -> Self {
         let sdk = self.sdk.to_builder().region(Region::new(region.to_owned())).build();
-        Self { sdk, ..self.clone() }
+        let endpoint = Endpoint { region: Some(region.to_owned()), ..self.endpoint.clone() };
+        Self { sdk, endpoint, ..self.clone() }
     }
 
     pub(super) fn client(&self, counter: &Counter) -> Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.sdk).interceptor(counter.clone());
         // What is not AWS rarely has names for buckets in DNS.
-        config.set_force_path_style(Some(self.path_style || self.custom));
+        config.set_force_path_style(Some(self.endpoint.path_style || self.custom));
         Client::from_conf(config.build())
     }
 

@@ -19,7 +19,7 @@ impl S3Store {
         etag: &ETag,
         meta: &Meta,
     ) -> Result<ETag, StoreError> {
-        let what = || self.describe("copy onto itself", key);
+        let what = || self.describe("replace the metadata of", key);
         let absolute = self.absolute(key)?;
         let source = format!("{}/{absolute}", self.options.bucket);
         let mut request = self

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier, Tag, Tagging};
 
 use crate::model::{ETag, Key, Millis};
-use crate::plan::{ErrorClass, Failure};
+use crate::plan::ErrorClass;
 use crate::ports::StoreError;
 
+use super::error::What;
 use super::{S3Store, error};
 
 impl S3Store {
@@ -15,7 +16,7 @@ impl S3Store {
         &self,
         items: &[(Key, Option<ETag>)],
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        let what = format!("delete {} objects from s3://{}", items.len(), self.options.bucket);
+        let what = self.what(format!("delete {} objects in {}", items.len(), self.options.place));
         let mut objects = Vec::with_capacity(items.len());
         for (key, etag) in items {
             let identifier = ObjectIdentifier::builder()
@@ -40,22 +41,27 @@ impl S3Store {
         }
         for failed in reply.errors() {
             let code = failed.code().unwrap_or("an error without a code");
+            let words = [Some(code), failed.message()].into_iter().flatten();
+            let because = |class| {
+                let cause = words.collect::<Vec<_>>().join(": ");
+                Err(StoreError::Failed(what.failed(class, cause)))
+            };
             let result = match code {
                 "NoSuchKey" => Ok(()),
                 "PreconditionFailed" | "ConditionalRequestConflict" => {
                     Err(StoreError::Precondition)
                 }
-                "AccessDenied" => Err(failure(ErrorClass::Denied, code, failed.message())),
-                "InternalError" | "ServiceUnavailable" | "SlowDown" => {
-                    Err(failure(ErrorClass::Server, code, failed.message()))
-                }
-                _ => Err(failure(ErrorClass::Path, code, failed.message())),
+                "AccessDenied" => because(ErrorClass::Denied),
+                "InternalError" | "ServiceUnavailable" | "SlowDown" => because(ErrorClass::Server),
+                _ => because(ErrorClass::Path),
             };
             results.extend(failed.key().map(|key| (key.to_owned(), result)));
         }
         // A key that the reply does not mention is not known to be gone.
-        let silent =
-            || Err(failure(ErrorClass::Server, "the reply does not mention this key", None));
+        let silent = || {
+            let cause = "the reply does not mention this object";
+            Err(StoreError::Failed(what.failed(ErrorClass::Server, cause)))
+        };
         let mut ordered = Vec::with_capacity(items.len());
         for (key, _) in items {
             let absolute = self.absolute(key)?;
@@ -105,14 +111,6 @@ fn minute(at: Millis) -> String {
     }
 }
 
-fn failure(class: ErrorClass, code: &str, message: Option<&str>) -> StoreError {
-    let words = match message {
-        Some(message) => format!("delete: {code}: {message}"),
-        None => format!("delete: {code}"),
-    };
-    StoreError::Failed(Failure::new(class, words))
-}
-
-fn refused(what: &str, error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Failed(Failure::new(ErrorClass::Path, format!("{what}: {error}")))
+fn refused(what: &What, error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Failed(what.failed(ErrorClass::Path, error.to_string()))
 }

@@ -1,5 +1,6 @@
 //! What an error of the SDK means: its class, its cause in plain words, and the next step.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::StatusCode;
@@ -7,8 +8,30 @@ use aws_smithy_runtime_api::http::StatusCode;
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::StoreError;
 
-/// Explains an error of a request. `what` names the request and its object.
-pub fn explain<E>(what: &str, error: &SdkError<E, HttpResponse>) -> StoreError
+/// What a request is about.
+pub struct What {
+    /// `read s3://bucket/key`.
+    pub request: String,
+    /// Where it is sent, unless that is AWS.
+    pub endpoint: Option<String>,
+    /// Where credentials are looked for, when only in one place.
+    pub credentials: Option<String>,
+}
+
+impl What {
+    pub fn failed(&self, class: ErrorClass, cause: impl Into<String>) -> Failure {
+        Failure::new(class, format!("cannot {}", self.request)).because(cause)
+    }
+
+    /// No answer of S3 came: then it matters who was asked.
+    fn unanswered(&self, class: ErrorClass, cause: &str) -> Failure {
+        let at = self.endpoint.as_ref().map(|url| format!(" at {url}")).unwrap_or_default();
+        Failure::new(class, format!("cannot {}{at}", self.request)).because(cause)
+    }
+}
+
+/// Explains an error of a request.
+pub fn explain<E>(what: &What, error: &SdkError<E, HttpResponse>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
@@ -19,7 +42,7 @@ where
                 code: service.err().code(),
                 message: service.err().message(),
                 request_id: service.raw().headers().get("x-amz-request-id"),
-                region: service.raw().headers().get("x-amz-bucket-region"),
+                region: named_region(service.raw()),
             };
             reply.explain(what)
         }
@@ -44,20 +67,21 @@ where
     let moved = matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed")
         || code == "TemporaryRedirect"
         || status == 301;
-    let header = service.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
-    let named = || service.err().meta().extra("Region").map(str::to_owned);
-    if moved {
-        header.or_else(named).or_else(|| expected_region(service.err().message()))
-    } else {
-        None
-    }
+    if moved { named_region(service.raw()) } else { None }
 }
 
-/// S3 says: "the region 'us-east-1' is wrong; expecting 'eu-west-1'".
-fn expected_region(message: Option<&str>) -> Option<String> {
-    let (_, rest) = message?.split_once("expecting '")?;
-    rest.split_once('\'').map(|(region, _)| region.to_owned())
+/// The region that a reply says the bucket is in: in a header, or in the body of the error.
+fn named_region(reply: &HttpResponse) -> Option<String> {
+    if let Some(region) = reply.headers().get("x-amz-bucket-region") {
+        return Some(region.to_owned());
+    }
+    let body = std::str::from_utf8(reply.body().bytes()?).ok()?;
+    let (_, rest) = body.split_once("<Region>")?;
+    rest.split_once("</Region>").map(|(region, _)| region.to_owned())
 }
+
+/// The next step where a request is denied.
+const DENIED: &str = "check the credentials, and that their user or role may do this";
 
 /// What a failing reply says.
 struct Reply<'a> {
@@ -65,22 +89,22 @@ struct Reply<'a> {
     code: Option<&'a str>,
     message: Option<&'a str>,
     request_id: Option<&'a str>,
-    region: Option<&'a str>,
+    region: Option<String>,
 }
 
 impl Reply<'_> {
-    fn explain(&self, what: &str) -> StoreError {
+    fn explain(&self, what: &What) -> StoreError {
         let status = self.status.as_u16();
         let Some(code) = self.code else { return self.without_code(what) };
         let failed = |class, hint: &str| {
-            let failure = Failure::new(class, self.words(what));
+            let failure = what.failed(class, self.words());
             StoreError::Failed(if hint.is_empty() { failure } else { failure.with_hint(hint) })
         };
         match code {
             "PreconditionFailed" | "ConditionalRequestConflict" => StoreError::Precondition,
             "NoSuchUpload" => StoreError::NoSuchUpload,
             "NoSuchBucket" => StoreError::NoSuchBucket(self.no_such_bucket(what)),
-            "NotImplemented" | "MethodNotAllowed" => StoreError::Unsupported(self.words(what)),
+            "NotImplemented" | "MethodNotAllowed" => StoreError::Unsupported(self.words()),
             "ExpiredToken"
             | "ExpiredTokenException"
             | "TokenRefreshRequired"
@@ -104,7 +128,7 @@ impl Reply<'_> {
                 "set this machine's clock: S3 refuses requests more than 15 minutes off",
             ),
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
-                failed(ErrorClass::Denied, "allow this request to the user or role in use")
+                failed(ErrorClass::Denied, DENIED)
             }
             "PermanentRedirect"
             | "TemporaryRedirect"
@@ -141,9 +165,9 @@ impl Reply<'_> {
     }
 
     /// HEAD has no body to say more; and what is not S3 does not know its codes.
-    fn without_code(&self, what: &str) -> StoreError {
+    fn without_code(&self, what: &What) -> StoreError {
         let failed = |class, hint: &str| {
-            StoreError::Failed(Failure::new(class, self.words(what)).with_hint(hint))
+            StoreError::Failed(what.failed(class, self.words()).with_hint(hint))
         };
         match self.status.as_u16() {
             412 | 409 => StoreError::Precondition,
@@ -154,34 +178,32 @@ impl Reply<'_> {
                 ErrorClass::Configuration,
                 "the endpoint redirects: check --endpoint-url and --region",
             ),
-            403 if self.request_id.is_some() => {
-                failed(ErrorClass::Denied, "allow this request to the user or role in use")
-            }
+            403 if self.request_id.is_some() => failed(ErrorClass::Denied, DENIED),
             429 => failed(ErrorClass::Throttled, "the server asks for fewer requests"),
-            501 => StoreError::Unsupported(self.words(what)),
+            501 => StoreError::Unsupported(self.words()),
             500..=599 => failed(ErrorClass::Server, "the server fails; keepwatch tries again"),
             status => not_s3(what, &format!("its reply (status {status}) is not one of S3")),
         }
     }
 
-    fn no_such_bucket(&self, what: &str) -> Failure {
-        Failure::new(ErrorClass::Configuration, self.words(what))
+    fn no_such_bucket(&self, what: &What) -> Failure {
+        what.failed(ErrorClass::Configuration, self.words())
             .with_hint("check the bucket's name, or let keepwatch make it with --create-bucket")
     }
 
     fn region_hint(&self) -> String {
-        match self.region {
+        match &self.region {
             Some(region) => format!("the bucket is in {region}: set --region {region}"),
             None => "the bucket is in another region: check --region and --endpoint-url".to_owned(),
         }
     }
 
-    fn words(&self, what: &str) -> String {
+    fn words(&self) -> String {
         let status = self.status.as_u16();
         let mut words = match (self.code, self.message) {
-            (Some(code), Some(message)) => format!("{what}: {code}: {message}"),
-            (Some(code), None) => format!("{what}: {code}"),
-            (None, _) => format!("{what}: status {status}"),
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(code), None) => code.to_owned(),
+            (None, _) => format!("status {status}"),
         };
         if self.code.is_some() {
             words += &format!(" (status {status}");
@@ -194,48 +216,71 @@ impl Reply<'_> {
     }
 }
 
-fn unreachable(what: &str, cause: &str) -> StoreError {
-    let failure = Failure::new(ErrorClass::Unreachable, format!("{what}: {cause}"))
+fn unreachable(what: &What, cause: &str) -> StoreError {
+    let failure = what
+        .unanswered(ErrorClass::Unreachable, cause)
         .with_hint("check the network and the endpoint");
     StoreError::Failed(failure)
 }
 
 /// Something answers, but it is not S3: a captive portal, a proxy, another service.
-pub fn not_s3(what: &str, cause: &str) -> StoreError {
-    let failure = Failure::new(ErrorClass::Unreachable, format!("{what}: {cause}"))
+pub fn not_s3(what: &What, cause: &str) -> StoreError {
+    let failure = what
+        .unanswered(ErrorClass::Unreachable, cause)
         .with_hint("check --endpoint-url, and whether a proxy or captive portal answers instead");
     StoreError::Failed(failure)
 }
 
 /// Nothing was sent, or no reply came: credentials, name resolution, connection, TLS.
-fn dispatch<E>(what: &str, error: &SdkError<E, HttpResponse>) -> StoreError
+fn dispatch<E>(what: &What, error: &SdkError<E, HttpResponse>) -> StoreError
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    let mut causes = vec![];
-    let mut credentials = false;
+    let mut causes: Vec<String> = vec![];
+    let mut refused = None;
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        credentials |= cause.is::<aws_credential_types::provider::error::CredentialsError>();
+        refused = refused.or_else(|| cause.downcast_ref::<CredentialsError>());
         let words = cause.to_string();
         if causes.last() != Some(&words) {
             causes.push(words);
         }
         source = cause.source();
     }
-    let joined = causes.join(": ");
-    if credentials || joined.contains("no credentials") {
-        let message = format!("{what}: no usable credentials: {joined}");
-        return StoreError::Failed(Failure::new(ErrorClass::Credentials, message).with_hint(
+    if let Some(refused) = refused {
+        let failure = what.failed(ErrorClass::Credentials, no_credentials(what, refused));
+        return StoreError::Failed(failure.with_hint(
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials_file",
         ));
     }
+    let joined = causes.join(": ");
     if matches!(error, SdkError::ConstructionFailure(_)) {
-        let message = format!("{what}: {joined}");
         return StoreError::Failed(
-            Failure::new(ErrorClass::Configuration, message)
+            what.unanswered(ErrorClass::Configuration, &joined)
                 .with_hint("check the bucket's name and --endpoint-url"),
         );
     }
     unreachable(what, &joined)
+}
+
+fn no_credentials(what: &What, error: &CredentialsError) -> String {
+    match (error, &what.credentials) {
+        (CredentialsError::CredentialsNotLoaded(_), Some(place)) => {
+            format!("there are no credentials in {place}")
+        }
+        (CredentialsError::CredentialsNotLoaded(_), None) => {
+            "there are no credentials: not in the environment, not in the shared AWS \
+             configuration, and none that this machine is given"
+                .to_owned()
+        }
+        _ => {
+            let mut causes = vec![];
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                causes.push(cause.to_string());
+                source = cause.source();
+            }
+            format!("no usable credentials: {}", causes.join(": "))
+        }
+    }
 }

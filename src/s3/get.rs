@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::model::{Crc64, ETag, Key, Meta, Millis, Object, ObjectHead};
+use crate::plan::ErrorClass;
 use crate::ports::{SmallObject, StoreError};
 
 use super::{S3Store, error};
@@ -93,7 +94,15 @@ impl S3Store {
                 return match e.as_service_error() {
                     Some(GetObjectError::NoSuchKey(_)) => Ok(SmallObject::Absent),
                     _ if status == Some(304) => Ok(SmallObject::Unchanged),
-                    _ => Err(error::explain(&what, &e)),
+                    _ => {
+                        let error = error::explain(&what, &e);
+                        if let StoreError::Failed(failure) = &error
+                            && failure.class == ErrorClass::Credentials
+                        {
+                            self.renew_credentials().await;
+                        }
+                        Err(error)
+                    }
                 };
             }
         };
@@ -110,7 +119,8 @@ impl S3Store {
     }
 
     pub(super) async fn make_bucket(&self) -> Result<(), StoreError> {
-        let region = self.connection.region().filter(|r| *r != "us-east-1");
+        let connection = self.way().connection;
+        let region = connection.region().filter(|r| *r != "us-east-1");
         let location = region.map(|region| {
             CreateBucketConfiguration::builder()
                 .location_constraint(BucketLocationConstraint::from(region))
@@ -129,7 +139,7 @@ impl S3Store {
             Err(e) if e.as_service_error().is_some_and(|e| e.is_bucket_already_owned_by_you()) => {
                 Ok(())
             }
-            Err(e) => Err(error::explain(&format!("make the bucket {bucket}"), &e)),
+            Err(e) => Err(error::explain(&self.what(format!("make the bucket {bucket}")), &e)),
         }
     }
 }

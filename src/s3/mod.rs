@@ -37,6 +37,8 @@ pub use connect::{ConnectError, Connection, Endpoint};
 pub struct S3Options {
     pub bucket: String,
     pub prefix: Prefix,
+    /// Bucket and prefix as a person knows them: `s3://bucket/prefix/`.
+    pub place: String,
     pub storage_class: Option<String>,
     pub sse: Option<String>,
     pub sse_kms_key_id: Option<String>,
@@ -48,11 +50,9 @@ pub struct S3Options {
 
 /// A destination.
 pub struct S3Store {
-    connection: Connection,
-    /// Replaced when the bucket turns out to be in another region.
-    client: RwLock<Arc<Client>>,
+    /// Replaced when the bucket turns out to be in another region, or the credentials to be wrong.
+    way: RwLock<Way>,
     counter: count::Counter,
-    direct: Arc<direct::Direct>,
     pace: Option<Arc<body::Pace>>,
     options: S3Options,
     storage_class: Option<StorageClass>,
@@ -61,48 +61,79 @@ pub struct S3Store {
     crc64: AtomicBool,
 }
 
+/// How the bucket is reached.
+#[derive(Clone)]
+struct Way {
+    connection: Connection,
+    client: Arc<Client>,
+    direct: Arc<direct::Direct>,
+}
+
+impl Way {
+    fn new(connection: Connection, counter: &count::Counter) -> Self {
+        let client = Arc::new(connection.client(counter));
+        Self { client, direct: connection.direct(), connection }
+    }
+}
+
 impl S3Store {
     /// Sends nothing yet.
     pub fn new(connection: Connection, options: S3Options) -> Self {
         let counter = count::Counter::default();
-        let client = RwLock::new(Arc::new(connection.client(&counter)));
         Self {
-            client,
-            counter,
-            direct: connection.direct(),
             pace: options.bandwidth.map(|limit| Arc::new(body::Pace::new(limit))),
             storage_class: options.storage_class.as_deref().map(StorageClass::from),
             sse: options.sse.as_deref().map(ServerSideEncryption::from),
             crc64: AtomicBool::new(connection.is_aws()),
-            connection,
+            way: RwLock::new(Way::new(connection, &counter)),
+            counter,
             options,
         }
     }
 
+    fn way(&self) -> Way {
+        self.way.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
     fn client(&self) -> Arc<Client> {
-        self.client.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.way().client
+    }
+
+    fn go_by(&self, connection: Connection) {
+        let way = Way::new(connection, &self.counter);
+        *self.way.write().unwrap_or_else(std::sync::PoisonError::into_inner) = way;
     }
 
     /// The bucket is elsewhere: talks to that region from now on.
     fn move_to_region(&self, region: &str) {
         tracing::info!(bucket = self.options.bucket, region, "the bucket is in another region");
-        let client = Arc::new(self.connection.in_region(region).client(&self.counter));
-        *self.client.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
-        self.direct.close();
+        self.go_by(self.way().connection.in_region(region));
+    }
+
+    /// The credentials were refused: reads them again, for the SDK keeps what it has read.
+    async fn renew_credentials(&self) {
+        if let Ok(connection) = self.way().connection.reopen().await {
+            self.go_by(connection);
+        }
     }
 
     /// The key in the bucket. One that is too long has been skipped before.
     fn absolute(&self, key: &Key) -> Result<String, StoreError> {
         self.options.prefix.absolute(key).map_err(|error| {
-            let class = crate::plan::ErrorClass::Path;
-            StoreError::Failed(crate::plan::Failure::new(class, format!("{key}: {error}")))
+            let what = self.describe("name", key);
+            StoreError::Failed(what.failed(crate::plan::ErrorClass::Path, error.to_string()))
         })
     }
 
     /// What requests are about, in errors.
-    fn describe(&self, action: &str, key: &Key) -> String {
-        let S3Options { bucket, prefix, .. } = &self.options;
-        format!("{action} s3://{bucket}/{}{key}", prefix.as_str())
+    fn describe(&self, action: &str, key: &Key) -> error::What {
+        self.what(format!("{action} {}{key}", self.options.place))
+    }
+
+    fn what(&self, request: String) -> error::What {
+        let connection = self.way().connection;
+        let (endpoint, credentials) = (connection.endpoint(), connection.credentials_place());
+        error::What { request, endpoint, credentials }
     }
 
     fn knows_crc64(&self) -> bool {

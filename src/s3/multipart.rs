@@ -3,6 +3,7 @@
 //! An upload that was created with a full-object CRC64NVME must go on with it, also after a
 //! restart. The upload id that leaves this module says so: `crc64/ID`, or `plain/ID`.
 
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType,
 };
@@ -51,7 +52,11 @@ impl S3Store {
         for (name, value) in meta.to_pairs() {
             request = request.metadata(name, value);
         }
-        let reply = request.send().await.map_err(|e| error::explain(&what(), &e))?;
+        // Sent again after a lost reply, it would open another upload and leave the first behind.
+        // The journal knows of what may have been opened; the engine tries again.
+        let once = aws_sdk_s3::Config::builder().retry_config(RetryConfig::disabled());
+        let sent = request.customize().config_override(once).send().await;
+        let reply = sent.map_err(|e| error::explain(&what(), &e))?;
         match reply.upload_id() {
             Some(id) => Ok(format!("{}{id}", if crc64 { CRC64 } else { PLAIN })),
             None => Err(error::not_s3(&what(), "its reply has no upload id")),

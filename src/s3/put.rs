@@ -9,8 +9,8 @@ use crate::model::{Crc64, Md5, Meta};
 use crate::ports::{Condition, Put, StoreError, Stored};
 
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
-use super::direct::DirectPut;
-use super::{S3Options, S3Store, body, error};
+use super::direct::{DirectPut, PRECONDITION_FAILED};
+use super::{S3Options, S3Store, Way, body, error};
 
 pub fn base64_md5(md5: Md5) -> String {
     BASE64.encode(md5.0)
@@ -23,15 +23,16 @@ pub fn base64_crc64(crc64: Crc64) -> String {
 impl S3Store {
     pub(super) async fn put_object(&self, put: Put) -> Result<Stored, StoreError> {
         let key = self.absolute(&put.key)?;
-        if let Some(stored) = self.put_directly(&key, &put).await {
-            return Ok(stored);
+        if let Some(result) = self.put_directly(&key, &put).await {
+            return result;
         }
         self.put_by_sdk(&key, put).await
     }
 
     /// Below the SDK. `None`: the SDK is to send it.
-    async fn put_directly(&self, key: &str, put: &Put) -> Option<Stored> {
-        if !self.direct.is_open() || !fits_usual_timeouts(put.body.len() as u64) {
+    async fn put_directly(&self, key: &str, put: &Put) -> Option<Result<Stored, StoreError>> {
+        let direct = self.way().direct;
+        if !direct.is_open() || !fits_usual_timeouts(put.body.len() as u64) {
             return None;
         }
         self.counter.sent_put();
@@ -40,11 +41,14 @@ impl S3Store {
             headers: self.headers(put),
             body: body::body(put.body.clone(), self.pace.as_ref()).into_inner(),
         };
-        let reply = self.direct.put(request).await?;
+        let reply = direct.put(request).await?;
+        if reply.status().as_u16() == PRECONDITION_FAILED {
+            return Some(Err(StoreError::Precondition));
+        }
         let header = |name| reply.headers().get(name);
         self.saw_crc64(header("x-amz-checksum-crc64nvme"));
         let sse = header("x-amz-server-side-encryption").map(ServerSideEncryption::from);
-        Some(Self::stored(header("etag")?, sse.as_ref()))
+        Some(Ok(Self::stored(header("etag")?, sse.as_ref())))
     }
 
     /// The headers that say the same as the SDK's request.
@@ -76,8 +80,8 @@ impl S3Store {
 
     async fn put_by_sdk(&self, key: &str, put: Put) -> Result<Stored, StoreError> {
         let length = put.body.len() as u64;
-        let mut request = self
-            .client()
+        let Way { client, direct, .. } = self.way();
+        let mut request = client
             .put_object()
             .bucket(&self.options.bucket)
             .key(key)
@@ -96,12 +100,12 @@ impl S3Store {
             Condition::Match(etag) => request.if_match(etag.quoted()),
         };
         // The digests cover the body; signing it as well would hash it a third time.
-        let learner = self.direct.learner(key);
-        let mut request = request.customize().disable_payload_signing().interceptor(learner);
+        let mut request =
+            request.customize().disable_payload_signing().interceptor(direct.learner(key));
         if !fits_usual_timeouts(length) {
             request = request.config_override(transfer_timeouts(length));
         }
-        let what = || self.describe("put", &put.key);
+        let what = || self.describe("upload", &put.key);
         match request.send().await {
             Ok(reply) => {
                 self.saw_crc64(reply.checksum_crc64_nvme());

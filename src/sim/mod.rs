@@ -1,12 +1,11 @@
 //! Fakes of every port with faults and crashes, and the world that drives them. Used by tests only.
 //!
 //! Everything is in memory, on one thread, in virtual time, and random from one seed: the same seed
-//! gives the same run. What a fake does is what the adapter does: one suite of tests
-//! ([`contracts`]) runs on both.
+//! gives the same run. What a fake does is what the adapter does: one suite of tests runs on both
+//! (`tests/it/contracts`).
 
 pub mod chance;
 pub mod clock;
-pub mod contracts;
 pub mod faults;
 pub mod fs;
 pub mod state;

@@ -212,7 +212,7 @@ impl Tables {
 
     fn problem(&mut self, problem: Problem, at: Millis) {
         let (failed, message) = match &problem.what {
-            Trouble::Failed(failure) => (true, failure.message.clone()),
+            Trouble::Failed(failure) => (true, failure.to_string()),
             Trouble::Skipped(skip) => (false, skip.to_string()),
         };
         let since = self.problems.get(&problem.key).map_or(at, |(row, _)| row.since);

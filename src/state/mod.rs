@@ -184,3 +184,6 @@ impl StateStore for BackupState {
         self.query(move |c, backup| read::unclaimed(c, backup, after.as_ref(), limit))
     }
 }
+
+#[cfg(test)]
+mod tests;

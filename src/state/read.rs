@@ -85,8 +85,8 @@ pub fn page(
         }
     };
     let (op, start) = match after {
-        Some(after) => (">", after.as_str().to_owned()),
-        None => (">=", from),
+        Some(after) if after.as_str() >= from.as_str() => (">", after.as_str().to_owned()),
+        _ => (">=", from),
     };
     let end = if below.is_some() { " AND key < ?3" } else { " AND ?3 IS NULL" };
     let sql = format!(

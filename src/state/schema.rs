@@ -171,7 +171,7 @@ fn try_open(path: &Path) -> Result<Connection, Trouble> {
     if !was_closed_in_order(&connection)? {
         check(&connection)?;
     }
-    note_closed(&connection, false)?;
+    note_open(&connection)?;
     Ok(connection)
 }
 
@@ -201,9 +201,21 @@ fn was_closed_in_order(connection: &Connection) -> rusqlite::Result<bool> {
     meta(connection, "closed").map(|value| value.is_none_or(|v| v == "1"))
 }
 
-/// Notes whether the database is closed; an open one that is found so was not closed in order.
-pub fn note_closed(connection: &Connection, closed: bool) -> rusqlite::Result<()> {
-    set_meta(connection, "closed", if closed { "1" } else { "0" })
+/// Notes that the database is in use; one that is found so was not closed in order.
+fn note_open(connection: &Connection) -> rusqlite::Result<()> {
+    set_meta(connection, "closed", "0")
+}
+
+/// Notes that the database is closed in order, unless damage was found in it.
+pub fn note_closed(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "UPDATE meta SET value = '1' WHERE name = 'closed' AND value = '0'";
+    connection.execute(sql, [])?;
+    Ok(())
+}
+
+/// Notes that the database must be checked when it is opened next, whatever happens until then.
+pub fn note_damaged(connection: &Connection) -> rusqlite::Result<()> {
+    set_meta(connection, "closed", "damaged")
 }
 
 fn mark_rebuilt(connection: &Connection) -> rusqlite::Result<()> {

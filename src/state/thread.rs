@@ -73,7 +73,7 @@ impl Thread {
         let (answer, result) = oneshot::channel();
         let query: Query = Box::new(move |connection| {
             // The asker may have gone away; then nobody wants the answer.
-            answer.send(f(connection).map_err(explain)).ok();
+            answer.send(f(connection).map_err(|e| explain(connection, &e))).ok();
         });
         self.send(Request::Query(query), result).await
     }
@@ -154,7 +154,7 @@ impl Owner {
     }
 
     fn finish(&self) {
-        let closed = schema::note_closed(&self.connection, true)
+        let closed = schema::note_closed(&self.connection)
             .and_then(|()| self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
         if let Err(error) = closed {
             tracing::debug!(%error, "closing the state database");
@@ -166,13 +166,13 @@ impl Owner {
         if pending.is_empty() {
             return;
         }
-        let result = self.apply_all(pending).map_err(explain);
-        if result.is_err() {
+        let result = self.apply_all(pending).map_err(|error| {
             if !self.connection.is_autocommit() {
                 self.connection.execute_batch("ROLLBACK").ok();
             }
             self.caches = write::Caches::load(&self.connection);
-        }
+            explain(&self.connection, &error)
+        });
         for Pending { answer, .. } in pending.drain(..) {
             answer.send(result.clone()).ok();
         }
@@ -189,9 +189,15 @@ impl Owner {
     }
 }
 
-fn explain(error: rusqlite::Error) -> StateError {
+/// The error with its database named. One that was found damaged is checked when it is opened next.
+fn explain(connection: &Connection, error: &rusqlite::Error) -> StateError {
+    let cause = format!("{}: {error}", connection.path().unwrap_or("the database"));
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StateError::Full(error.to_string()),
-        _ => StateError::Broken(error.to_string()),
+        Some(ErrorCode::DiskFull) => StateError::Full(cause),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            schema::note_damaged(connection).ok();
+            StateError::Broken(cause)
+        }
+        _ => StateError::Broken(cause),
     }
 }

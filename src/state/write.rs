@@ -131,7 +131,7 @@ fn uploading(c: &Connection, backup: i64, key: &Key, entry: &Entry) -> rusqlite:
              ctime_s = excluded.ctime_s, ctime_ns = excluded.ctime_ns,
              inode = excluded.inode, device = excluded.device,
              mode = excluded.mode, uid = excluded.uid, gid = excluded.gid,
-             status = 1, missing_since = NULL, approved = 0",
+             status = 1, racy_at = NULL, stale_meta = 0, missing_since = NULL, approved = 0",
     )?;
     let kind = kind_code(entry.kind);
     let [size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device] =
@@ -251,7 +251,7 @@ fn set_problem(
 ) -> rusqlite::Result<()> {
     caches.problems = true;
     let (failed, message) = match &problem.what {
-        Trouble::Failed(failure) => (true, failure.message.clone()),
+        Trouble::Failed(failure) => (true, failure.to_string()),
         Trouble::Skipped(skip) => (false, skip.to_string()),
     };
     let (key, path) = (problem.key.as_str(), problem.path.as_bytes());

@@ -1,8 +1,8 @@
 //! The embedded S3 store: our own S3 server over a folder.
 //!
 //! It backs `file:///folder` destinations inside the process ([`InProcess`], no port), is
-//! `keepwatch serve` on loopback ([`serve()`]), and is the server all our tests talk to; so it is as
-//! strict as S3 is. The HTTP and XML of S3 are s3s's, everything behind is here:
+//! `keepwatch serve` on loopback ([`serve()`]), and is the server all our tests talk to; so it is
+//! as strict as S3 is. The HTTP and XML of S3 are s3s's, everything behind is here:
 //!
 //! ```text
 //! in_process, serve     requests from the SDK, or from a socket

@@ -210,7 +210,7 @@ fn an_unreadable_folder_freezes_what_is_below() {
     std::fs::set_permissions(scene.source(), std::os::unix::fs::PermissionsExt::from_mode(0))
         .unwrap();
     let said = scene.sync(&[], 4);
-    assert!(said.stderr.contains("cannot be read: Permission denied"), "{said:?}");
+    assert!(said.stderr.contains("caused by: Permission denied"), "{said:?}");
     assert!(scene.has("d/c"));
 }
 

@@ -2,16 +2,21 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
+mod adopt;
+mod contracts;
 mod daemon;
+mod errors;
 mod guard;
 mod kill;
 mod kinds;
 mod limits;
 mod live;
 mod memory;
+mod names;
 mod policy;
 mod resume;
 mod simulate;
+mod state;
 mod support;
 mod sweep;
 mod sync;

@@ -1,4 +1,4 @@
-//! What becomes of objects whose file is gone or left out: delete, tag, keep, and strangers' objects.
+//! What becomes of objects without a file: delete, tag, keep; left out by rules; of others.
 
 use crate::support::scene::Scene;
 

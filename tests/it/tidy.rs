@@ -37,6 +37,7 @@ const OUTSIDE: &str = "
     aws_credential_types   s3
     aws_runtime            s3
     aws_sdk_s3             s3 store cli
+    aws_sigv4              s3
     aws_smithy_http_client s3
     aws_smithy_runtime_api s3 store
     aws_smithy_types       s3 store

@@ -246,7 +246,7 @@ impl Driver {
         use crate::engine::LookResult;
         match &report.result {
             LookResult::SourceMissing(failure) => {
-                self.source_missing = Some(failure.message.clone());
+                self.source_missing = Some(failure.to_string());
             }
             LookResult::Complete => self.source_missing = None,
             LookResult::Failed(_) => {}

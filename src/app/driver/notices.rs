@@ -28,9 +28,9 @@ impl Driver {
         let (name, path) = (&self.backup.settings.name, &problem.path);
         match &problem.what {
             Trouble::Failed(failure) => {
-                tracing::warn!(backup = %name, "{path}: {}", failure.message);
+                tracing::warn!(backup = %name, "{path}: {failure}");
                 if self.failed.len() < LISTED_MAX {
-                    let message = failure.message.clone();
+                    let message = failure.to_string();
                     self.failed.insert(problem.key.clone(), (path.clone(), message));
                 }
             }
@@ -60,13 +60,13 @@ impl Driver {
         match notice {
             Notice::Waiting(failure) => {
                 let hint = failure.hint.as_deref().unwrap_or("keepwatch tries again by itself");
-                tracing::warn!(backup = %name, "waiting: {} ({hint})", failure.message);
+                tracing::warn!(backup = %name, "waiting: {failure} ({hint})");
             }
             Notice::Resumed { after_ms } => {
                 tracing::info!(backup = %name, "going on after {} s", after_ms / 1000);
             }
             Notice::SourceMissing(failure) => {
-                tracing::warn!(backup = %name, "{}; nothing is deleted", failure.message);
+                tracing::warn!(backup = %name, "{failure}; nothing is deleted");
             }
             Notice::Held(hold) => {
                 let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
@@ -83,7 +83,7 @@ impl Driver {
                 "the watcher's queue overflowed: looking at everything"
             ),
             Notice::LookFailed(failure) => {
-                tracing::warn!(backup = %name, "a pass could not be finished: {}", failure.message);
+                tracing::warn!(backup = %name, "a pass could not be finished: {failure}");
             }
         }
     }

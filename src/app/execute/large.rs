@@ -366,7 +366,8 @@ impl Upload<'_> {
         if head(self.backup, &self.job.key).await?.is_some_and(|head| right(&head)) {
             return Ok(());
         }
-        let message = format!("{}: the server stored something else", self.job.key);
-        Err(crate::plan::Failure::new(crate::plan::ErrorClass::Server, message).into())
+        let message = format!("cannot upload {}", self.job.key);
+        let failure = crate::plan::Failure::new(crate::plan::ErrorClass::Server, message);
+        Err(failure.because("the server stored something else").into())
     }
 }

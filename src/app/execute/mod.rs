@@ -142,11 +142,12 @@ pub(crate) async fn intend(backup: &Backup, job: &Job, entry: &Entry) -> Result<
 /// Judges the reply to an upload: where its ETag is an MD5, it must be that of what was sent.
 pub(crate) fn check_stored(stored: &Stored, content: &Content, what: &str) -> Result<(), Stop> {
     if stored.is_md5 && content.md5.matches(&stored.etag) == Some(false) {
-        let message = format!(
-            "{what}: the server stored something else (its ETag is {}, the content's MD5 {})",
+        let cause = format!(
+            "the server stored something else (its ETag is {}, the content's MD5 {})",
             stored.etag, content.md5
         );
-        return Err(Failure::new(ErrorClass::Server, message).into());
+        let failure = Failure::new(ErrorClass::Server, format!("cannot {what}"));
+        return Err(failure.because(cause).into());
     }
     Ok(())
 }

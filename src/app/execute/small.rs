@@ -160,5 +160,5 @@ async fn put(backup: &Backup, job: &Job, read: Read, target: &Target) -> Result<
 }
 
 fn what(key: &Key) -> String {
-    format!("put {key}")
+    format!("upload {key}")
 }

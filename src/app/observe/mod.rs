@@ -52,6 +52,7 @@ pub async fn look(
     let full = scopes == [Scope::All];
     let mut findings = Findings::new(&backup, id, full, eager, planned);
     let looked = match full {
+        true if backup.settings.failed_only => paths::failed(&backup, &mut findings).await,
         true => pass::run(&backup, &mut findings, watch).await,
         false => paths::run(&backup, &mut findings, scopes, watch).await,
     };

@@ -69,7 +69,7 @@ fn wants_listing(backup: &Backup, row: &BackupRow, findings: &Findings) -> bool 
 }
 
 /// Failed paths that are not there any more have not failed.
-async fn forgive_what_is_gone(backup: &Backup, findings: &mut Findings) -> Result<(), Stop> {
+pub async fn forgive_what_is_gone(backup: &Backup, findings: &mut Findings) -> Result<(), Stop> {
     let failed = backup.state.problems(None, 1_000).await?;
     let failed: Vec<_> = failed.into_iter().filter(|problem| problem.failed).collect();
     if failed.is_empty() {

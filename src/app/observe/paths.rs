@@ -8,9 +8,10 @@ use crate::plan::Scope;
 use crate::ports::{FolderWatch, KeyRange, Seen, Stat};
 
 use super::super::backup::Backup;
+use super::super::owner;
 use super::Stop;
 use super::findings::Findings;
-use super::pass::join;
+use super::pass::{forgive_what_is_gone, join};
 
 const ROWS_PER_PAGE: usize = 1_000;
 
@@ -38,6 +39,24 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+/// Looks at nothing but what failed before.
+pub async fn failed(backup: &Arc<Backup>, findings: &mut Findings) -> Result<(), Stop> {
+    const PAGE: usize = 1_000;
+    owner::check(backup).await?;
+    let mut after = None;
+    loop {
+        let page = backup.state.problems(after, PAGE).await?;
+        let more = page.len() == PAGE;
+        after = page.last().map(|problem| problem.key.clone());
+        let failed = page.into_iter().filter(|problem| problem.failed);
+        let scopes = failed.map(|problem| Scope::Path(problem.path)).collect();
+        run(backup, findings, scopes, None).await?;
+        if !more {
+            return forgive_what_is_gone(backup, findings).await;
+        }
+    }
 }
 
 /// The paths to look at: those asked for, the folders that their rules govern, and the folders

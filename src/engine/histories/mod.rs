@@ -84,19 +84,19 @@ fn index(path: &RelPath) -> usize {
     NAMES.iter().position(|n| n.as_bytes() == path.as_bytes()).unwrap()
 }
 
-fn entry(size_bytes: u64) -> Entry {
+pub(super) fn entry(size_bytes: u64) -> Entry {
     let fingerprint = Fingerprint { size_bytes, ..Fingerprint::default() };
     Entry { kind: Kind::File, fingerprint, mode: 0, uid: 0, gid: 0 }
 }
 
-fn record() -> Record {
+pub(super) fn record() -> Record {
     Record {
         missing_since: Some(Millis(0)),
         ..Record::synced(entry(0), ContentMd5::whole(Md5::of(b"")), ETag::new("x"), false)
     }
 }
 
-fn failure(class: ErrorClass) -> Failure {
+pub(super) fn failure(class: ErrorClass) -> Failure {
     Failure::new(class, "made up")
 }
 

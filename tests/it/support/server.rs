@@ -35,6 +35,8 @@ pub enum Fault {
     Html(u16),
     /// Status 301 without saying whereto.
     Moved,
+    /// The bucket is in this region.
+    InRegion(&'static str),
     /// It is done, and the connection is closed instead of an answer.
     DropReply,
     /// The connection is closed before anything is done.
@@ -51,6 +53,8 @@ pub struct Seen<'a> {
     /// Percent-decoded path: `/bucket/key`.
     pub path: String,
     pub query: &'a str,
+    /// The region that the request was signed for.
+    pub region: String,
     /// Number of this request, from 1.
     pub number: u64,
 }
@@ -182,10 +186,14 @@ fn serve(
 
 fn seen(request: &Request<Incoming>, number: u64) -> Seen<'_> {
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    let signed = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    // AWS4-HMAC-SHA256 Credential=key/date/region/s3/aws4_request, …
+    let region = signed.and_then(|value| value.split('/').nth(2)).unwrap_or("").to_owned();
     Seen {
         method: request.method().as_str(),
         path: path.into_owned(),
         query: request.uri().query().unwrap_or(""),
+        region,
         number,
     }
 }
@@ -217,6 +225,13 @@ async fn answer(
             return Ok(reply(status, "text/html", body.to_owned()));
         }
         Fault::Moved => return Ok(reply(301, "text/plain", String::new())),
+        Fault::InRegion(region) => {
+            let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error>\
+                <Code>PermanentRedirect</Code><Message>elsewhere</Message></Error>";
+            let mut reply = reply(301, "application/xml", body.to_owned());
+            reply.headers_mut().insert("x-amz-bucket-region", region.parse().unwrap());
+            return Ok(reply);
+        }
         Fault::DropReply => {
             endpoint.call(request.map(s3s::Body::from)).await.ok();
             return Err(closed());

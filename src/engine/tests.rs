@@ -1,1 +1,0 @@
-//! Named cases of the engine.

@@ -1,1 +1,0 @@
-//! One suite for each port, run on the adapter and on its fake.
