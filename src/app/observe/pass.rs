@@ -44,10 +44,13 @@ pub async fn run(
     }
     findings.change(Change::SkipsBegan).await?;
     backup.progress.scanning.store(true, Ordering::Relaxed);
-    let walk = backup.tree.walk(RelPath::root(), watch);
+    let walk = backup.tree.walk(RelPath::root(), watch.clone());
     let joined = join(backup, findings, walk, KeyRange::All, vec![], list).await;
     backup.progress.scanning.store(false, Ordering::Relaxed);
     joined?;
+    if let Some(watch) = watch {
+        watch.walked();
+    }
     findings.change(Change::SkipsEnded).await?;
     let (count, at) = (findings.files, findings.now);
     findings.change(Change::Files { count, at }).await?;
