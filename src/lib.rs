@@ -5,9 +5,9 @@
 //! [`plan::decide`], with what was last recorded, and only that function decides.
 //!
 //! ```text
-//!   hints (watch)   signals (service)   timers      finished tasks     findings of looks and passes
-//!        |                 |               |               |                       |
-//!        v                 v               v               v                       v
+//!   hints (watch)   signals (service)   timers      finished tasks    findings of looks
+//!        |                 |               |               |                  |
+//!        v                 v               v               v                  v
 //!   app::driver      one select loop; the only await that chooses
 //!        |  Event, now
 //!        v
@@ -33,8 +33,8 @@
 //!   sim         fakes of all ports with faults, and a world to drive them (tests only)
 //! ```
 //!
-//! `model`, `plan` and `engine` are pure: no IO, no clock, no chance, no threads, no unordered maps.
-//! With `--no-default-features` the crate is just these three.
+//! `model`, `plan` and `engine` are pure: no IO, no clock, no chance, no threads, no unordered
+//! maps. With `--no-default-features` the crate is just these three.
 
 pub mod model;
 
