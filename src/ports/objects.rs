@@ -126,7 +126,8 @@ pub trait ObjectStore: Send + Sync {
     ) -> Fut<'_, Result<SmallObject, StoreError>>;
     /// A page of the keys after `after`, without the destination's own records.
     fn list(&self, after: Option<&Key>) -> Fut<'_, Result<ListPage, StoreError>>;
-    /// Replaces the metadata of the object with this ETag; content and tags stay.
+    /// Replaces the metadata of the object with this ETag; content and tags stay. Where another
+    /// object is there, or none, that is [`StoreError::Precondition`].
     fn retouch(&self, key: &Key, etag: &ETag, meta: &Meta) -> Fut<'_, Result<ETag, StoreError>>;
     /// Deletes up to 1,000 objects, each only while it has this ETag where the server can tell.
     /// One result per item, in order; deleting what is not there succeeds.
@@ -134,7 +135,7 @@ pub trait ObjectStore: Send + Sync {
         &self,
         items: &[(Key, Option<ETag>)],
     ) -> Fut<'_, Result<Vec<Result<(), StoreError>>, StoreError>>;
-    /// Adds `Deleted=True` and `DeletedAt` to the object's tags.
+    /// Adds `Deleted=True` and `DeletedAt` to the object's tags; succeeds when it is not there.
     fn tag_deleted(&self, key: &Key, at: Millis) -> Fut<'_, Result<(), StoreError>>;
 
     fn create_upload(&self, key: &Key, meta: &Meta) -> Fut<'_, Result<String, StoreError>>;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier, Tag, Tagging};
 
 use crate::model::{ETag, Key, Millis};
@@ -9,13 +10,54 @@ use crate::plan::ErrorClass;
 use crate::ports::StoreError;
 
 use super::error::What;
-use super::{S3Store, error};
+use super::{S3Store, error, fits_xml};
+
+type Results = HashMap<String, Result<(), StoreError>>;
 
 impl S3Store {
     pub(super) async fn delete_objects(
         &self,
         items: &[(Key, Option<ETag>)],
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let (listed, odd): (Vec<_>, Vec<_>) = items.iter().partition(|item| fits_xml(&item.0));
+        let mut results = match listed.is_empty() {
+            true => Results::new(),
+            false => self.delete_listed(&listed).await?,
+        };
+        for (key, etag) in odd {
+            results.insert(self.absolute(key)?, self.delete_one(key, etag.as_ref()).await);
+        }
+        // A key that the reply does not mention is not known to be gone.
+        let silent = |key: &Key| {
+            let cause = "the reply does not mention this object";
+            let failure = self.describe("delete", key).failed(ErrorClass::Server, cause);
+            Err(StoreError::Failed(failure))
+        };
+        let mut ordered = Vec::with_capacity(items.len());
+        for (key, _) in items {
+            let absolute = self.absolute(key)?;
+            ordered.push(results.remove(&absolute).unwrap_or_else(|| silent(key)));
+        }
+        Ok(ordered)
+    }
+
+    async fn delete_one(&self, key: &Key, etag: Option<&ETag>) -> Result<(), StoreError> {
+        let request = self
+            .client()
+            .delete_object()
+            .bucket(&self.options.bucket)
+            .key(self.absolute(key)?)
+            .set_if_match(etag.map(ETag::quoted))
+            .set_expected_bucket_owner(self.options.bucket_owner.clone());
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(e) if e.code() == Some("NoSuchKey") => Ok(()),
+            Err(e) => Err(error::explain(&self.describe("delete", key), &e)),
+        }
+    }
+
+    /// Results by the keys in the bucket.
+    async fn delete_listed(&self, items: &[&(Key, Option<ETag>)]) -> Result<Results, StoreError> {
         let what = self.what(format!("delete {} objects in {}", items.len(), self.options.place));
         let mut objects = Vec::with_capacity(items.len());
         for (key, etag) in items {
@@ -35,7 +77,7 @@ impl S3Store {
             .send()
             .await
             .map_err(|e| error::explain(&what, &e))?;
-        let mut results: HashMap<String, Result<(), StoreError>> = HashMap::new();
+        let mut results = Results::new();
         for deleted in reply.deleted() {
             results.extend(deleted.key().map(|key| (key.to_owned(), Ok(()))));
         }
@@ -57,20 +99,10 @@ impl S3Store {
             };
             results.extend(failed.key().map(|key| (key.to_owned(), result)));
         }
-        // A key that the reply does not mention is not known to be gone.
-        let silent = || {
-            let cause = "the reply does not mention this object";
-            Err(StoreError::Failed(what.failed(ErrorClass::Server, cause)))
-        };
-        let mut ordered = Vec::with_capacity(items.len());
-        for (key, _) in items {
-            let absolute = self.absolute(key)?;
-            ordered.push(results.remove(&absolute).unwrap_or_else(silent));
-        }
-        Ok(ordered)
+        Ok(results)
     }
 
-    /// Adds the tags to those that the object has.
+    /// Adds the tags to those that the object has. One that is gone needs none.
     pub(super) async fn tag_as_deleted(&self, key: &Key, at: Millis) -> Result<(), StoreError> {
         let what = self.describe("tag", key);
         let absolute = self.absolute(key)?;
@@ -81,8 +113,12 @@ impl S3Store {
             .key(&absolute)
             .set_expected_bucket_owner(self.options.bucket_owner.clone())
             .send()
-            .await
-            .map_err(|e| error::explain(&what, &e))?;
+            .await;
+        let known = match known {
+            Ok(known) => known,
+            Err(e) if e.code() == Some("NoSuchKey") => return Ok(()),
+            Err(e) => return Err(error::explain(&what, &e)),
+        };
         let ours = |tag: &Tag| matches!(tag.key(), "Deleted" | "DeletedAt");
         let mut tags: Vec<Tag> = known.tag_set().iter().filter(|t| !ours(t)).cloned().collect();
         for (name, value) in [("Deleted", "True".to_owned()), ("DeletedAt", minute(at))] {

@@ -101,7 +101,10 @@ impl Reply<'_> {
             StoreError::Failed(if hint.is_empty() { failure } else { failure.with_hint(hint) })
         };
         match code {
-            "PreconditionFailed" | "ConditionalRequestConflict" => StoreError::Precondition,
+            // Who reads handles NoSuchKey; to who writes it says that the known object is gone.
+            "PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey" => {
+                StoreError::Precondition
+            }
             "NoSuchUpload" => StoreError::NoSuchUpload,
             "NoSuchBucket" => StoreError::NoSuchBucket(self.no_such_bucket(what)),
             "NotImplemented" | "MethodNotAllowed" => StoreError::Unsupported(self.words()),
@@ -148,6 +151,7 @@ impl Reply<'_> {
             | "InternalError"
             | "ServiceUnavailable"
             | "BadDigest"
+            | "InvalidDigest"
             | "IncompleteBody"
             | "XAmzContentSHA256Mismatch"
             | "XAmzContentChecksumMismatch"

@@ -10,11 +10,12 @@ use aws_sdk_s3::types::{
 use percent_encoding::percent_decode_str;
 
 use crate::model::{ETag, Key, Meta};
+use crate::plan::ErrorClass;
 use crate::ports::{Complete, Condition, JournaledPart, PutPart, StoreError, Stored, StoredPart};
 
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::put::{base64_crc64, base64_md5};
-use super::{S3Store, body, error};
+use super::{S3Store, body, error, fits_xml};
 
 const CRC64: &str = "crc64/";
 const PLAIN: &str = "plain/";
@@ -34,6 +35,10 @@ impl S3Store {
         meta: &Meta,
     ) -> Result<String, StoreError> {
         let what = || self.describe("begin to upload", key);
+        if !fits_xml(key) {
+            let cause = "its name has a character that S3's multipart replies cannot carry";
+            return Err(StoreError::Failed(what().failed(ErrorClass::Path, cause)));
+        }
         let mut request = self
             .client()
             .create_multipart_upload()

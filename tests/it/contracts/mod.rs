@@ -2,8 +2,12 @@
 //! both is what use-cases may rely on, and what makes the simulation worth its green.
 
 mod objects;
+mod source;
 mod state;
 mod state_random;
+mod tree;
+mod tree_random;
+mod watch;
 
 use std::future::Future;
 
