@@ -143,6 +143,8 @@ impl FolderWatch for Notebook {
     }
 
     fn reset(&self) {}
+
+    fn walked(&self) {}
 }
 
 #[test]
