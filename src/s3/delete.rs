@@ -16,7 +16,7 @@ impl S3Store {
         &self,
         items: &[(Key, Option<ETag>)],
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        let what = self.what(format!("delete {} objects in {}", items.len(), self.options.place));
+        let what = self.what(format!("delete {} objects in {}", items.len(), self.place()));
         let mut objects = Vec::with_capacity(items.len());
         for (key, etag) in items {
             let identifier = ObjectIdentifier::builder()
