@@ -1,6 +1,8 @@
 //! An S3 store in memory that keeps nothing but names and sizes, fast enough never to be what is
-//! measured. No signatures, no checks, bodies dropped. Prints its address, then serves until
-//! killed; `GET /-/requests` answers with the number of requests since it was last asked.
+//! measured.
+//!
+//! No signatures, no checks, bodies dropped. Prints its address, then serves until killed; `GET
+//! /-/requests` answers with the number of requests since it was last asked.
 //!
 //! Started by `benches/run`.
 

@@ -5,9 +5,9 @@
 //! [`plan::decide`], with what was last recorded, and only that function decides.
 //!
 //! ```text
-//!   hints (watch)   signals (service)   timers      finished tasks    findings of looks
-//!        |                 |               |               |                  |
-//!        v                 v               v               v                  v
+//!   hints (watch)   signals (service)   timers      finished tasks       findings of looks
+//!        |                 |               |               |                       |
+//!        v                 v               v               v                       v
 //!   app::driver      one select loop; the only await that chooses
 //!        |  Event, now
 //!        v

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Mode;
-use crate::model::{ETag, Entry, Key, Millis, RelPath};
+use crate::model::{ETag, Entry, Key, KeyTarget, Millis};
 use crate::plan::{Compare, Deletions, Failure, MaxDelete};
 use crate::ports::{
     Change, Clock, Condition, Identity, LocalTree, ObjectStore, StateError, StateStore,
@@ -49,7 +49,8 @@ pub struct BackupSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedAction {
     pub action: &'static str,
-    pub path: RelPath,
+    /// A folder's ends with `/`.
+    pub path: String,
     pub why: String,
 }
 
@@ -117,9 +118,14 @@ impl Backup {
         self.plan.is_some()
     }
 
-    pub fn tell(&self, action: &'static str, path: &RelPath, why: impl Into<String>) {
+    pub fn tell(&self, action: &'static str, key: &Key, why: impl Into<String>) {
         if let Some(plan) = &self.plan {
-            plan(PlannedAction { action, path: path.clone(), why: why.into() });
+            let path = match key.target() {
+                Some(KeyTarget::File(path)) => path.to_string(),
+                Some(KeyTarget::Folder(path)) => format!("{path}/"),
+                None => key.to_string(),
+            };
+            plan(PlannedAction { action, path, why: why.into() });
         }
     }
 

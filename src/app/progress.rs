@@ -85,7 +85,9 @@ impl Progress {
     /// Counts what came of one job. Markers count as folders, not as files.
     pub fn count(&self, kind: Kind, done: Done) {
         match (done, kind) {
-            (Done::Uploaded { .. }, Kind::Folder) => raise(&self.folders, 1),
+            (Done::Uploaded { .. } | Done::Adopted | Done::Retouched, Kind::Folder) => {
+                raise(&self.folders, 1);
+            }
             (Done::Uploaded { bytes }, _) => {
                 raise(&self.uploaded, 1);
                 raise(&self.uploaded_bytes, bytes);

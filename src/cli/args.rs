@@ -204,6 +204,9 @@ impl From<Verb> for DeletionVerb {
 pub struct Config {
     #[arg(value_enum)]
     pub what: ConfigVerb,
+    /// Flags and variables hold here as they do elsewhere.
+    #[command(flatten)]
+    pub options: BackupOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

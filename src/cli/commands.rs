@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::app::control::{self, DeletionList, Facts, FilePage};
 use crate::app::status::{self, BackupStatus};
-use crate::config::{BackupConfig, Defaults, EXAMPLE, resolve, schema};
+use crate::config::{BackupConfig, Defaults, Destination, EXAMPLE, resolve, schema};
 use crate::fs::{RuleOptions, Rules, Tree};
+use crate::model::Prefix;
 use crate::model::key::KEY_MAX_BYTES;
 use crate::plan::MaxDelete;
 use crate::ports::Clock as _;
@@ -23,6 +24,9 @@ use super::args::{Config, ConfigVerb, Deletions, Flush, Global, Status};
 use super::error::{CliError, Code};
 use super::sync::{config_file, faulty, print_line};
 use super::wire::{OpenState, SystemClock, open_state, state_folder};
+
+const NO_BACKUP: &str =
+    "no backup is on record; start one with: keepwatch watch SOURCE DESTINATION";
 
 /// Asks the daemon; `None` when there is none.
 async fn ask_daemon(global: &Global, request: &Request) -> Result<Option<Value>, CliError> {
@@ -74,7 +78,9 @@ pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError>
     if global.json {
         print_line(&report.to_string());
     } else if !global.quiet {
-        if report["daemon"] != true {
+        if backups.is_empty() {
+            print_line(NO_BACKUP);
+        } else if report["daemon"] != true {
             print_line("no daemon is running; this is what is recorded");
         }
         for (index, backup) in backups.iter().enumerate() {
@@ -122,11 +128,21 @@ async fn all_files(global: &Global, name: &str) -> Result<Vec<Value>, CliError> 
     }
 }
 
+/// A name that no backup has.
+pub fn no_such_backup<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> CliError {
+    let known: Vec<&str> = known.into_iter().collect();
+    let error = CliError::new(Code::Usage, format!("there is no backup {name:?}"));
+    match known[..] {
+        [] => error,
+        _ => error.hint(format!("there are: {}", known.join(", "))),
+    }
+}
+
 /// The records of the backup of this name.
 async fn find(state: &OpenState, name: &str) -> Result<BackupState, CliError> {
     let all = state.state.backups().await?;
     let Some((name, id)) = all.into_iter().find(|(known, _)| known == name) else {
-        return Err(CliError::new(Code::Usage, format!("there is no backup {name:?}")));
+        return Err(no_such_backup(name, []));
     };
     Ok(state.state.backup(&name, id).await?)
 }
@@ -152,11 +168,12 @@ async fn recorded_status(global: &Global) -> Result<Value, CliError> {
 }
 
 fn destination_of(id: &BackupId) -> String {
-    let BackupId { endpoint, bucket, prefix, .. } = id;
-    match endpoint.strip_prefix("file://") {
-        Some(folder) => format!("file://{folder}#{bucket}/{prefix}"),
-        None => format!("s3://{bucket}/{prefix}"),
-    }
+    let (bucket, prefix) = (id.bucket.clone(), Prefix::new(&id.prefix));
+    let destination = match id.endpoint.strip_prefix("file://") {
+        Some(folder) => Destination::Store { folder: PathBuf::from(folder), bucket, prefix },
+        None => Destination::S3 { bucket, prefix },
+    };
+    destination.to_string()
 }
 
 pub async fn flush(global: &Global, options: &Flush) -> Result<Code, CliError> {
@@ -212,7 +229,11 @@ pub async fn deletions(global: &Global, options: Deletions) -> Result<Code, CliE
         print_line(&answer.to_string());
         return Ok(Code::Done);
     }
-    for backup in answer["backups"].as_array().into_iter().flatten() {
+    let backups = answer["backups"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if backups.is_empty() {
+        print_line(NO_BACKUP);
+    }
+    for backup in backups {
         print_line(&match verb {
             DeletionVerb::List => {
                 let list: DeletionList = serde_json::from_value(backup.clone()).unwrap_or_default();
@@ -254,9 +275,7 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
     let state = open_state(global)?;
     let known = state.state.backups().await?;
     if let Some(name) = names.iter().find(|name| !known.iter().any(|(known, _)| known == *name)) {
-        let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
-        return Err(CliError::new(Code::Usage, format!("there is no backup {name:?}"))
-            .hint(format!("there are: {}", names.join(", "))));
+        return Err(no_such_backup(name, known.iter().map(|(name, _)| name.as_str())));
     }
     let everything = *all || (*verb == DeletionVerb::List && names.is_empty());
     let mut done = vec![];
@@ -306,7 +325,7 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
                 return Err(CliError::new(Code::NeedsPerson, "there is no configuration file")
                     .hint(format!("keepwatch looks for {}", places.join(" and "))));
             };
-            let flags = global.clone().into_options(crate::config::BackupOptions::default());
+            let flags = global.clone().into_options(options.options.clone());
             let configs = resolve(&file, &flags, Defaults::DAEMON, paths::home().as_deref())
                 .map_err(|faults| faulty(&faults, global))?;
             check_rules(&configs)?;

@@ -20,6 +20,7 @@ use crate::service::signals::{self, Wish};
 use crate::service::socket::{self, Answer, DeletionVerb, Request};
 
 use super::args::{Global, Run};
+use super::commands::no_such_backup;
 use super::error::{CliError, Code};
 use super::sync::choose;
 use super::wire::{OpenState, RunOptions, Wired, open_state, wire};
@@ -284,9 +285,7 @@ async fn files(
 }
 
 fn unknown(name: &str, doors: &Doors) -> CliError {
-    let names: Vec<&str> = doors.iter().map(|(name, ..)| name.as_str()).collect();
-    CliError::new(Code::Usage, format!("there is no backup {name:?}"))
-        .hint(format!("there are: {}", names.join(", ")))
+    no_such_backup(name, doors.iter().map(|(name, ..)| name.as_str()))
 }
 
 async fn deletions(

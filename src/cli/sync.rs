@@ -19,6 +19,7 @@ use crate::report::{log, text};
 use crate::service::{paths, signals};
 
 use super::args::{Global, Run, Sync};
+use super::commands::no_such_backup;
 use super::error::{CliError, Code, of_exit};
 use super::wire::{OpenState, RunOptions, Wired, open_state, wire};
 
@@ -132,12 +133,16 @@ pub fn choose(
         let configs = resolve(&file, &flags, defaults, home.as_deref())
             .map_err(|faults| faulty(&faults, global))?;
         let folder = std::path::absolute(source).ok();
+        let names: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
         let chosen: Vec<BackupConfig> = configs
             .into_iter()
             .filter(|config| config.name == *source || Some(&config.source) == folder.as_ref())
             .collect();
         if !chosen.is_empty() {
             return Ok(chosen);
+        }
+        if folder.is_none_or(|folder| !folder.exists()) {
+            return Err(no_such_backup(source, names.iter().map(String::as_str)));
         }
     }
     Ok(vec![from_arguments(source, "default", flags, defaults, home.as_deref())?])
@@ -200,7 +205,9 @@ pub fn config_file(global: &Global) -> Result<Option<ConfigFile>, CliError> {
     };
     let Some(path) = found else { return Ok(None) };
     let text = std::fs::read_to_string(&path).map_err(|e| {
-        CliError::new(Code::NeedsPerson, format!("cannot read {}", path.display())).caused_by(&e)
+        CliError::new(Code::NeedsPerson, format!("cannot read {}", path.display()))
+            .caused_by(&e)
+            .hint("`keepwatch config example` prints a file to begin with")
     })?;
     let file = crate::config::read(&path.display().to_string(), &text);
     file.map(Some).map_err(|faults| faulty(&faults, global))
@@ -216,7 +223,6 @@ pub fn faulty(faults: &crate::config::Faults, global: &Global) -> CliError {
 fn plan_sink(json: bool) -> PlanSink {
     Arc::new(move |planned: PlannedAction| {
         let PlannedAction { action, path, why } = planned;
-        let path = path.to_string();
         if json {
             let line = serde_json::json!({ "action": action, "path": path, "why": why });
             print_line(&line.to_string());

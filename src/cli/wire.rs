@@ -151,7 +151,7 @@ pub async fn wire(
         prefix: prefix.as_str().to_owned(),
     };
     let records = state.state.backup(&config.name, id).await?;
-    let store = connect(&config, bucket, &prefix).await?;
+    let store = connect(&config, bucket, &prefix, run.plan.is_some()).await?;
     let rules = rules(&config)?;
     let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
     let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&source, rules, key_max_bytes));
@@ -231,7 +231,7 @@ async fn default_destination(
         Some(bucket) if !run.new_bucket => bucket,
         _ => {
             let name = jiff::Zoned::now().strftime("keepwatch-%m-%d-%y-%H%M%S").to_string();
-            tracing::info!("making the bucket {name} for {}", Escaped(&source));
+            tracing::info!("the new bucket {name} is the destination of {}", Escaped(&source));
             if run.plan.is_none() {
                 let bucket = name.clone();
                 state.state.set_default_bucket(source, endpoint.to_owned(), bucket).await?;
@@ -246,6 +246,7 @@ async fn connect(
     config: &BackupConfig,
     bucket: String,
     prefix: &Prefix,
+    dry_run: bool,
 ) -> Result<S3Store, CliError> {
     let place = match &config.destination {
         Destination::Store { folder, .. } => {
@@ -276,8 +277,13 @@ async fn connect(
     let mut http = None;
     if let Destination::Store { folder, .. } = &config.destination {
         let (key, secret) = (random_word(), random_word());
-        let store = open_store(folder, config.create_bucket)?;
-        let in_process = InProcess::new(store.endpoint(&[(key.clone(), secret.clone())]));
+        let in_process = match dry_run && config.create_bucket && !is_store(folder) {
+            true => InProcess::unmade(),
+            false => {
+                let store = open_store(folder, config.create_bucket)?;
+                InProcess::new(store.endpoint(&[(key.clone(), secret.clone())]))
+            }
+        };
         http = Some(SharedHttpClient::new(in_process));
         endpoint = Endpoint {
             url: Some("http://store.invalid".to_owned()),
@@ -292,9 +298,13 @@ async fn connect(
     Ok(S3Store::new(connection, options))
 }
 
+fn is_store(folder: &Path) -> bool {
+    folder.join(".keepwatch-store").is_dir()
+}
+
 /// Opens the embedded store. One is made only when asked for: its disk may not be mounted.
 pub fn open_store(folder: &Path, create: bool) -> Result<Store, CliError> {
-    if !folder.join(".keepwatch-store").is_dir() && !create {
+    if !is_store(folder) && !create {
         let message = format!("there is no store in {}", folder.display());
         return Err(CliError::new(Code::NeedsPerson, message).hint(
             "check that its disk is mounted, or let keepwatch make it with --create-bucket",

@@ -227,6 +227,8 @@ async fn folders_are_watched_before_they_are_listed() {
     impl FolderWatch for Late {
         fn reset(&self) {}
 
+        fn walked(&self) {}
+
         fn watch(&self, folders: &[RelPath]) {
             for folder in folders {
                 // What comes after the watch is seen by it; what came before, by the listing.

@@ -18,8 +18,11 @@ pub enum WatchEvent {
 
 /// Adds folders to those that are watched.
 pub trait FolderWatch: Send + Sync {
-    /// After this returns, a change in these folders makes an event, or the sight is not full.
+    /// After this returns, a change in these folders makes an event, or the sight is not full once
+    /// the walk over everything that this is part of has ended.
     fn watch(&self, folders: &[RelPath]);
+    /// A walk over everything has ended: whether all folders could be watched is known.
+    fn walked(&self);
     /// Another folder is where the source was: forgets what is watched.
     fn reset(&self);
 }

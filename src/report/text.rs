@@ -61,11 +61,13 @@ pub fn summary(summary: &Summary) -> String {
         (s.retouched, "with new metadata only"),
         (s.deleted, "deleted"),
         (s.tagged, "tagged as deleted"),
-        (s.folders, "folder markers written"),
     ] {
         if number > 0 {
             parts.push(format!("{} {words}", grouped(number)));
         }
+    }
+    if s.folders > 0 {
+        parts.push(count(s.folders, "folder marker"));
     }
     lines.push(format!("{} in {}", parts.join(", "), duration(s.elapsed_ms)));
     if s.skipped > 0 {

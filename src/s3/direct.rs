@@ -39,6 +39,9 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(120);
 /// Credentials without an expiry are believed so long: a profile may be rewritten.
 const BELIEF: Duration = Duration::from_secs(300);
 
+/// The status that says so; the only one beside success that means the same everywhere.
+pub const PRECONDITION_FAILED: u16 = 412;
+
 /// Where PUTs go, as seen in one that the SDK sent.
 #[derive(Clone, Debug)]
 struct Route {
@@ -109,7 +112,8 @@ impl Direct {
         Learner { direct: self.clone(), key: encoded(key), seen: Mutex::default() }
     }
 
-    /// Sends one object. `None`: nothing can be said about it, the SDK is to send it.
+    /// Sends one object; answers with a plain success, or that its condition does not hold. `None`:
+    /// nothing can be said about it, the SDK is to send it.
     pub async fn put(&self, put: DirectPut<'_>) -> Option<HttpResponse> {
         let route = self.lock().route.clone()?;
         let identity = self.identity().await?;
@@ -117,10 +121,11 @@ impl Direct {
             Some(request) => route.connector.call(request).await.ok(),
             None => None,
         };
-        let status = reply.as_ref().map(|reply| reply.status().as_u16());
-        let plain = reply.filter(|r| status == Some(200) && r.headers().contains_key("etag"));
-        // A condition that does not hold says nothing against the way.
-        if plain.is_none() && status != Some(412) {
+        let plain = reply.filter(|reply| match reply.status().as_u16() {
+            200 => reply.headers().contains_key("etag"),
+            status => status == PRECONDITION_FAILED,
+        });
+        if plain.is_none() {
             self.close();
         }
         plain

@@ -9,7 +9,7 @@ use crate::model::{Crc64, Md5, Meta};
 use crate::ports::{Condition, Put, StoreError, Stored};
 
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
-use super::direct::DirectPut;
+use super::direct::{DirectPut, PRECONDITION_FAILED};
 use super::{S3Options, S3Store, Way, body, error};
 
 pub fn base64_md5(md5: Md5) -> String {
@@ -23,14 +23,14 @@ pub fn base64_crc64(crc64: Crc64) -> String {
 impl S3Store {
     pub(super) async fn put_object(&self, put: Put) -> Result<Stored, StoreError> {
         let key = self.absolute(&put.key)?;
-        if let Some(stored) = self.put_directly(&key, &put).await {
-            return Ok(stored);
+        if let Some(result) = self.put_directly(&key, &put).await {
+            return result;
         }
         self.put_by_sdk(&key, put).await
     }
 
     /// Below the SDK. `None`: the SDK is to send it.
-    async fn put_directly(&self, key: &str, put: &Put) -> Option<Stored> {
+    async fn put_directly(&self, key: &str, put: &Put) -> Option<Result<Stored, StoreError>> {
         let direct = self.way().direct;
         if !direct.is_open() || !fits_usual_timeouts(put.body.len() as u64) {
             return None;
@@ -42,10 +42,13 @@ impl S3Store {
             body: body::body(put.body.clone(), self.pace.as_ref()).into_inner(),
         };
         let reply = direct.put(request).await?;
+        if reply.status().as_u16() == PRECONDITION_FAILED {
+            return Some(Err(StoreError::Precondition));
+        }
         let header = |name| reply.headers().get(name);
         self.saw_crc64(header("x-amz-checksum-crc64nvme"));
         let sse = header("x-amz-server-side-encryption").map(ServerSideEncryption::from);
-        Some(Self::stored(header("etag")?, sse.as_ref()))
+        Some(Ok(Self::stored(header("etag")?, sse.as_ref())))
     }
 
     /// The headers that say the same as the SDK's request.

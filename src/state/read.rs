@@ -28,8 +28,10 @@ pub fn default_bucket(
 
 /// Names and identities of all backups, by name.
 pub fn backups(c: &Connection) -> rusqlite::Result<Vec<(String, BackupId)>> {
-    let mut statement =
-        c.prepare("SELECT name, source, endpoint, bucket, prefix FROM backup ORDER BY name, id")?;
+    let mut statement = c.prepare(
+        "SELECT name, source, endpoint, bucket, prefix FROM backup
+         WHERE filesystem IS NOT NULL ORDER BY name, id",
+    )?;
     let rows = statement.query_map([], |row| {
         let id = BackupId {
             source: row.get(1)?,

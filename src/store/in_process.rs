@@ -19,12 +19,24 @@ use super::endpoint::Endpoint;
 
 /// Calls a store inside this process.
 #[derive(Clone)]
-pub struct InProcess(Endpoint);
+pub struct InProcess(Option<Endpoint>);
 
 impl InProcess {
     pub fn new(endpoint: Endpoint) -> Self {
-        Self(endpoint)
+        Self(Some(endpoint))
     }
+
+    /// A store that is not made yet: no bucket is there. For a dry run, which makes none.
+    pub fn unmade() -> Self {
+        Self(None)
+    }
+}
+
+fn no_bucket() -> http::Response<SdkBody> {
+    let body = "<Error><Code>NoSuchBucket</Code><Message>no store is there yet</Message></Error>";
+    let mut response = http::Response::new(SdkBody::from(body));
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    response
 }
 
 impl fmt::Debug for InProcess {
@@ -57,9 +69,14 @@ impl HttpConnector for InProcess {
                 let host = host.map_err(|e| failed(e.into()))?;
                 request.headers_mut().insert(HOST, host);
             }
-            let request = request.map(s3s::Body::http_body_unsync);
-            let response = endpoint.call(request).await.map_err(|e| failed(e.into()))?;
-            let response = response.map(SdkBody::from_body_1_x);
+            let response = match endpoint {
+                Some(endpoint) => {
+                    let request = request.map(s3s::Body::http_body_unsync);
+                    let response = endpoint.call(request).await.map_err(|e| failed(e.into()))?;
+                    response.map(SdkBody::from_body_1_x)
+                }
+                None => no_bucket(),
+            };
             response
                 .try_into()
                 .map_err(|e: aws_smithy_runtime_api::http::HttpError| failed(e.into()))

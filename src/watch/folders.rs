@@ -12,6 +12,7 @@ use std::sync::mpsc::SyncSender;
 
 use notify::{Config, ErrorKind, EventKindMask, PathOp, RecommendedWatcher, Watcher as _};
 
+use crate::engine::Sight;
 use crate::model::RelPath;
 
 use super::{Raw, limits};
@@ -19,24 +20,20 @@ use super::{Raw, limits};
 /// Watches in one instance, while instances are to be had.
 const SHARD: usize = 2_000;
 
-/// Why not everything is watched.
-pub struct Trouble {
-    pub message: String,
-    /// Nothing is watched at all.
-    pub blind: bool,
-}
-
 pub struct Folders {
     root: PathBuf,
     raw: SyncSender<Raw>,
-    lost: Arc<AtomicBool>,
+    spilled: Arc<AtomicBool>,
     shards: Vec<Shard>,
     watched: BTreeMap<RelPath, usize>,
     /// Folders that vanished while they were watched, and in which shard.
     stale: HashMap<RelPath, usize>,
-    /// Folders that could not be watched, since the last reset.
+    /// Folders that could not be watched, since the last walk over everything began.
     unwatched: u64,
+    /// So many were they when a person was last told.
     told: u64,
+    /// A walk over everything has begun: how many there are is not known until it ends.
+    walking: bool,
     /// No further instance is to be had.
     full: bool,
 }
@@ -47,16 +44,17 @@ struct Shard {
 }
 
 impl Folders {
-    pub fn new(root: &Path, raw: SyncSender<Raw>, lost: Arc<AtomicBool>) -> Self {
+    pub fn new(root: &Path, raw: SyncSender<Raw>, spilled: Arc<AtomicBool>) -> Self {
         Self {
             root: root.to_owned(),
             raw,
-            lost,
+            spilled,
             shards: vec![],
             watched: BTreeMap::new(),
             stale: HashMap::new(),
             unwatched: 0,
             told: 0,
+            walking: false,
             full: false,
         }
     }
@@ -66,7 +64,6 @@ impl Folders {
         self.shards.clear();
         self.watched.clear();
         self.stale.clear();
-        self.unwatched = 0;
         self.full = false;
     }
 
@@ -88,9 +85,12 @@ impl Folders {
         }
     }
 
-    /// Watches these folders, as far as they are not watched already. Answers with what a person
-    /// should know about those that could not be.
-    pub fn add(&mut self, folders: &[RelPath]) -> Option<Trouble> {
+    /// Watches these folders, as far as they are not watched already. Answers with how much is seen,
+    /// and why, if a person should know. A walk over everything hands the source itself over first.
+    pub fn add(&mut self, folders: &[RelPath]) -> Option<(Sight, String)> {
+        if folders.iter().any(RelPath::is_root) {
+            (self.walking, self.unwatched, self.full) = (true, 0, false);
+        }
         let recursive = !cfg!(target_os = "linux");
         let wanted = folders.iter().filter(|path| !recursive || path.is_root());
         let new: Vec<RelPath> =
@@ -109,7 +109,13 @@ impl Folders {
             self.add_to(shard, now, recursive);
             rest = later;
         }
-        self.trouble()
+        if self.walking { None } else { self.sight() }
+    }
+
+    /// A walk over everything has ended.
+    pub fn walked(&mut self) -> Option<(Sight, String)> {
+        self.walking = false;
+        self.sight()
     }
 
     fn add_to(&mut self, shard: usize, folders: &[RelPath], recursive: bool) {
@@ -196,11 +202,11 @@ impl Folders {
             .with_follow_symlinks(false)
             // Without this our own reads would make events.
             .with_event_kinds(EventKindMask::CORE | EventKindMask::ACCESS_CLOSE);
-        let (raw, lost) = (self.raw.clone(), self.lost.clone());
+        let (raw, spilled) = (self.raw.clone(), self.spilled.clone());
         // Runs on the watcher's thread, which also adds watches: it must not block.
         let handler = move |event: Raw| {
             if raw.try_send(event).is_err() {
-                lost.store(true, Ordering::SeqCst);
+                spilled.store(true, Ordering::SeqCst);
             }
         };
         RecommendedWatcher::new(handler, config)
@@ -214,15 +220,19 @@ impl Folders {
         self.root.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
     }
 
-    /// Says each time the number of unwatched folders has doubled.
-    fn trouble(&mut self) -> Option<Trouble> {
-        if self.unwatched == 0 || self.unwatched < 2 * self.told {
+    /// Told each time the number of unwatched folders has doubled, and when there are none left.
+    fn sight(&mut self) -> Option<(Sight, String)> {
+        let (unwatched, told) = (self.unwatched, self.told);
+        if (unwatched == 0 && told == 0) || (unwatched > 0 && told > 0 && unwatched < 2 * told) {
             return None;
         }
-        self.told = self.unwatched;
+        self.told = unwatched;
+        if unwatched == 0 {
+            return Some((Sight::Full, "every folder is watched again".to_owned()));
+        }
         let watched = self.watched.len() as u64;
-        let message = limits::explain(watched, self.unwatched, self.shards.is_empty());
-        Some(Trouble { message, blind: watched == 0 })
+        let sight = if watched == 0 { Sight::Blind } else { Sight::Partial };
+        Some((sight, limits::explain(watched, unwatched, self.shards.is_empty())))
     }
 }
 

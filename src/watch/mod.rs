@@ -24,7 +24,7 @@ use crate::engine::Sight;
 use crate::model::RelPath;
 use crate::ports::{FolderWatch, Fut, HintSource, WatchEvent};
 
-use folders::{Folders, Trouble};
+use folders::Folders;
 
 /// Raw events between the watcher's threads and ours, and batches of hints between us and the
 /// driver.
@@ -37,6 +37,10 @@ type Raw = notify::Result<notify::Event>;
 pub struct Watch {
     folders: Mutex<Folders>,
     outbox: Outbox,
+    /// Set when a raw event found no room. Sticky until it is dealt with.
+    spilled: Arc<AtomicBool>,
+    /// Why there is more to see than events tell, however many folders are watched.
+    remote: Option<String>,
 }
 
 /// The stream of hints.
@@ -67,9 +71,11 @@ pub fn start(root: &Path) -> (Arc<Watch>, Hints) {
     let lost = Arc::new(AtomicBool::new(false));
     let outbox = Outbox { hints, lost: lost.clone() };
     let (raw, events) = std::sync::mpsc::sync_channel(RAW_MAX);
-    let folders = Folders::new(root, raw, lost.clone());
-    let watch = Arc::new(Watch { folders: Mutex::new(folders), outbox });
-    if let Some(message) = limits::remote_changes(root) {
+    let spilled = Arc::new(AtomicBool::new(false));
+    let folders = Mutex::new(Folders::new(root, raw, spilled.clone()));
+    let remote = limits::remote_changes(root);
+    let watch = Arc::new(Watch { folders, outbox, spilled, remote });
+    if let Some(message) = watch.remote.clone() {
         watch.outbox.send(WatchEvent::Sight(Sight::Partial, message));
     }
     let weak = Arc::downgrade(&watch);
@@ -96,7 +102,8 @@ impl Watch {
 
     fn translate(&self, root: &Path, batch: Vec<Raw>) {
         let mut hints = vec![];
-        let mut overflow = false;
+        // Among what found no room may be folders that went: their watches must not be believed.
+        let mut overflow = self.spilled.swap(false, Ordering::SeqCst);
         for raw in batch {
             match raw {
                 Ok(event) if event.need_rescan() => overflow = true,
@@ -127,18 +134,25 @@ impl Watch {
         }
     }
 
-    fn report(&self, trouble: Option<Trouble>) {
-        if let Some(trouble) = trouble {
-            let sight = if trouble.blind { Sight::Blind } else { Sight::Partial };
-            self.outbox.send(WatchEvent::Sight(sight, trouble.message));
-        }
+    fn report(&self, sight: Option<(Sight, String)>) {
+        let event = match (sight, &self.remote) {
+            (None, _) => return,
+            (Some((Sight::Full, _)), Some(remote)) => (Sight::Partial, remote.clone()),
+            (Some(sight), _) => sight,
+        };
+        self.outbox.send(WatchEvent::Sight(event.0, event.1));
     }
 }
 
 impl FolderWatch for Watch {
     fn watch(&self, folders: &[RelPath]) {
-        let trouble = self.folders().add(folders);
-        self.report(trouble);
+        let sight = self.folders().add(folders);
+        self.report(sight);
+    }
+
+    fn walked(&self) {
+        let sight = self.folders().walked();
+        self.report(sight);
     }
 
     fn reset(&self) {

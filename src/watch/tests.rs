@@ -162,6 +162,18 @@ async fn what_cannot_be_handed_over_is_an_overflow() {
 }
 
 #[tokio::test]
+async fn after_events_found_no_room_no_watch_is_believed() {
+    let mut w = Watched::new(&["a"]);
+    w.watch.spilled.store(true, Ordering::SeqCst);
+    std::fs::write(w.at("x"), b"").unwrap();
+    while w.next().await != WatchEvent::Overflow {}
+    assert_eq!(w.watch.folders().watched(), 0);
+    w.watch.watch(&[RelPath::root(), path("a")]);
+    std::fs::write(w.at("a/x"), b"").unwrap();
+    assert!(names(&w.until_now().await).contains(&"a/x"), "and goes on");
+}
+
+#[tokio::test]
 async fn losing_the_source_is_an_overflow_and_nothing_stays_watched() {
     let mut w = Watched::new(&["a"]);
     std::fs::remove_dir_all(w.folder.path()).unwrap();

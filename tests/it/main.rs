@@ -2,13 +2,18 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 
+mod adopt;
+mod cli;
 mod contracts;
 mod daemon;
 mod errors;
 mod guard;
 mod kill;
 mod kinds;
+mod limits;
 mod live;
+mod memory;
+mod names;
 mod policy;
 mod resume;
 mod simulate;

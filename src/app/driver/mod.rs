@@ -194,11 +194,17 @@ impl Driver {
             }
             WatchEvent::Sight(sight, message) => {
                 let name = &self.backup.settings.name;
-                match sight {
-                    Sight::Full => tracing::info!(backup = %name, "{message}"),
-                    _ => tracing::warn!(backup = %name, "{message}"),
-                }
-                self.sight = Some((sight, message));
+                let told = match sight {
+                    Sight::Full => {
+                        tracing::info!(backup = %name, "{message}");
+                        String::new()
+                    }
+                    Sight::Partial | Sight::Blind => {
+                        tracing::warn!(backup = %name, "{message}");
+                        message
+                    }
+                };
+                self.sight = Some((sight, told));
                 self.handle(Event::Sight(sight));
             }
         }

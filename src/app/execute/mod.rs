@@ -176,7 +176,7 @@ pub(crate) fn tell(backup: &Backup, job: &Job, action: &'static str, done: Done)
         Why::Returned => "back after it was tagged as deleted",
         _ => "differs",
     };
-    backup.tell(action, &job.path, why);
+    backup.tell(action, &job.key, why);
     done
 }
 

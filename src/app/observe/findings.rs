@@ -157,15 +157,11 @@ impl Findings {
             Deletions::Tag => "tag",
             Deletions::Keep => return,
         };
-        if let Some(path) = path_of(key) {
-            self.backup.tell(action, &path, "the source is gone");
-        }
+        self.backup.tell(action, key, "the source is gone");
     }
 
     fn forget(&mut self, key: Key, keep: Option<Object>, why: Why) {
-        if let Some(path) = path_of(&key) {
-            self.backup.tell("forget", &path, format!("{why:?}").to_lowercase());
-        }
+        self.backup.tell("forget", &key, format!("{why:?}").to_lowercase());
         self.changes.push(Change::Forget { key, keep });
     }
 

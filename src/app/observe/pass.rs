@@ -8,7 +8,8 @@ use tokio::task::JoinHandle;
 use crate::model::{Key, Object, Observed, Record, RelPath, Source};
 use crate::plan::{ErrorClass, Failure, Merge, OutOfOrder, Side, Step};
 use crate::ports::{
-    BackupRow, Change, FolderWatch, KeyRange, Seen, Stat, StateError, StateStore, Veil, Walk,
+    BackupRow, Change, FolderWatch, KeyRange, Seen, Stat, StateError, StateStore, StoreError, Veil,
+    Walk,
 };
 
 use super::super::backup::Backup;
@@ -43,10 +44,13 @@ pub async fn run(
     }
     findings.change(Change::SkipsBegan).await?;
     backup.progress.scanning.store(true, Ordering::Relaxed);
-    let walk = backup.tree.walk(RelPath::root(), watch);
+    let walk = backup.tree.walk(RelPath::root(), watch.clone());
     let joined = join(backup, findings, walk, KeyRange::All, vec![], list).await;
     backup.progress.scanning.store(false, Ordering::Relaxed);
     joined?;
+    if let Some(watch) = watch {
+        watch.walked();
+    }
     findings.change(Change::SkipsEnded).await?;
     let (count, at) = (findings.files, findings.now);
     findings.change(Change::Files { count, at }).await?;
@@ -220,8 +224,15 @@ struct Listing {
 impl Listing {
     async fn next(&mut self, backup: &Backup) -> Result<Option<Vec<(Key, Object)>>, Stop> {
         while !self.ended {
-            let page = backup.store.list(self.after.as_ref()).await;
-            let page = page.map_err(|e| failure_of(e, "list the bucket"))?;
+            let page = match backup.store.list(self.after.as_ref()).await {
+                // It would be made, and be empty.
+                Err(StoreError::NoSuchBucket(_))
+                    if backup.is_dry_run() && backup.settings.create_bucket =>
+                {
+                    return Ok(None);
+                }
+                page => page.map_err(|e| failure_of(e, "list the bucket"))?,
+            };
             self.ended = page.more_after.is_none();
             self.after = page.more_after;
             if !page.objects.is_empty() {

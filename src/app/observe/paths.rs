@@ -91,8 +91,11 @@ async fn one(
 ) -> Result<bool, Stop> {
     if path.is_root() {
         if deep {
-            let walk = backup.tree.walk(path.clone(), watch);
+            let walk = backup.tree.walk(path.clone(), watch.clone());
             join(backup, findings, walk, KeyRange::All, vec![], false).await?;
+            if let Some(watch) = watch {
+                watch.walked();
+            }
         }
         return Ok(deep);
     }

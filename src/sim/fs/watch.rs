@@ -32,6 +32,8 @@ impl FolderWatch for SimWatch {
         self.fs.disk().watched.extend(folders.iter().cloned());
     }
 
+    fn walked(&self) {}
+
     fn reset(&self) {
         self.fs.disk().watched.clear();
     }

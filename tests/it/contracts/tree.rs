@@ -153,6 +153,8 @@ impl FolderWatch for Notebook {
     }
 
     fn reset(&self) {}
+
+    fn walked(&self) {}
 }
 
 #[test]

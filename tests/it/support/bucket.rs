@@ -71,6 +71,24 @@ impl Bucket {
         keys.filter_map(|key| Some((key.clone(), self.get(&key)?))).collect()
     }
 
+    /// Size and ETag of every object but the owner records, as a listing has them.
+    pub fn listed(&self) -> BTreeMap<String, (u64, String)> {
+        let mut listed = BTreeMap::new();
+        self.run(async {
+            let pages = self.client.list_objects_v2().bucket(&self.name);
+            let mut pages = pages.into_paginator().send();
+            while let Some(page) = pages.next().await {
+                for object in page.unwrap().contents() {
+                    let etag = object.e_tag().unwrap().trim_matches('"').to_owned();
+                    let size = u64::try_from(object.size().unwrap()).unwrap();
+                    listed.insert(object.key().unwrap().to_owned(), (size, etag));
+                }
+            }
+        });
+        listed.retain(|key, _| !key.contains(".keepwatch/"));
+        listed
+    }
+
     pub fn get(&self, key: &str) -> Option<Seen> {
         self.run(async {
             let reply = self.client.get_object().bucket(&self.name).key(key).send().await.ok()?;

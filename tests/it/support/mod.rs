@@ -2,6 +2,7 @@
 
 pub mod bucket;
 pub mod program;
+pub mod rclone;
 pub mod scene;
 pub mod server;
 pub mod tools;

@@ -124,3 +124,61 @@ fn compare(expected: &Expected, objects: &BTreeMap<String, Seen>) -> Vec<String>
     differences.extend(extra.map(|key| format!("{key:?} should not be there")));
     differences
 }
+
+/// Names with every byte and character that is special to somebody.
+pub fn odd_names() -> Vec<Vec<u8>> {
+    let text = [
+        "with space",
+        " leading",
+        "trailing ",
+        "trailing.",
+        "it's \"quoted\"",
+        "back\\slash",
+        "new\nline",
+        "tab\tand\rreturn",
+        "bell\x07",
+        "del\x7f",
+        "100%",
+        "%2F",
+        "%00",
+        "a+b",
+        "+",
+        "?*[x]",
+        "<&;>|$(x)`",
+        "#hash",
+        "-dash",
+        "~tilde",
+        "a:b",
+        "a=b,c",
+        "...",
+        "....",
+        ".hidden",
+        "emoji 🦀👩‍👩‍👧",
+        "日本語",
+        "caf\u{e9}",
+        "cafe\u{301}",
+        "‛quoted",
+        "‛‛",
+        "‛FF",
+        "␊picture",
+        "␀",
+        "␡",
+        "．",
+        "．．",
+        "．x",
+        "full／width",
+        "\u{fffd}",
+        "\u{feff}bom",
+        "\u{202e}rtl",
+        "\u{10ffff}",
+        "CON",
+        "x\u{300}\u{301}",
+    ];
+    let mut names: Vec<Vec<u8>> = text.iter().map(|name| name.as_bytes().to_vec()).collect();
+    names.extend([b"\xff".to_vec(), b"latin-\xe9".to_vec(), b"cut \xe2\x80".to_vec()]);
+    names.extend([b"\xed\xa0\x80 surrogate".to_vec(), b"mixed \xf0\x9f\x98\xff \n".to_vec()]);
+    // Every byte that a name can have.
+    let bytes = (1..=255).filter(|byte| *byte != b'/');
+    names.extend(bytes.map(|byte| vec![b'b', byte, b'z']));
+    names
+}

@@ -1,0 +1,281 @@
+//! What is in the bucket already: adopted when it is right, written over when it is not, and left
+//! alone when it is nobody's; and who may write to a prefix at all.
+
+use std::collections::BTreeSet;
+
+use crate::support::bucket::Bucket;
+use crate::support::program::{Said, User};
+use crate::support::scene::{Scene, TO};
+use crate::support::server::{Embedded, Reach, garage, moto};
+use crate::support::tree::{Tree, differences};
+use crate::support::{rclone, wait_for};
+
+/// Keys that requests of this operation were about, the owner record's left out.
+fn keys(server: &Embedded, operation: &str) -> BTreeSet<String> {
+    let log = server.log().into_iter().filter(|access| access.operation == operation);
+    let keys = log.filter_map(|access| access.key);
+    keys.filter(|key| !key.contains(".keepwatch/")).collect()
+}
+
+fn set<const N: usize>(keys: [&str; N]) -> BTreeSet<String> {
+    keys.map(str::to_owned).into()
+}
+
+#[test]
+fn a_prefix_that_is_not_empty() {
+    let files: [(&str, &[u8]); 6] = [
+        ("equal", b"the same"),
+        ("differs", b"12345678"),
+        ("longer", b"123456789"),
+        ("sub/equal", b"below"),
+        ("new", b"new"),
+        ("empty", b""),
+    ];
+    let scene = Scene::new(&files);
+    for (key, body) in [
+        ("p/equal", &b"the same"[..]),
+        ("p/differs", b"abcdefgh"),
+        ("p/longer", b"1"),
+        ("p/sub/equal", b"below"),
+        ("p/empty", b""),
+        ("p/stranger", b"nobody's"),
+        ("p/sub/stranger", b"nobody's"),
+        ("p-not/new", b"beside the prefix"),
+    ] {
+        scene.bucket.put(key, body);
+    }
+    // A dry run tells, and writes nothing.
+    let said = scene.sync(&["--dry-run"], 0);
+    for line in ["\"adopt\",\"path\":\"equal\"", "\"put\",\"path\":\"longer\""] {
+        assert!(said.stdout.contains(line), "{line} in {said:?}");
+    }
+    assert_eq!(scene.server.count("PutObject"), 0);
+
+    let said = scene.sync(&[], 0);
+    assert_eq!((said.number("adopted"), said.number("uploaded")), (3, 3), "{said:?}");
+    assert_eq!(said.number("unclaimed"), 2);
+    assert_eq!(keys(&scene.server, "PutObject"), set(["p/differs", "p/longer", "p/new"]));
+    // What was adopted gets its times and mode without its bytes.
+    assert_eq!(keys(&scene.server, "CopyObject"), set(["p/equal", "p/sub/equal", "p/empty"]));
+    assert!(!keys(&scene.server, "HeadObject").contains("p/longer"), "its size tells enough");
+    let strangers = ["p-not/new", "p/stranger", "p/sub/stranger"];
+    let wrong = strangers.map(|key| format!("{key:?} should not be there"));
+    assert_eq!(scene.differences(), wrong);
+    assert_eq!(scene.sync(&[], 0).number("requests.get"), 1);
+    assert_eq!(scene.server.log().len(), 1);
+
+    // What was adopted is ours to delete; what is nobody's is not.
+    for name in ["equal", "sub", "new"] {
+        scene.tree.remove(name);
+    }
+    assert_eq!(scene.sync(&[], 0).number("deleted"), 3);
+    let left: Vec<String> = scene.bucket.objects().into_keys().collect();
+    let expected = ["p-not/new", "p/differs", "p/empty", "p/longer", "p/stranger"];
+    assert_eq!(left, [&expected[..], &["p/sub/stranger"]].concat());
+}
+
+#[test]
+fn a_lost_state_costs_requests_and_no_bytes() {
+    let scene = Scene::with_files(20);
+    scene.tree.write("large", &vec![7; 11 << 20]);
+    scene.tree.write("odd", &vec![8; 6 << 20]);
+    std::os::unix::fs::symlink("nowhere", scene.tree.path("link")).unwrap();
+    std::fs::create_dir(scene.tree.path("folder")).unwrap();
+    scene.tree.chmod("f/1", 0o600);
+    let parts = ["--multipart-threshold", "5MiB", "--part-size", "5MiB"];
+    scene.sync(&parts, 0);
+    scene.is_kept();
+
+    std::fs::remove_dir_all(scene.user.state_folder()).unwrap();
+    // Another part size is set now: the object itself tells the one that was used.
+    let said = scene.sync(&["--multipart-threshold", "16MiB", "--part-size", "8MiB"], 0);
+    assert_eq!((said.number("adopted"), said.number("uploaded")), (23, 0), "{said:?}");
+    assert_eq!(keys(&scene.server, "PutObject"), set([]));
+    for operation in ["CopyObject", "UploadPart", "CreateMultipartUpload", "DeleteObjects"] {
+        assert_eq!(scene.server.count(operation), 0, "{operation}");
+    }
+    let bytes: u64 = scene.server.log().iter().map(|access| access.received_bytes).sum();
+    assert!(bytes < 2_000, "the owner record only: {bytes} bytes");
+    scene.is_settled(0);
+
+    // Lost again, with changes meanwhile.
+    std::fs::remove_dir_all(scene.user.state_folder()).unwrap();
+    scene.tree.write("f/3", b"changed");
+    scene.tree.write("new", b"new");
+    scene.tree.remove("f/4");
+    scene.tree.chmod("f/5", 0o640);
+    let file = std::fs::File::options().write(true).open(scene.tree.path("f/6")).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let said = scene.sync(&parts, 0);
+    assert_eq!((said.number("uploaded"), said.number("unclaimed")), (2, 1), "{said:?}");
+    assert_eq!(keys(&scene.server, "PutObject"), set(["p/f/3", "p/new"]));
+    assert_eq!(keys(&scene.server, "CopyObject"), set(["p/f/5", "p/f/6"]));
+    assert_eq!(scene.differences(), ["\"p/f/4\" should not be there"]);
+}
+
+#[test]
+fn what_rclone_has_uploaded_is_adopted() {
+    for metadata in [true, false] {
+        let scene = Scene::with_files(5);
+        scene.tree.write("sub/large", &vec![3; 12 << 20]);
+        scene.tree.chmod("f/1", 0o600);
+        let mut options = vec!["--s3-upload-cutoff", "5Mi", "--s3-chunk-size", "5Mi"];
+        options.extend(metadata.then_some("--metadata"));
+        let to = rclone::remote(&scene.server.reach, "bucket/p");
+        rclone::run(&[&["copy", scene.source(), &to], &options[..]].concat());
+        let said = scene.sync(&[], 0);
+        assert_eq!((said.number("adopted"), said.number("uploaded")), (6, 0), "{said:?}");
+        assert_eq!(keys(&scene.server, "PutObject"), set([]));
+        assert_eq!(scene.server.count("UploadPart"), 0);
+        // rclone's metadata is ours; without it, the modes are missing.
+        let copies = if metadata { 0 } else { 6 };
+        assert_eq!(scene.server.count("CopyObject"), copies, "{:?}", scene.server.log());
+        assert_eq!(scene.sync(&[], 0).number("unchanged"), 6);
+        assert_eq!(scene.server.log().len(), 1);
+    }
+}
+
+/// A user of another machine.
+fn elsewhere(reach: &Reach) -> User {
+    User::of(reach).with_variable("KEEPWATCH_MACHINE_ID", "elsewhere")
+}
+
+fn is_refused(said: &Said, words: &[&str]) {
+    assert_eq!(said.code, 4, "{said:?}");
+    for word in words {
+        assert!(said.stderr.contains(word), "{word:?} is not in:\n{}", said.stderr);
+    }
+}
+
+/// One machine on a prefix; answers with its source, user and bucket.
+fn settled(reach: &Reach) -> (Tree, User, Bucket) {
+    let bucket = Bucket::create(reach, "bucket");
+    let tree = Tree::new(&[("a", b"1"), ("b", b"2")]);
+    let user = User::of(reach).with_variable("KEEPWATCH_MACHINE_ID", "here");
+    user.sync(tree.folder.path(), TO, &[], 0);
+    (tree, user, bucket)
+}
+
+fn second_machine_is_refused(reach: &Reach, owner: &str) {
+    let (tree, user, bucket) = settled(reach);
+    let status = user.run(&["status", "--json"]).json();
+    assert_eq!(status["backups"][0]["owner"], owner, "{status}");
+    let before = bucket.objects();
+    let (other, others_tree) = (elsewhere(reach), Tree::new(&[("a", b"others"), ("c", b"3")]));
+    let source = others_tree.folder.path().to_str().unwrap();
+    let path = tree.folder.path().to_str().unwrap();
+    let owned = format!("(machine here), which backs up {path}");
+    let words = ["error: this destination belongs to ", &owned, "hint: use another prefix"];
+    for args in [&["sync"][..], &["watch"], &["sync", "--dry-run"]] {
+        let said = other.run(&[args, &[source, TO]].concat());
+        is_refused(&said, &words);
+        is_refused(&said, &["--take-over"]);
+    }
+    assert_eq!(bucket.objects(), before);
+    // Another folder of the same machine is another owner too.
+    is_refused(&user.sync(others_tree.folder.path(), TO, &[], 4), &words);
+    // Taken over, it is the first one that is refused.
+    other.sync(others_tree.folder.path(), TO, &["--take-over"], 0);
+    assert_eq!(bucket.get("p/a").unwrap().body, b"others");
+    is_refused(&user.sync(tree.folder.path(), TO, &[], 4), &["(machine elsewhere)"]);
+    other.sync(others_tree.folder.path(), TO, &[], 0);
+    assert!(bucket.get("p/b").is_some(), "nobody's now, and kept");
+}
+
+#[test]
+fn a_second_machine_is_refused() {
+    let server = Embedded::start();
+    second_machine_is_refused(&server.reach, "exclusive");
+}
+
+#[test]
+fn a_second_machine_is_refused_on_moto() {
+    let server = moto();
+    second_machine_is_refused(&server.reach, "exclusive");
+}
+
+#[test]
+fn the_owner_record_is_advisory_on_garage() {
+    let server = garage();
+    second_machine_is_refused(&server.reach, "advisory");
+    let user = elsewhere(&server.reach);
+    let tree = Tree::new(&[("a", b"1")]);
+    user.sync(tree.folder.path(), "s3://bucket/q", &[], 0);
+    let status = user.run(&["status"]).stdout;
+    let told = "owner record: advisory (this server has no conditional writes)";
+    assert!(status.contains(told), "{status}");
+}
+
+#[test]
+fn the_same_owner_goes_on_with_a_fresh_state() {
+    let server = Embedded::start();
+    let (tree, user, bucket) = settled(&server.reach);
+    let record = |bucket: &Bucket| -> serde_json::Value {
+        serde_json::from_slice(&bucket.get("p/.keepwatch/owner.json").unwrap().body).unwrap()
+    };
+    assert_eq!(record(&bucket)["generation"], 1);
+    let path = tree.folder.path().to_str().unwrap();
+    assert_eq!(record(&bucket)["source"], path);
+    let old = user.home.path().join("old");
+    std::fs::rename(user.state_folder(), &old).unwrap();
+    user.sync(tree.folder.path(), TO, &[], 0);
+    assert_eq!(record(&bucket)["generation"], 2);
+    // The old state comes back from a backup: it is not the owner any more.
+    let said = user.run(&["sync", path, TO, "--state-dir", old.to_str().unwrap()]);
+    is_refused(&said, &["error: another state database of this machine has taken over"]);
+    user.sync(tree.folder.path(), TO, &[], 0);
+    assert_eq!(differences(&tree, &bucket, "p/"), [""; 0]);
+    // Something else in its place is not written over.
+    bucket.put("p/.keepwatch/owner.json", b"not a record");
+    let said = user.sync(tree.folder.path(), TO, &[], 4);
+    is_refused(&said, &["is not an owner record of keepwatch", "hint: "]);
+}
+
+#[test]
+fn of_two_that_begin_at_once_one_wins() {
+    let server = Embedded::start();
+    let bucket = Bucket::create(&server.reach, "bucket");
+    for round in 0..3 {
+        let to = format!("s3://bucket/{round}");
+        let trees = [Tree::new(&[("a", b"left")]), Tree::new(&[("a", b"right")])];
+        let users = [User::of(&server.reach), elsewhere(&server.reach)];
+        let began: Vec<_> = users
+            .iter()
+            .zip(&trees)
+            .map(|(user, tree)| {
+                let mut command =
+                    user.command(&["sync", tree.folder.path().to_str().unwrap(), &to]);
+                command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        let outputs: Vec<_> = began.into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+        let codes: Vec<_> = outputs.iter().map(|output| output.status.code()).collect();
+        let winner = codes.iter().position(|code| *code == Some(0)).expect("one of them wins");
+        assert_eq!(codes[1 - winner], Some(4), "{outputs:?}");
+        let prefix = format!("{round}/");
+        let body = bucket.get(&format!("{prefix}a")).unwrap().body;
+        assert_eq!(body, std::fs::read(trees[winner].path("a")).unwrap());
+    }
+}
+
+#[test]
+fn a_daemon_that_was_taken_over_stops_writing() {
+    let scene = Scene::with_files(2);
+    let daemon = scene.watch(&["--settle", "50ms", "--delete-delay", "0s", "--rescan", "1s"]);
+    wait_for("the first pass", || scene.differences().is_empty());
+    let (other, tree) = (elsewhere(&scene.server.reach), Tree::new(&[("a", b"others")]));
+    other.sync(tree.folder.path(), TO, &["--take-over"], 0);
+    let waiting = || daemon.backup()["waiting_for"].to_string();
+    wait_for("the daemon to notice", || waiting().contains("(machine elsewhere)"));
+    scene.tree.remove("f/0");
+    scene.tree.write("f/1", b"changed");
+    // It asks again and again, and writes nothing.
+    let asked = scene.server.count("GetObject");
+    wait_for("another question", || scene.server.count("GetObject") > asked + 1);
+    assert_eq!(scene.bucket.get("p/f/1").unwrap().body, b"1");
+    assert!(scene.has("f/0"));
+    // Taken back.
+    assert_eq!(daemon.stop(), 0);
+    scene.sync(&["--take-over"], 0);
+    assert_eq!(scene.differences(), ["\"p/a\" should not be there"]);
+}
