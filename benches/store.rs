@@ -6,6 +6,8 @@
 //!
 //! Started by `benches/run`.
 
+#![expect(clippy::print_stdout, reason = "its address is its only word")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};

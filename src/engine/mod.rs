@@ -25,7 +25,7 @@
 //! 8. Retries of one key are spaced by their backoff.
 //! 9. While the destination is away only probes are sent.
 //! 10. A flush ends when all that was there when it was asked for is in the destination, or has
-//!    failed, and not before.
+//!     failed, and not before.
 
 mod backoff;
 mod core;

@@ -115,8 +115,8 @@ pub trait LocalTree: Send + Sync {
     fn identity(&self) -> Fut<'_, Result<Identity, Failure>>;
 
     /// Walks the folder `top` (the whole source for the root). Each folder is handed to `watch`
-    /// before its content is listed. An error to open `top` itself fails the walk; a folder below
-    /// that cannot be listed becomes a veil.
+    /// before its content is listed. An error to open the source fails the walk; a folder that
+    /// cannot be listed, `top` among them, becomes a veil.
     fn walk(&self, top: RelPath, watch: Option<Arc<dyn FolderWatch>>) -> Box<dyn Walk>;
 
     /// The folder whose rules this path is part of: an ignore file, or the name that excludes its

@@ -1,5 +1,7 @@
 //! What an error of the SDK means: its class, its cause in plain words, and the next step.
 
+use std::borrow::Cow;
+
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -94,12 +96,7 @@ struct Reply<'a> {
 
 impl Reply<'_> {
     fn explain(&self, what: &What) -> StoreError {
-        let status = self.status.as_u16();
         let Some(code) = self.code else { return self.without_code(what) };
-        let failed = |class, hint: &str| {
-            let failure = what.failed(class, self.words());
-            StoreError::Failed(if hint.is_empty() { failure } else { failure.with_hint(hint) })
-        };
         match code {
             // Who reads handles NoSuchKey; to who writes it says that the known object is gone.
             "PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey" => {
@@ -108,36 +105,49 @@ impl Reply<'_> {
             "NoSuchUpload" => StoreError::NoSuchUpload,
             "NoSuchBucket" => StoreError::NoSuchBucket(self.no_such_bucket(what)),
             "NotImplemented" | "MethodNotAllowed" => StoreError::Unsupported(self.words()),
+            _ => {
+                let (class, hint) = self.meaning(code);
+                let failure = what.failed(class, self.words());
+                StoreError::Failed(if hint.is_empty() { failure } else { failure.with_hint(hint) })
+            }
+        }
+    }
+
+    /// The class of a code, and the next step where one is known.
+    fn meaning(&self, code: &str) -> (ErrorClass, Cow<'static, str>) {
+        let status = self.status.as_u16();
+        let told = |class, hint: &'static str| (class, Cow::Borrowed(hint));
+        let elsewhere = || (ErrorClass::Configuration, Cow::Owned(self.region_hint()));
+        match code {
             "ExpiredToken"
             | "ExpiredTokenException"
             | "TokenRefreshRequired"
             | "InvalidToken"
-            | "RequestExpired" => failed(
-                ErrorClass::Credentials,
-                "renew the session, for example with: aws sso login",
-            ),
+            | "RequestExpired" => {
+                told(ErrorClass::Credentials, "renew the session, for example with: aws sso login")
+            }
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "InvalidClientTokenId"
             | "AuthFailure"
             | "NotSignedUp"
             | "MissingSecurityHeader"
-            | "InvalidSecurity" => failed(
+            | "InvalidSecurity" => told(
                 ErrorClass::Credentials,
                 "check the access key and the secret key, and that they belong to this endpoint",
             ),
-            "RequestTimeTooSkewed" => failed(
+            "RequestTimeTooSkewed" => told(
                 ErrorClass::Credentials,
                 "set this machine's clock: S3 refuses requests more than 15 minutes off",
             ),
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
-                failed(ErrorClass::Denied, DENIED)
+                told(ErrorClass::Denied, DENIED)
             }
             "PermanentRedirect"
             | "TemporaryRedirect"
             | "AuthorizationHeaderMalformed"
             | "IllegalLocationConstraintException"
-            | "InvalidRegionName" => failed(ErrorClass::Configuration, &self.region_hint()),
+            | "InvalidRegionName" => elsewhere(),
             "SlowDown"
             | "SlowDownRead"
             | "SlowDownWrite"
@@ -146,7 +156,7 @@ impl Reply<'_> {
             | "RequestLimitExceeded"
             | "BandwidthLimitExceeded"
             | "TooManyRequests"
-            | "RequestThrottled" => failed(ErrorClass::Throttled, ""),
+            | "RequestThrottled" => told(ErrorClass::Throttled, ""),
             "RequestTimeout"
             | "InternalError"
             | "ServiceUnavailable"
@@ -155,16 +165,15 @@ impl Reply<'_> {
             | "IncompleteBody"
             | "XAmzContentSHA256Mismatch"
             | "XAmzContentChecksumMismatch"
-            | "OperationAborted" => failed(ErrorClass::Server, ""),
-            "InvalidObjectState" => failed(ErrorClass::Path, "the object must be thawed first"),
-            "InvalidStorageClass" => failed(
-                ErrorClass::Configuration,
-                "check storage_class: this server does not have it",
-            ),
-            _ if status == 429 => failed(ErrorClass::Throttled, ""),
-            _ if status >= 500 => failed(ErrorClass::Server, ""),
-            _ if status < 400 => failed(ErrorClass::Configuration, &self.region_hint()),
-            _ => failed(ErrorClass::Path, ""),
+            | "OperationAborted" => told(ErrorClass::Server, ""),
+            "InvalidObjectState" => told(ErrorClass::Path, "the object must be thawed first"),
+            "InvalidStorageClass" => {
+                told(ErrorClass::Configuration, "check storage_class: this server does not have it")
+            }
+            _ if status == 429 => told(ErrorClass::Throttled, ""),
+            _ if status >= 500 => told(ErrorClass::Server, ""),
+            _ if status < 400 => elsewhere(),
+            _ => told(ErrorClass::Path, ""),
         }
     }
 

@@ -207,7 +207,7 @@ fn an_unreadable_folder_freezes_what_is_below() {
     assert_eq!(scene.sync(&[], 0).number("deleted"), 2);
     scene.is_settled(0);
     // The source itself, unreadable.
-    std::fs::set_permissions(scene.source(), std::os::unix::fs::PermissionsExt::from_mode(0))
+    std::fs::set_permissions(scene.source(), std::os::unix::fs::PermissionsExt::from_mode(0o0))
         .unwrap();
     let said = scene.sync(&[], 4);
     assert!(said.stderr.contains("caused by: Permission denied"), "{said:?}");

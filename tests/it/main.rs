@@ -1,6 +1,7 @@
 //! The only integration binary: one file per subject.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
+#![allow(clippy::print_stdout, reason = "shown when a test fails")]
 
 mod adopt;
 mod cli;

@@ -119,17 +119,16 @@ impl SimFs {
         let mut disk = self.disk();
         let bytes = Bytes::copy_from_slice(content);
         let new = !disk.nodes.contains_key(path);
-        let inode = match disk.nodes.get(path) {
-            Some(node) if node.entry.kind == kind => node.entry.fingerprint.inode,
+        let (inode, mode) = match disk.nodes.get(path).map(|node| node.entry) {
+            Some(entry) if entry.kind == kind => (entry.fingerprint.inode, entry.mode),
             Some(_) => return false,
             None => {
                 disk.next_inode += 1;
-                disk.next_inode
+                (disk.next_inode, if kind == Kind::Link { 0o120_777 } else { 0o100_644 })
             }
         };
         let size_bytes = content.len() as u64;
         let fingerprint = Fingerprint { size_bytes, mtime: stamp, ctime: stamp, inode, device: 1 };
-        let mode = if kind == Kind::Link { 0o120_777 } else { 0o100_644 };
         let entry = Entry { kind, fingerprint, mode, uid: 0, gid: 0 };
         disk.history.entry(path.clone()).or_default().push(bytes.clone());
         disk.nodes.insert(path.clone(), Node { entry, content: bytes });

@@ -1,6 +1,6 @@
 //! The files in memory as keepwatch sees them: walked one folder at a time, and torn while read.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +42,18 @@ impl SimWalk {
         children
     }
 
+    /// Lists the folder that the walk begins with.
+    fn open(&mut self, top: RelPath) -> Batch {
+        let key = Key::folder(&top);
+        let is_folder = top.is_root()
+            || self.fs.content(&top).is_some_and(|(entry, _)| entry.kind == Kind::Folder);
+        if is_folder && !self.fs.disk().unreadable.contains(&top) {
+            self.stack = self.children(&top, key.as_str());
+            return vec![];
+        }
+        vec![(key, Seen::Veil(Veil { excluded: false, tree: true, skip: None }))]
+    }
+
     fn step(&mut self) -> Option<Result<Batch, Failure>> {
         if self.failed {
             return None;
@@ -54,9 +66,7 @@ impl SimWalk {
             if let Some(watch) = &self.watch {
                 watch.watch(std::slice::from_ref(&top));
             }
-            let key = Key::folder(&top).as_str().to_owned();
-            self.stack = self.children(&top, &key);
-            return Some(Ok(vec![]));
+            return Some(Ok(self.open(top)));
         }
         let (key, path, is_folder) = self.stack.pop()?;
         let mut seen = vec![];
@@ -125,6 +135,7 @@ impl LocalTree for SimFs {
                 disk.unreadable.iter().any(|folder| path.is_within(folder) && path != folder)
             };
             let one = |path: &RelPath| match disk.nodes.get(path) {
+                _ if path.is_root() => Stat::Folder(None),
                 _ if hidden(path) => Stat::Unknown(Skip::Unreadable("hidden".to_owned())),
                 None => Stat::Absent,
                 Some(node) if node.entry.kind == Kind::Folder => {
@@ -152,8 +163,10 @@ impl LocalTree for SimFs {
     fn open(&self, path: RelPath) -> Fut<'_, Result<Box<dyn OpenFile>, ReadError>> {
         Box::pin(async move {
             match self.content(&path) {
-                Some((entry, _)) if entry.kind == Kind::File => {
-                    Ok(Box::new(SimFile { fs: self.clone(), path, entry }) as Box<dyn OpenFile>)
+                Some(opened) if opened.0.kind == Kind::File => {
+                    let last = Mutex::new(opened.clone());
+                    let file = SimFile { fs: self.clone(), path, entry: opened.0, last };
+                    Ok(Box::new(file) as Box<dyn OpenFile>)
                 }
                 _ => Err(ReadError::Changed),
             }
@@ -170,21 +183,26 @@ impl LocalTree for SimFs {
     }
 }
 
-/// An open file: it reads the inode it was opened with, for as long as the name keeps it.
+/// An open file: it reads the inode it was opened with, whatever happens to the name.
 struct SimFile {
     fs: SimFs,
     path: RelPath,
     entry: Entry,
+    /// As it was seen last: nobody else can write to a file without a name.
+    last: Mutex<(Entry, Bytes)>,
 }
 
 impl SimFile {
-    fn node(&self) -> Result<(Entry, Bytes), ReadError> {
-        match self.fs.content(&self.path) {
-            Some((entry, content)) if entry.fingerprint.inode == self.entry.fingerprint.inode => {
-                Ok((entry, content))
-            }
-            _ => Err(ReadError::Changed),
+    fn node(&self) -> (Entry, Bytes) {
+        let inode = self.entry.fingerprint.inode;
+        let disk = self.fs.disk();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = disk.nodes.get(&self.path).into_iter().chain(disk.nodes.values());
+        let mut known = known.filter(|node| node.entry.fingerprint.inode == inode);
+        if let Some(node) = known.next() {
+            *last = (node.entry, node.content.clone());
         }
+        last.clone()
     }
 }
 
@@ -196,9 +214,9 @@ impl OpenFile for SimFile {
     fn read(&self, offset: u64, length: u64) -> Fut<'_, Result<Chunk, ReadError>> {
         Box::pin(async move {
             // What is read first may be older than what is read last.
-            let (_, first) = self.node()?;
+            let (_, first) = self.node();
             self.fs.maybe_tear(&self.path);
-            let (_, last) = self.node()?;
+            let (_, last) = self.node();
             let range = |content: &Bytes| {
                 let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(content.len());
                 content.slice(at(offset)..at(offset + length))
@@ -225,9 +243,7 @@ impl OpenFile for SimFile {
                 Some((entry, _)) if entry.kind != Kind::Folder => Observed::Present(entry),
                 _ => Observed::Absent,
             };
-            // A file whose name is gone still has its inode, unchanged.
-            let after = self.node().map_or(self.entry, |(entry, _)| entry);
-            Ok((after, by_path))
+            Ok((self.node().0, by_path))
         })
     }
 }

@@ -55,8 +55,6 @@ pub struct Seen<'a> {
     pub query: &'a str,
     /// The region that the request was signed for.
     pub region: String,
-    /// Number of this request, from 1.
-    pub number: u64,
 }
 
 type Rule = Arc<dyn Fn(&Seen<'_>) -> Fault + Send + Sync>;
@@ -158,20 +156,18 @@ fn serve(
         let endpoint = store.endpoint(&keys);
         let listener = tokio::net::TcpListener::bind(at).await.unwrap();
         told.send(listener.local_addr().unwrap()).unwrap();
-        let number = Arc::new(std::sync::atomic::AtomicU64::new(0));
         loop {
             let socket = tokio::select! {
                 _ = &mut stopped => return,
                 accepted = listener.accept() => accepted.unwrap().0,
             };
             socket.set_nodelay(true).unwrap();
-            let (endpoint, rule, number) = (endpoint.clone(), rule.clone(), number.clone());
+            let (endpoint, rule) = (endpoint.clone(), rule.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let (endpoint, rule, number) = (endpoint.clone(), rule.clone(), number.clone());
+                let (endpoint, rule) = (endpoint.clone(), rule.clone());
                 async move {
-                    let number = 1 + number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                     let rule = rule.lock().unwrap().clone();
-                    let fault = rule.map_or(Fault::Pass, |rule| rule(&seen(&request, number)));
+                    let fault = rule.map_or(Fault::Pass, |rule| rule(&seen(&request)));
                     answer(&endpoint, request, fault).await
                 }
             });
@@ -184,7 +180,7 @@ fn serve(
     });
 }
 
-fn seen(request: &Request<Incoming>, number: u64) -> Seen<'_> {
+fn seen(request: &Request<Incoming>) -> Seen<'_> {
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
     let signed = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     // AWS4-HMAC-SHA256 Credential=key/date/region/s3/aws4_request, …
@@ -194,7 +190,6 @@ fn seen(request: &Request<Incoming>, number: u64) -> Seen<'_> {
         path: path.into_owned(),
         query: request.uri().query().unwrap_or(""),
         region,
-        number,
     }
 }
 
@@ -248,7 +243,7 @@ async fn answer(
 pub struct External {
     pub reach: Reach,
     child: Child,
-    pub folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Drop for External {
@@ -285,7 +280,7 @@ pub fn moto() -> External {
         secret_key: "moto".to_owned(),
         region: "us-east-1".to_owned(),
     };
-    let server = External { reach, child, folder };
+    let server = External { reach, child, _folder: folder };
     wait_for("moto to listen", || is_listening(port));
     server
 }
@@ -319,7 +314,7 @@ pub fn garage() -> External {
         secret_key: "cd".repeat(32),
         region: "garage".to_owned(),
     };
-    let server = External { reach, child, folder };
+    let server = External { reach, child, _folder: folder };
     wait_for("Garage to listen", || is_listening(api) && is_listening(rpc));
     let garage = |args: &[&str]| {
         let output =

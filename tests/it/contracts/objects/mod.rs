@@ -161,7 +161,7 @@ fn embedded_in_process() {
     let options = StoreOptions { sync: false, ..StoreOptions::default() };
     let store = Store::open(folder.path(), options).unwrap();
     let keys = ("key".to_owned(), "secret".to_owned());
-    let http = SharedHttpClient::new(InProcess::new(store.endpoint(&[keys.clone()])));
+    let http = SharedHttpClient::new(InProcess::new(store.endpoint(std::slice::from_ref(&keys))));
     let endpoint = Endpoint {
         url: Some("http://store.invalid".to_owned()),
         region: Some("us-east-1".to_owned()),
