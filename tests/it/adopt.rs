@@ -75,6 +75,47 @@ fn a_prefix_that_is_not_empty() {
 }
 
 #[test]
+fn keys_that_no_file_has_are_nobodys() {
+    let scene = Scene::new(&[("new\nline", b"1"), ("hex \u{201b}", b"2"), ("full", b"3")]);
+    std::fs::create_dir(scene.tree.path("folder")).unwrap();
+    let strange = [
+        "a//b",
+        "/a",
+        "../up",
+        "a/./b",
+        "‛41",
+        "‛ff",
+        "␀",
+        "x/‛2F/y",
+        "new\nline",
+        "\u{7f}",
+        "full/",
+        "full/below",
+        "..",
+    ];
+    for key in strange {
+        scene.bucket.put(&format!("p/{key}"), b"strange");
+    }
+    // A folder's marker that is not empty is not right.
+    scene.bucket.put("p/folder/", b"no marker of ours");
+    let said = scene.sync(&[], 0);
+    assert_eq!(said.number("unclaimed"), strange.len() as u64, "{said:?}");
+    assert_eq!((said.number("uploaded"), said.number("folders")), (3, 1), "{said:?}");
+    let mut wrong: Vec<String> =
+        strange.iter().map(|key| format!("{:?} should not be there", format!("p/{key}"))).collect();
+    let mut found = scene.differences();
+    (wrong.sort(), found.sort());
+    assert_eq!(found, wrong);
+    for name in ["full", "new\nline", "folder"] {
+        scene.tree.remove(name);
+    }
+    assert_eq!(scene.sync(&[], 0).number("unclaimed"), strange.len() as u64);
+    for key in strange {
+        assert!(scene.has(key), "{key:?} is not ours to delete");
+    }
+}
+
+#[test]
 fn a_lost_state_costs_requests_and_no_bytes() {
     let scene = Scene::with_files(20);
     scene.tree.write("large", &vec![7; 11 << 20]);

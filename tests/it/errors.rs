@@ -194,6 +194,10 @@ fn answers_in_html() {
         let said = scene.sync(&SOON, 5);
         tells(&said, &[OWNER, "hint: "]);
     }
+    // One in place of a listing does not mean that the bucket is empty.
+    let is_list = |seen: &Seen<'_>| seen.query.contains("list-type=2");
+    scene.server.rule(move |seen| if is_list(seen) { Fault::Html(200) } else { Fault::Pass });
+    assert_eq!(scene.sync(&SOON, 5).number("uploaded"), 0);
     // A page in place of an upload's reply is no upload; likewise with a deletion.
     scene.server.rule(|seen| if is_put(seen) { Fault::Html(200) } else { Fault::Pass });
     let said = scene.sync(&SOON, 5);
