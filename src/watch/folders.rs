@@ -85,8 +85,9 @@ impl Folders {
         }
     }
 
-    /// Watches these folders, as far as they are not watched already. Answers with how much is seen,
-    /// and why, if a person should know. A walk over everything hands the source itself over first.
+    /// Watches these folders, as far as they are not watched already. Answers with how much is
+    /// seen, and why, if a person should know. A walk over everything hands the source itself over
+    /// first.
     pub fn add(&mut self, folders: &[RelPath]) -> Option<(Sight, String)> {
         if folders.iter().any(RelPath::is_root) {
             (self.walking, self.unwatched, self.full) = (true, 0, false);
