@@ -250,9 +250,9 @@ async fn connect(
 ) -> Result<S3Store, CliError> {
     let place = match &config.destination {
         Destination::Store { folder, .. } => {
-            format!("file://{}/{bucket}/{}", folder.display(), prefix.as_str())
+            Some(format!("file://{}/{bucket}/{}", folder.display(), prefix.as_str()))
         }
-        _ => format!("s3://{bucket}/{}", prefix.as_str()),
+        _ => None,
     };
     let options = S3Options {
         bucket,

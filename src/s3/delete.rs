@@ -58,7 +58,7 @@ impl S3Store {
 
     /// Results by the keys in the bucket.
     async fn delete_listed(&self, items: &[&(Key, Option<ETag>)]) -> Result<Results, StoreError> {
-        let what = self.what(format!("delete {} objects in {}", items.len(), self.options.place));
+        let what = self.what(format!("delete {} objects in {}", items.len(), self.place()));
         let mut objects = Vec::with_capacity(items.len());
         for (key, etag) in items {
             let identifier = ObjectIdentifier::builder()

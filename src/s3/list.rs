@@ -13,7 +13,7 @@ impl S3Store {
     /// listing goes on where it stopped.
     pub(super) async fn list_objects(&self, after: Option<&Key>) -> Result<ListPage, StoreError> {
         let prefix = self.options.prefix.as_str();
-        let what = self.what(format!("list {}", self.options.place));
+        let what = self.what(format!("list {}", self.place()));
         let start_after = match after {
             Some(after) => Some(self.absolute(after)?),
             None => None,

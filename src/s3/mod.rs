@@ -37,8 +37,8 @@ pub use connect::{ConnectError, Connection, Endpoint};
 pub struct S3Options {
     pub bucket: String,
     pub prefix: Prefix,
-    /// Bucket and prefix as a person knows them: `s3://bucket/prefix/`.
-    pub place: String,
+    /// Bucket and prefix as a person knows them, unless that is `s3://bucket/prefix/`.
+    pub place: Option<String>,
     pub storage_class: Option<String>,
     pub sse: Option<String>,
     pub sse_kms_key_id: Option<String>,
@@ -127,7 +127,12 @@ impl S3Store {
 
     /// What requests are about, in errors.
     fn describe(&self, action: &str, key: &Key) -> error::What {
-        self.what(format!("{action} {}{key}", self.options.place))
+        self.what(format!("{action} {}{key}", self.place()))
+    }
+
+    fn place(&self) -> String {
+        let S3Options { bucket, prefix, place, .. } = &self.options;
+        place.clone().unwrap_or_else(|| format!("s3://{bucket}/{}", prefix.as_str()))
     }
 
     fn what(&self, request: String) -> error::What {

@@ -76,7 +76,7 @@ impl State {
         Ok((Self { thread: Thread::start(connection) }, opened))
     }
 
-    /// Names and identities of the backups that this state knows: their sources were once there.
+    /// Names and identities of all backups whose source was found once.
     pub async fn backups(&self) -> Result<Vec<(String, BackupId)>, StateError> {
         self.thread.query(read::backups).await
     }

@@ -86,8 +86,7 @@ impl Folders {
     }
 
     /// Watches these folders, as far as they are not watched already. Answers with how much is
-    /// seen, and why, if a person should know. A walk over everything hands the source itself over
-    /// first.
+    /// seen, and why, if a person should know. A walk over everything hands the source over first.
     pub fn add(&mut self, folders: &[RelPath]) -> Option<(Sight, String)> {
         if folders.iter().any(RelPath::is_root) {
             (self.walking, self.unwatched, self.full) = (true, 0, false);

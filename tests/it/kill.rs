@@ -78,7 +78,9 @@ fn sent_twice(log: &[Access]) -> Vec<String> {
             continue;
         };
         if last.insert(key, etag) == Some(etag.as_str()) && etag != OF_NOTHING {
-            twice.push(format!("{key} {etag} at {}", access.time_ms));
+            let life = log.iter().filter(|other| other.key == access.key);
+            let life = life.map(|a| (a.time_ms, a.operation.as_str(), a.status, a.etag.as_deref()));
+            twice.push(format!("{key} {etag} at {}: {:?}", access.time_ms, Vec::from_iter(life)));
         }
     }
     twice

@@ -2,7 +2,6 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 #![allow(clippy::print_stdout, reason = "shown when a test fails")]
-
 mod adopt;
 mod cli;
 mod contracts;

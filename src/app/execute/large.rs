@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use crate::model::{ContentMd5, Key, Observed};
 use crate::plan::parts::{part_count, part_range, part_size};
-use crate::plan::{Done, Job, Outcome, Readings, Skip, Task, Verdict, judge};
+use crate::plan::{Done, Job, LookAgain, Outcome, Readings, Skip, Task, Verdict, judge};
 use crate::ports::{
     Change, Complete, JournaledPart, OpenFile, PartDigest, PutPart, StoreError, StoredPart,
     UploadJournal,
@@ -32,6 +32,10 @@ pub(crate) async fn sync(backup: &Backup, job: &Job) -> Result<Done, Stop> {
     let now = backup.clock.now();
     let file = backup.tree.open(job.path.clone()).await?;
     let entry = file.opened();
+    if entry.fingerprint.size_bytes <= backup.settings.multipart_threshold {
+        // It has shrunk since it was looked at, and fits one request.
+        return Err(Outcome::Look(LookAgain::Source).into());
+    }
     let racy = backup.is_racy(&entry, now);
     let target = if must_ask(job) && !differs_in_size(job, &entry) {
         match head(backup, &job.key).await? {

@@ -81,8 +81,7 @@ impl Subject {
         let connection = Connection::open(endpoint, http).await.unwrap();
         let make = move |bucket: &str, prefix: &str| -> Arc<dyn ObjectStore> {
             let (bucket, prefix) = (bucket.to_owned(), Prefix::new(prefix));
-            let place = format!("s3://{bucket}/{}", prefix.as_str());
-            let options = S3Options { bucket, prefix, place, ..S3Options::default() };
+            let options = S3Options { bucket, prefix, ..S3Options::default() };
             Arc::new(S3Store::new(connection.clone(), options))
         };
         Self { can, make: Box::new(make) }
