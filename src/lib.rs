@@ -2,7 +2,7 @@
 //!
 //! One idea carries everything: **observe, decide, act, record.** A hint of the watcher never says
 //! what to do; it says where to look. What was seen on each side is compared by one pure function,
-//! [`plan::decide`], with what was last recorded, and only that function decides.
+//! [`plan::decide()`], with what was last recorded, and only that function decides.
 //!
 //! ```text
 //!   hints (watch)   signals (service)   timers      finished tasks       findings of looks

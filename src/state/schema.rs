@@ -168,8 +168,11 @@ fn try_open(path: &Path) -> Result<Connection, Trouble> {
     }
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection, version)?;
-    if !was_closed_in_order(&connection)? {
-        check(&connection)?;
+    match meta(&connection, "closed")?.as_deref() {
+        None | Some("1") => {}
+        // It knows more than the quick one, of indexes for example, and takes longer.
+        Some("damaged") => check(&connection, "integrity_check")?,
+        Some(_) => check(&connection, "quick_check")?,
     }
     note_open(&connection)?;
     Ok(connection)
@@ -192,13 +195,10 @@ fn migrate(connection: &mut Connection, version: i64) -> Result<(), Trouble> {
 }
 
 /// After an unclean end the pages are checked; what a kill can leave behind passes.
-fn check(connection: &Connection) -> Result<(), Trouble> {
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+fn check(connection: &Connection, pragma: &str) -> Result<(), Trouble> {
+    let sql = format!("PRAGMA {pragma}(1)");
+    let verdict: String = connection.query_row(&sql, [], |r| r.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(Trouble::Damaged(verdict)) }
-}
-
-fn was_closed_in_order(connection: &Connection) -> rusqlite::Result<bool> {
-    meta(connection, "closed").map(|value| value.is_none_or(|v| v == "1"))
 }
 
 /// Notes that the database is in use; one that is found so was not closed in order.

@@ -260,6 +260,29 @@ async fn damage_that_shows_later_is_mended_by_the_next_start() {
 }
 
 #[tokio::test]
+async fn an_index_that_lies_is_damage_too() {
+    let folder = filled(false).await;
+    let connection = rusqlite::Connection::open(database(&folder)).unwrap();
+    // A record goes missing while the index of missing records looks away.
+    let sql = "PRAGMA writable_schema = ON; CREATE TEMP TABLE aside AS
+        SELECT rowid AS row, * FROM sqlite_schema WHERE name = 'object_missing';
+        DELETE FROM sqlite_schema WHERE name = 'object_missing'; PRAGMA writable_schema = RESET;
+        UPDATE object SET missing_since = 1 WHERE key = '0007'; PRAGMA writable_schema = ON;
+        INSERT INTO sqlite_schema (rowid, type, name, tbl_name, rootpage, sql)
+        SELECT * FROM aside; PRAGMA writable_schema = RESET;";
+    connection.execute_batch(sql).unwrap();
+    drop(connection);
+
+    let (state, opened) = open(&folder);
+    assert_eq!(opened, Opened::default());
+    let records = backup(&state).await;
+    let result = records.apply(vec![Change::Found { key: Key::literal("0007") }]).await;
+    assert!(matches!(result, Err(StateError::Broken(_))), "{result:?}");
+    state.close();
+    must_be_rebuilt(&folder).await;
+}
+
+#[tokio::test]
 async fn what_a_newer_program_wrote_is_refused_and_left_alone() {
     let folder = filled(false).await;
     let connection = rusqlite::Connection::open(database(&folder)).unwrap();

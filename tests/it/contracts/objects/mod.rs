@@ -135,6 +135,7 @@ async fn fulfils_the_contract(subject: &Subject) {
         multipart::an_aborted_upload_is_gone,
         multipart::a_damaged_part_is_refused,
         multipart::a_damaged_whole_is_refused,
+        multipart::names_that_xml_cannot_carry,
         multipart::conditions_hold_at_the_end_too,
     );
     if subject.can.buckets {

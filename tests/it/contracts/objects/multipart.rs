@@ -171,6 +171,14 @@ pub async fn a_damaged_whole_is_refused(can: Can, store: &dyn ObjectStore) {
     store.complete_upload(upload.complete(Condition::None)).await.unwrap();
 }
 
+/// A reply to a multipart request has the key in it, and XML has no U+FFFF.
+pub async fn names_that_xml_cannot_carry(can: Can, store: &dyn ObjectStore) {
+    if can.buckets {
+        let refused = store.create_upload(&key("\u{ffff}"), &META).await;
+        assert_eq!(class(refused), ErrorClass::Path, "this name only");
+    }
+}
+
 pub async fn conditions_hold_at_the_end_too(can: Can, store: &dyn ObjectStore) {
     if !can.late_conditions {
         return;
