@@ -251,4 +251,8 @@ impl ObjectStore for S3Store {
     fn requests(&self) -> RequestCounts {
         self.counter.counts()
     }
+
+    fn deletes_on_condition(&self) -> bool {
+        self.connection.is_aws() || self.connection.is_in_process()
+    }
 }
