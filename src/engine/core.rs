@@ -171,7 +171,7 @@ impl Engine {
     }
 
     fn start_jobs(&mut self, now: Tick) {
-        while self.gate.is_open() {
+        while self.gate.admits() {
             let Some((op, queued)) = self.schedule.admit(now) else { break };
             let job = Box::new(queued.job.clone());
             self.flying.insert(op, queued);
@@ -257,7 +257,11 @@ impl Engine {
             && self.schedule.is_empty()
             && !self.gate.is_probing()
             && self.deletions.is_settled();
-        idle.then_some(Exit::Done)
+        idle.then(|| match self.deletions.failure().cloned() {
+            Some(failure) if mends_itself(failure.class) => Exit::GaveUp(failure),
+            Some(failure) => Exit::NeedsPerson(failure),
+            None => Exit::Done,
+        })
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {

@@ -1,7 +1,7 @@
 //! When deletions are fetched and started: last, and never while the source is being looked at.
 
 use crate::model::Tick;
-use crate::plan::{Deletions, Hold};
+use crate::plan::{Deletions, Failure, Hold};
 
 use super::backoff::{Backoff, Jitter};
 use super::core::Engine;
@@ -25,6 +25,8 @@ pub struct DeletionState {
     attempts: u32,
     /// A one-shot run does not wait for deletions that are due later, held, or failing.
     given_up: bool,
+    /// Why they were given up, where no path was told to have failed.
+    failure: Option<Failure>,
 }
 
 impl DeletionState {
@@ -40,6 +42,10 @@ impl DeletionState {
     #[cfg(test)]
     pub fn asked(&self) -> Option<Tick> {
         self.fetching
+    }
+
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
     }
 
     pub fn hold(&self) -> Option<&Hold> {
@@ -79,7 +85,7 @@ impl Engine {
             && state.fetching.is_none()
             && !state.deleting
             && !state.given_up
-            && self.gate.is_open()
+            && self.gate.admits()
             && !self.looks.is_full_running();
         match (may, self.is_uploading(), self.is_one_shot()) {
             (false, ..) | (_, true, true) => None,
@@ -99,6 +105,22 @@ impl Engine {
         self.schedule.ready_len() > 0 || self.schedule.uploads_in_flight()
     }
 
+    /// Deletions could not be carried out; `told` when single paths are known to have failed.
+    pub(super) fn deletions_failed(&mut self, failure: &Failure, told: bool, now: Tick) {
+        let was_open = self.gate.is_open();
+        self.gate.failed(None, failure, true, now, &mut self.jitter);
+        if was_open && !self.gate.is_open() {
+            self.notice(Notice::Waiting(failure.clone()));
+        } else if self.deletions.attempts == 0 && !told {
+            self.notice(Notice::DeletionsFailed(failure.clone()));
+        }
+        match self.deletions.batch_failed(self.settings.mode, &mut self.jitter) {
+            Some(ms) => self.want_deletions(now.plus_ms(ms)),
+            None if told => {}
+            None => self.deletions.failure = Some(failure.clone()),
+        }
+    }
+
     /// Asks for deletions that are due, unless the policy keeps everything.
     pub(super) fn want_deletions(&mut self, at: Tick) {
         if self.settings.deletions != Deletions::Keep {
@@ -110,15 +132,7 @@ impl Engine {
         let asked = self.deletions.fetching.take().unwrap_or(now);
         self.note_hold(report.hold);
         if let Some(failure) = report.failure {
-            let was_open = self.gate.is_open();
-            self.gate.failed(None, &failure, true, now, &mut self.jitter);
-            if was_open && !self.gate.is_open() {
-                self.notice(Notice::Waiting(failure));
-            }
-            if let Some(ms) = self.deletions.batch_failed(self.settings.mode, &mut self.jitter) {
-                self.want_deletions(now.plus_ms(ms));
-            }
-            return;
+            return self.deletions_failed(&failure, false, now);
         }
         if let Some(ms) = report.next_due_in_ms {
             if self.is_one_shot() && ms > 0 {

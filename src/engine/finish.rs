@@ -33,7 +33,7 @@ impl Engine {
             (Outcome::Torn, Some(queued)) => self.torn(queued, now),
             (Outcome::Skipped(skip), Some(queued)) => self.skipped(queued.job, skip),
             (Outcome::Failed(failure), Some(queued)) => self.failed(queued, failure, now),
-            (Outcome::Failed(failure), None) => self.deletion_failed(&failure, now),
+            (Outcome::Failed(failure), None) => self.deletions_failed(&failure, false, now),
             (Outcome::Cancelled, _) | (_, None) => {}
         }
         if self.draining {
@@ -174,6 +174,16 @@ impl Engine {
         self.schedule.delay(uncertain(queued), now.plus_ms(delay));
     }
 
+    /// An attempt that failed for everybody's reason does not count.
+    fn forgive_attempt(&mut self, key: &Key) {
+        if let Some(attempts) = self.attempts.get_mut(key) {
+            *attempts -= 1;
+            if *attempts == 0 {
+                self.attempts.remove(key);
+            }
+        }
+    }
+
     fn count_attempt(&mut self, job: &Job) -> u32 {
         let attempts = self.attempts.entry(job.key.clone()).or_insert(0);
         *attempts += 1;
@@ -210,7 +220,7 @@ impl Engine {
             self.look_again(path, started, now);
         }
         match retry {
-            Some(failure) => self.deletion_failed(&failure, now),
+            Some(failure) => self.deletions_failed(&failure, true, now),
             // Where nothing came of it, asking again at once would give the same answer.
             None => {
                 let delay_ms = if progress { 0 } else { NO_PROGRESS_MS };
@@ -219,27 +229,17 @@ impl Engine {
         }
     }
 
-    fn deletion_failed(&mut self, failure: &Failure, now: Tick) {
-        let was_open = self.gate.is_open();
-        self.gate.failed(None, failure, true, now, &mut self.jitter);
-        if was_open && !self.gate.is_open() {
-            self.notice(Notice::Waiting(failure.clone()));
-        }
-        let delay = self.deletions.batch_failed(self.settings.mode, &mut self.jitter);
-        if let Some(delay_ms) = delay {
-            self.want_deletions(now.plus_ms(delay_ms));
-        }
-    }
-
     pub(super) fn probed(&mut self, result: &Result<(), Failure>, now: Tick) {
         let was_open = self.gate.is_open();
         if let Some(after_ms) = self.gate.probed(result, now, &mut self.jitter) {
             self.notice(Notice::Resumed { after_ms });
         }
-        if let Err(failure) = result
-            && was_open
-        {
+        let Err(failure) = result else { return };
+        if was_open {
             self.notice(Notice::Waiting(failure.clone()));
+        }
+        for key in self.gate.take_suspects() {
+            self.forgive_attempt(&key);
         }
     }
 }

@@ -29,8 +29,10 @@ pub enum Consequence {
 #[derive(Debug, Default)]
 pub struct Gate {
     waiting: Option<Waiting>,
-    /// Keys that the server failed since the last success.
+    /// Keys whose requests failed since the last success.
     suspects: BTreeSet<Key>,
+    /// A request had no answer, and a probe is to tell whether others have one.
+    in_doubt: bool,
     probing: bool,
     probe_wanted: bool,
 }
@@ -43,6 +45,11 @@ impl Gate {
         self.waiting.is_none()
     }
 
+    /// Whether anything but a probe may be sent.
+    pub fn admits(&self) -> bool {
+        self.is_open() && !self.in_doubt
+    }
+
     pub fn waiting(&self) -> Option<&Waiting> {
         self.waiting.as_ref()
     }
@@ -51,6 +58,7 @@ impl Gate {
     pub fn succeeded(&mut self) {
         self.suspects.clear();
         self.probe_wanted = false;
+        self.in_doubt = false;
     }
 
     /// A request for `key` failed; `alone` when nothing else is there to succeed meanwhile.
@@ -62,23 +70,32 @@ impl Gate {
         now: Tick,
         jitter: &mut Jitter,
     ) -> Consequence {
+        let unanswered = failure.class == ErrorClass::Unreachable;
         match failure.class {
             ErrorClass::Path | ErrorClass::Denied => return Consequence::Own,
-            ErrorClass::Server | ErrorClass::Throttled => {
-                self.suspects.extend(key.cloned());
-                self.probe_wanted |= alone || self.suspects.len() >= SUSPECTS_MAX;
-                return match self.waiting {
-                    Some(_) => Consequence::Closed,
-                    None => Consequence::Own,
-                };
-            }
+            // One key may be the only one without an answer: a firewall may not like its content.
+            ErrorClass::Unreachable if key.is_some() => {}
+            ErrorClass::Server | ErrorClass::Throttled => {}
             ErrorClass::Unreachable
             | ErrorClass::Configuration
             | ErrorClass::Credentials
-            | ErrorClass::State => {}
+            | ErrorClass::State => {
+                self.close(failure, now, jitter);
+                return Consequence::Closed;
+            }
         }
-        self.close(failure, now, jitter);
-        Consequence::Closed
+        self.suspects.extend(key.cloned());
+        self.probe_wanted |= alone || unanswered || self.suspects.len() >= SUSPECTS_MAX;
+        if !self.is_open() {
+            return Consequence::Closed;
+        }
+        self.in_doubt |= unanswered;
+        Consequence::Own
+    }
+
+    /// The keys that failed before a probe showed that it was not their fault.
+    pub fn take_suspects(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.suspects)
     }
 
     fn close(&mut self, failure: &Failure, now: Tick, jitter: &mut Jitter) {
@@ -114,6 +131,7 @@ impl Gate {
         jitter: &mut Jitter,
     ) -> Option<u64> {
         self.probing = false;
+        self.in_doubt = false;
         match result {
             Ok(()) => {
                 self.suspects.clear();
@@ -121,8 +139,9 @@ impl Gate {
             }
             Err(failure) => {
                 // A probe asks for nothing special: when it fails, everything would.
+                let was_open = self.is_open();
                 self.close(failure, now, jitter);
-                if let Some(waiting) = &mut self.waiting {
+                if let Some(waiting) = self.waiting.as_mut().filter(|_| !was_open) {
                     waiting.attempts += 1;
                     let delay = Backoff::PROBE.delay_ms(waiting.attempts, jitter);
                     waiting.next_probe = now.plus_ms(delay);

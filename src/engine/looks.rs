@@ -136,7 +136,7 @@ impl Engine {
     }
 
     fn may_look(&self) -> bool {
-        self.gate.is_open() && self.wants_jobs() && self.looks.exit.is_none()
+        self.gate.admits() && self.wants_jobs() && self.looks.exit.is_none()
     }
 
     /// Where the source is missing, a small look would only find that everything is unknown.

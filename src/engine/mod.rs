@@ -226,6 +226,7 @@ pub enum Notice {
     Released,
     Overflow,
     LookFailed(Failure),
+    DeletionsFailed(Failure),
 }
 
 /// Why the engine is done.

@@ -200,8 +200,8 @@ fn answers_in_html() {
     assert_eq!(scene.sync(&SOON, 5).number("uploaded"), 0);
     // A page in place of an upload's reply is no upload; likewise with a deletion.
     scene.server.rule(|seen| if is_put(seen) { Fault::Html(200) } else { Fault::Pass });
-    let said = scene.sync(&SOON, 5);
-    assert_eq!(said.number("uploaded"), 0, "{said:?}");
+    let said = scene.sync(&[], 1);
+    assert_eq!((said.number("uploaded"), said.number("failed")), (0, 3), "{said:?}");
     scene.server.no_rule();
     assert_eq!(scene.sync(&[], 0).number("uploaded"), 3);
     scene.is_settled(0);
@@ -300,6 +300,41 @@ fn one_key_that_is_always_failed() {
     scene.server.no_rule();
     wait_for("that file too", || is_there("p/f/3", b"changed"));
     wait_for("the failure to be over", || daemon.backup()["failing"] == 0);
+}
+
+#[test]
+fn one_key_that_something_else_answers() {
+    // A firewall that does not like one file: the destination is there all the same.
+    for fault in [Fault::Html(403), Fault::Close] {
+        let scene = Scene::with_files(6);
+        scene.server.rule(move |seen| match (seen.method, seen.path.as_str()) {
+            ("PUT", "/bucket/p/f/3") => fault.clone(),
+            _ => Fault::Pass,
+        });
+        let said = scene.sync(&[], 1);
+        assert_eq!((said.number("uploaded"), said.number("failed")), (5, 1), "{said:?}");
+        tells(&said, &["failed: f/3: cannot upload s3://bucket/p/f/3"]);
+    }
+}
+
+#[test]
+fn deletions_that_are_refused() {
+    let scene = Scene::with_files(3);
+    scene.sync(&[], 0);
+    scene.tree.remove("f/1");
+    for (code, exit) in [("AccessDenied", 4), ("InternalError", 5)] {
+        let status = if exit == 4 { 403 } else { 500 };
+        scene.server.rule(move |seen| match seen.method {
+            "POST" | "DELETE" => Fault::Error(status, code),
+            _ => Fault::Pass,
+        });
+        let said = scene.sync(&[], exit);
+        tells(&said, &["error: cannot delete 1 object", "s3://bucket/p/", code]);
+        assert!(scene.has("f/1"));
+    }
+    scene.server.no_rule();
+    assert_eq!(scene.sync(&[], 0).number("deleted"), 1);
+    scene.is_kept();
 }
 
 #[test]

@@ -82,6 +82,9 @@ impl Driver {
                 backup = %name,
                 "the watcher's queue overflowed: looking at everything"
             ),
+            Notice::DeletionsFailed(failure) => {
+                tracing::warn!(backup = %name, "deletions are put off: {failure}");
+            }
             Notice::LookFailed(failure) => {
                 tracing::warn!(backup = %name, "a pass could not be finished: {failure}");
             }

@@ -4,12 +4,7 @@ use super::*;
 
 #[test]
 fn what_is_everybodys_trouble_stops_everything_but_probes() {
-    for class in [
-        ErrorClass::Unreachable,
-        ErrorClass::Credentials,
-        ErrorClass::Configuration,
-        ErrorClass::State,
-    ] {
+    for class in [ErrorClass::Credentials, ErrorClass::Configuration, ErrorClass::State] {
         let mut rig = Rig::daemon();
         rig.find(&[job("a", 1), job("b", 1), job("c", 1), job("d", 1)]);
         assert_eq!(rig.ops(), ["a", "b", "c"]);
@@ -31,10 +26,49 @@ fn what_is_everybodys_trouble_stops_everything_but_probes() {
 }
 
 #[test]
+fn a_request_without_an_answer_is_followed_by_a_probe_and_nothing_else() {
+    let mut rig = Rig::daemon();
+    rig.find(&[job("a", 1)]);
+    assert_eq!(rig.ops(), ["a"]);
+    for _ in 0..10 {
+        rig.fail("a", ErrorClass::Unreachable);
+        rig.wait(900);
+        assert_eq!((rig.probes().len(), rig.ops(), rig.notices()), (1, vec![], vec![]));
+        let away = failure(ErrorClass::Unreachable);
+        rig.send(Event::Probed(Err(away.clone())));
+        assert_eq!(rig.notices(), [Notice::Waiting(away)]);
+        rig.wait(1_300);
+        assert_eq!((rig.probes().len(), rig.ops()), (1, vec![]));
+        rig.send(Event::Probed(Ok(())));
+        assert!(matches!(rig.notices()[..], [Notice::Resumed { .. }]));
+        assert_eq!(rig.ops(), ["a"]);
+    }
+    assert_eq!(rig.problems(), [], "none of it was the fault of this path");
+}
+
+#[test]
+fn one_key_that_alone_has_no_answer_holds_up_nothing() {
+    let mut rig = Rig::daemon();
+    rig.find(&[job("a", 1)]);
+    for _ in 0..5 {
+        rig.fail("a", ErrorClass::Unreachable);
+        assert_eq!(rig.probes().len(), 1);
+        rig.send(Event::Probed(Ok(())));
+        rig.find(&[job("b", 1)]);
+        rig.finish("b", DONE);
+        rig.wait(10_000);
+    }
+    assert_eq!(rig.notices(), []);
+    assert_eq!(rig.problems().len(), 1, "the path has failed");
+}
+
+#[test]
 fn probes_come_at_growing_distances_for_ever() {
     let mut rig = Rig::daemon();
     rig.find(&[job("a", 1)]);
     rig.fail("a", ErrorClass::Unreachable);
+    rig.probes();
+    rig.send(Event::Probed(Err(failure(ErrorClass::Unreachable))));
     let mut probes = vec![rig.now.0];
     while rig.now < Tick(60 * MINUTE_MS) {
         rig.wait(100);

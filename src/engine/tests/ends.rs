@@ -151,6 +151,8 @@ fn one_shot_gives_a_destination_up_that_stays_away() {
     rig.plan(&[job("a", 1)]);
     let away = failure(ErrorClass::Unreachable);
     rig.fail("a", ErrorClass::Unreachable);
+    rig.probes();
+    rig.send(Event::Probed(Err(away.clone())));
     for _ in 0..MINUTE_MS / 100 - 1 {
         rig.wait(100);
         if !rig.probes().is_empty() {
