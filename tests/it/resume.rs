@@ -69,7 +69,10 @@ fn goes_on_from_its_parts_after_lost_replies() {
     let scene = Scene::new(&[("large", &large(1))]);
     cut_after_three(&scene.server, Fault::DropReply);
     let daemon = scene.user.watch(&scene.quick(&OPTIONS));
-    wait_for("it to wait for the server", || daemon.backup()["waiting_for"].is_string());
+    wait_for("it to miss a reply", || {
+        let backup = daemon.backup();
+        backup["waiting_for"].is_string() || backup["failing"].as_u64() > Some(0)
+    });
     let before = scene.uploads("UploadPart");
     scene.server.no_rule();
     scene.comes_right(&daemon);
