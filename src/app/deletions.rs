@@ -71,7 +71,7 @@ type Results = Vec<(DeleteItem, Deletion)>;
 async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, Failure> {
     owner::check_now(backup).await?;
     let mut results = vec![];
-    let items = match backup.is_conditional() {
+    let items = match backup.store.deletes_on_condition() {
         true => items,
         false => sort_out_strangers(backup, items, &mut results).await?,
     };
@@ -128,7 +128,7 @@ fn object_of(item: &DeleteItem) -> Option<crate::model::Object> {
     })
 }
 
-/// Where the server does not honour conditions, each object is looked at first: one that is not
+/// Where the server is not known to delete on condition, each object is looked at first: one that is not
 /// the recorded one is somebody else's, and stays.
 async fn sort_out_strangers(
     backup: &Backup,

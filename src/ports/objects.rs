@@ -156,4 +156,7 @@ pub trait ObjectStore: Send + Sync {
     /// Makes the bucket; succeeds when it is there and ours already.
     fn create_bucket(&self) -> Fut<'_, Result<(), StoreError>>;
     fn requests(&self) -> RequestCounts;
+    /// Whether [`Self::delete`] is known to spare an object with another ETag than the given one.
+    /// Servers that honour conditions on writes may still ignore them on deletes.
+    fn deletes_on_condition(&self) -> bool;
 }

@@ -117,6 +117,11 @@ impl Connection {
         !self.custom
     }
 
+    /// Whether this is the embedded store inside this process.
+    pub fn is_in_process(&self) -> bool {
+        self.endpoint.keys.is_some()
+    }
+
     /// The endpoint, unless it is AWS.
     pub fn endpoint(&self) -> Option<String> {
         let from_variable = || std::env::var("AWS_ENDPOINT_URL_S3").ok();

@@ -119,7 +119,7 @@ impl S3Store {
     }
 
     pub(super) async fn make_bucket(&self) -> Result<(), StoreError> {
-        let connection = self.way().connection;
+        let connection = &self.way().connection;
         let region = connection.region().filter(|r| *r != "us-east-1");
         let location = region.map(|region| {
             CreateBucketConfiguration::builder()

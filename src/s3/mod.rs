@@ -51,7 +51,7 @@ pub struct S3Options {
 /// A destination.
 pub struct S3Store {
     /// Replaced when the bucket turns out to be in another region, or the credentials to be wrong.
-    way: RwLock<Way>,
+    way: RwLock<Arc<Way>>,
     counter: count::Counter,
     pace: Option<Arc<body::Pace>>,
     options: S3Options,
@@ -62,7 +62,6 @@ pub struct S3Store {
 }
 
 /// How the bucket is reached.
-#[derive(Clone)]
 struct Way {
     connection: Connection,
     client: Arc<Client>,
@@ -85,22 +84,22 @@ impl S3Store {
             storage_class: options.storage_class.as_deref().map(StorageClass::from),
             sse: options.sse.as_deref().map(ServerSideEncryption::from),
             crc64: AtomicBool::new(connection.is_aws()),
-            way: RwLock::new(Way::new(connection, &counter)),
+            way: RwLock::new(Arc::new(Way::new(connection, &counter))),
             counter,
             options,
         }
     }
 
-    fn way(&self) -> Way {
+    fn way(&self) -> Arc<Way> {
         self.way.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     fn client(&self) -> Arc<Client> {
-        self.way().client
+        self.way().client.clone()
     }
 
     fn go_by(&self, connection: Connection) {
-        let way = Way::new(connection, &self.counter);
+        let way = Arc::new(Way::new(connection, &self.counter));
         *self.way.write().unwrap_or_else(std::sync::PoisonError::into_inner) = way;
     }
 
@@ -136,7 +135,7 @@ impl S3Store {
     }
 
     fn what(&self, request: String) -> error::What {
-        let connection = self.way().connection;
+        let connection = &self.way().connection;
         let (endpoint, credentials) = (connection.endpoint(), connection.credentials_place());
         error::What { request, endpoint, credentials }
     }
@@ -250,5 +249,10 @@ impl ObjectStore for S3Store {
 
     fn requests(&self) -> RequestCounts {
         self.counter.counts()
+    }
+
+    fn deletes_on_condition(&self) -> bool {
+        let connection = &self.way().connection;
+        connection.is_aws() || connection.is_in_process()
     }
 }

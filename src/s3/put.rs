@@ -31,7 +31,7 @@ impl S3Store {
 
     /// Below the SDK. `None`: the SDK is to send it.
     async fn put_directly(&self, key: &str, put: &Put) -> Option<Result<Stored, StoreError>> {
-        let direct = self.way().direct;
+        let direct = &self.way().direct;
         if !direct.is_open() || !fits_usual_timeouts(put.body.len() as u64) {
             return None;
         }
@@ -80,7 +80,7 @@ impl S3Store {
 
     async fn put_by_sdk(&self, key: &str, put: Put) -> Result<Stored, StoreError> {
         let length = put.body.len() as u64;
-        let Way { client, direct, .. } = self.way();
+        let Way { client, direct, .. } = &*self.way();
         let mut request = client
             .put_object()
             .bucket(&self.options.bucket)

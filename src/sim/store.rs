@@ -422,4 +422,8 @@ impl ObjectStore for SimStore {
     fn requests(&self) -> RequestCounts {
         self.bucket().counts
     }
+
+    fn deletes_on_condition(&self) -> bool {
+        self.conditional
+    }
 }

@@ -104,7 +104,8 @@ fn keys_that_no_file_has_are_nobodys() {
     let mut wrong: Vec<String> =
         strange.iter().map(|key| format!("{:?} should not be there", format!("p/{key}"))).collect();
     let mut found = scene.differences();
-    (wrong.sort(), found.sort());
+    wrong.sort();
+    found.sort();
     assert_eq!(found, wrong);
     for name in ["full", "new\nline", "folder"] {
         scene.tree.remove(name);

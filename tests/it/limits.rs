@@ -39,6 +39,8 @@ fn the_watchers_queue_overflows() {
     assert!(daemon.log().contains(told), "{}", daemon.log());
     let said = scene.user.run(&["status"]).stdout;
     assert!(said.contains("overflow of the watcher's queue"), "{said}");
+    let sent = &mut || scene.server.count("PutObject") > 20_000;
+    wait_at_most(Duration::from_secs(180), "the files to be sent", sent);
     let right = &mut || daemon.backup()["condition"] == "up-to-date" && lists_the_tree(&scene);
     wait_at_most(Duration::from_secs(180), "the bucket to equal the tree", right);
 

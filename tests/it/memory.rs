@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::support::program::Daemon;
 use crate::support::scene::{Scene, TO};
-use crate::support::tools;
+use crate::support::{tools, wait_for};
 
 const FILES: usize = 20_000;
 const PEAK_MAX_KIB: u64 = 100 * 1024;
@@ -47,7 +47,9 @@ fn many_files_need_little_memory() {
     scene.tree.write("one more", b"more");
     scene.tree.remove("folder3");
     let left = FILES - FILES.div_ceil(97) + 1;
-    crate::support::wait_for("the changes", || scene.bucket.listed().len() == left);
+    wait_for("the changes", || daemon.backup()["files"] == left && scene.has("one more"));
+    wait_for("the deletions", || daemon.backup()["missing"] == 0);
+    assert_eq!(scene.bucket.listed().len(), left);
     for (what, peak_kib) in
         [("sync", first), ("a second sync", second), ("watch", peak_so_far_kib(&daemon))]
     {

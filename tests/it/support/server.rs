@@ -114,7 +114,8 @@ impl Embedded {
 
     /// Finished requests of this operation, `PutObject` for example.
     pub fn count(&self, operation: &str) -> usize {
-        self.log().iter().filter(|access| access.operation == operation).count()
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|access| access.operation == operation).count()
     }
 
     pub fn clear_log(&self) {
