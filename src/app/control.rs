@@ -34,6 +34,10 @@ impl Facts<'_> {
             spent: tally.spent,
             files_max: tally.files_max.max(tally.files + tally.pending),
             state_rebuilt: row.rebuilt,
+            held_before: match (row.held_at, tally.oldest_missing) {
+                (Some(at), Some(since)) => since <= at,
+                _ => false,
+            },
         })
     }
 }

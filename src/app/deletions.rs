@@ -34,6 +34,9 @@ async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
     let now = backup.clock.now();
     let guard = backup.facts().guard(backup.settings.max_delete, now).await?;
     let hold = guard.check();
+    if hold.is_some() && !guard.held_before && !backup.is_dry_run() {
+        backup.record(vec![Change::Held { at: now }]).await?;
+    }
     let before = match hold {
         // Held: only what a person approved.
         Some(_) => Millis(i64::MIN),
@@ -128,8 +131,8 @@ fn object_of(item: &DeleteItem) -> Option<crate::model::Object> {
     })
 }
 
-/// Where the server is not known to delete on condition, each object is looked at first: one that is not
-/// the recorded one is somebody else's, and stays.
+/// Where the server is not known to delete on condition, each object is looked at first: one that
+/// is not the recorded one is somebody else's, and stays.
 async fn sort_out_strangers(
     backup: &Backup,
     items: Vec<DeleteItem>,

@@ -1,7 +1,8 @@
 //! The guard over deletions: whether a source that lost files can be believed.
 //!
-//! A hold stops deletions only; uploads go on. It is computed anew from facts each time deletions
-//! are due, so a disk that is mounted again lifts it by itself. A person lifts it by approving.
+//! A hold stops deletions only; uploads go on. It is computed from facts each time deletions are
+//! due, and one of the facts is that deletions were held before: what was missing then stays until
+//! a person approves or discards, or until all of it is back, as when a disk is mounted again.
 
 use std::fmt;
 
@@ -23,6 +24,9 @@ pub struct Guard {
     pub files_max: u64,
     /// The state database was rebuilt, and no person has looked at it since.
     pub state_rebuilt: bool,
+    /// Something is still missing that was missing when deletions were held, and no person has
+    /// looked at it since.
+    pub held_before: bool,
 }
 
 /// Why deletions are held.
@@ -36,6 +40,8 @@ pub enum HoldReason {
     TooMany { allowance: u64 },
     /// The state database was corrupt and has been rebuilt.
     StateRebuilt,
+    /// They were held before, and the facts that asked for it no longer do.
+    HeldBefore,
 }
 
 /// Deletions are held, for at least one reason.
@@ -67,6 +73,9 @@ impl Guard {
             if self.state_rebuilt {
                 reasons.push(HoldReason::StateRebuilt);
             }
+            if self.held_before && reasons.is_empty() {
+                reasons.push(HoldReason::HeldBefore);
+            }
         }
         (!reasons.is_empty()).then_some(Hold { reasons, pending: self.pending })
     }
@@ -84,6 +93,9 @@ impl fmt::Display for HoldReason {
                 "more deletions within 24 hours than max_delete allows ({allowance} files)"
             ),
             Self::StateRebuilt => f.write_str("the state database was corrupt and was rebuilt"),
+            Self::HeldBefore => {
+                f.write_str("deletions were held before, and nobody has looked since")
+            }
         }
     }
 }
@@ -100,6 +112,7 @@ mod tests {
         spent: 0,
         files_max: 1000,
         state_rebuilt: false,
+        held_before: false,
     };
 
     fn reasons(guard: Guard) -> Vec<HoldReason> {
@@ -120,6 +133,10 @@ mod tests {
         assert_eq!(reasons(Guard { same_source: false, ..CALM }), [HoldReason::AnotherSource]);
         assert_eq!(reasons(Guard { files: 0, pending: 2, ..CALM }), [HoldReason::Emptied]);
         assert_eq!(reasons(Guard { state_rebuilt: true, ..CALM }), [HoldReason::StateRebuilt]);
+        let held_before = Guard { held_before: true, ..CALM };
+        assert_eq!(reasons(held_before), [HoldReason::HeldBefore]);
+        let emptied = Guard { files: 0, ..held_before };
+        assert_eq!(reasons(emptied), [HoldReason::Emptied], "the fact comes first");
     }
 
     #[test]

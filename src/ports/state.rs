@@ -125,7 +125,11 @@ pub enum Change {
     Approve,
     /// A person discarded them: the objects stay, unclaimed.
     Discard,
-    /// A person has seen that the state was rebuilt.
+    /// Deletions were held: all that were missing then stay so until a person has seen it.
+    Held {
+        at: Millis,
+    },
+    /// A person has seen that the state was rebuilt, and what was held.
     Acknowledge,
 }
 
@@ -151,6 +155,8 @@ pub struct BackupRow {
     pub conditional: Option<bool>,
     /// The database was found corrupt, and no person has acknowledged it.
     pub rebuilt: bool,
+    /// When deletions were last held, and no person has acknowledged it.
+    pub held_at: Option<Millis>,
 }
 
 /// Numbers over all records of a backup.

@@ -136,8 +136,9 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
 
 fn headline(s: &BackupStatus, now_ms: i64) -> String {
     let ago = |at: i64| duration(u64::try_from(now_ms - at).unwrap_or(0));
+    let idle = s.pending_files == 0 && s.in_flight == 0 && s.dirty == 0 && s.waiting_for.is_none();
     let protected = match s.watermark_ms {
-        Some(at) if now_ms - at < 5_000 => {
+        Some(at) if idle && now_ms - at < 5_000 => {
             "; everything until now is in the destination".to_owned()
         }
         Some(at) => format!("; everything until {} ago is in the destination", ago(at)),

@@ -205,7 +205,8 @@ impl Tables {
                     self.unclaimed.insert(key, object);
                 }
             }
-            Change::Acknowledge => self.backup.rebuilt = false,
+            Change::Held { at } => self.backup.held_at = Some(at),
+            Change::Acknowledge => (self.backup.rebuilt, self.backup.held_at) = (false, None),
             _ => {}
         }
     }

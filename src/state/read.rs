@@ -47,7 +47,7 @@ pub fn backups(c: &Connection) -> rusqlite::Result<Vec<(String, BackupId)>> {
 pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
     c.query_row(
         "SELECT filesystem, inode, born_ns, listed_at, owner_etag, owner_generation, conditional,
-             rebuilt, owner_id FROM backup WHERE id = ?1",
+             rebuilt, owner_id, held_at FROM backup WHERE id = ?1",
         [backup],
         |row| {
             let identity = match (row.get(0)?, row.get(1)?) {
@@ -66,6 +66,7 @@ pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
                 conditional: row.get(6)?,
                 rebuilt: row.get(7)?,
                 owner_id: row.get(8)?,
+                held_at: row.get::<_, Option<i64>>(9)?.map(Millis),
             })
         },
     )

@@ -24,7 +24,7 @@ CREATE TABLE backup (
     listed_at INTEGER,
     owner_id TEXT NOT NULL, owner_etag TEXT, owner_generation INTEGER NOT NULL DEFAULT 0,
     conditional INTEGER,
-    rebuilt INTEGER NOT NULL DEFAULT 0,
+    rebuilt INTEGER NOT NULL DEFAULT 0, held_at INTEGER,
     UNIQUE (source, endpoint, bucket, prefix)
 ) STRICT;
 

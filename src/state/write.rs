@@ -113,7 +113,12 @@ pub fn apply(
         }
         Change::Approve => approve(c, backup),
         Change::Discard => discard(c, caches, backup),
-        Change::Acknowledge => execute(c, "UPDATE backup SET rebuilt = 0 WHERE id = ?1", [backup]),
+        Change::Held { at } => {
+            execute(c, "UPDATE backup SET held_at = ?2 WHERE id = ?1", [backup, at.0])
+        }
+        Change::Acknowledge => {
+            execute(c, "UPDATE backup SET rebuilt = 0, held_at = NULL WHERE id = ?1", [backup])
+        }
     }
 }
 
