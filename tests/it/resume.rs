@@ -69,15 +69,7 @@ fn goes_on_from_its_parts_after_lost_replies() {
     let scene = Scene::new(&[("large", &large(1))]);
     cut_after_three(&scene.server, Fault::DropReply);
     let daemon = scene.user.watch(&scene.quick(&OPTIONS));
-<<<<<<< HEAD
     wait_for("parts to be sent again", || scene.uploads("UploadPart").len() > PARTS);
-=======
-    wait_for("it to miss a reply", || {
-        let backup = daemon.backup();
-        backup["waiting_for"].is_string() || backup["failing"].as_u64() > Some(0)
-    });
-    let before = scene.uploads("UploadPart");
->>>>>>> main
     scene.server.no_rule();
     scene.comes_right(&daemon);
     let all = scene.uploads("UploadPart");
