@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::model::{Key, Millis, Trust};
+use crate::model::{Key, Trust};
 use crate::plan::{ErrorClass, Failure, Guard, MaxDelete};
-use crate::ports::{Change, Clock, KeyRange, LocalTree, StateStore};
+use crate::ports::{BackupRow, Change, Clock, KeyRange, LocalTree, StateStore, Tally};
 
 use super::status::BackupStatus;
 
@@ -17,18 +17,25 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// The facts that the guard judges.
-    pub async fn guard(&self, max_delete: MaxDelete, now: Millis) -> Result<Guard, Failure> {
-        let row = self.state.backup().await?;
-        let tally = self.state.tally(now).await?;
-        let same_source = match (row.identity, self.tree.identity().await) {
+    /// Whether the source's identity is the recorded one.
+    pub async fn is_same_source(&self) -> Result<bool, Failure> {
+        Ok(self.is_source_of(&self.state.backup().await?).await)
+    }
+
+    async fn is_source_of(&self, row: &BackupRow) -> bool {
+        match (row.identity, self.tree.identity().await) {
             (Some(recorded), Ok(identity)) => identity == recorded,
             // Nothing recorded: nothing can be due. Not there: not the same.
             (None, _) | (_, Err(_)) => false,
-        };
+        }
+    }
+
+    /// The facts that the guard judges.
+    pub async fn guard(&self, max_delete: MaxDelete, tally: &Tally) -> Result<Guard, Failure> {
+        let row = self.state.backup().await?;
         Ok(Guard {
             max_delete,
-            same_source,
+            same_source: self.is_source_of(&row).await,
             files: tally.files,
             pending: tally.pending,
             spent: tally.spent,
@@ -129,7 +136,7 @@ pub async fn list(
 ) -> Result<DeletionList, Failure> {
     let now = facts.clock.now();
     let tally = facts.state.tally(now).await?;
-    let guard = facts.guard(max_delete, now).await?;
+    let guard = facts.guard(max_delete, &tally).await?;
     let hold = guard.check().filter(|_| tally.pending > 0);
     let due = facts.state.due(now, max).await?;
     let unclaimed = facts.state.unclaimed(None, max).await?;

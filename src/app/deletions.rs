@@ -32,7 +32,8 @@ pub async fn due(backup: Arc<Backup>) -> DueReport {
 
 async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
     let now = backup.clock.now();
-    let guard = backup.facts().guard(backup.settings.max_delete, now).await?;
+    let tally = backup.state.tally(now).await?;
+    let guard = backup.facts().guard(backup.settings.max_delete, &tally).await?;
     let hold = guard.check();
     if hold.is_some() && !guard.held_before && !backup.is_dry_run() {
         backup.record(vec![Change::Held { at: now }]).await?;
@@ -46,7 +47,6 @@ async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
         true => backup.state.due(before, BATCH).await?,
         false => vec![],
     };
-    let tally = backup.state.tally(now).await?;
     let next_due_in_ms = match (&hold, tally.oldest_missing) {
         (None, Some(since)) if items.is_empty() => {
             Some(since.plus_ms(backup.settings.delete_delay_ms).since(now).max(1))
@@ -54,11 +54,6 @@ async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
         _ => None,
     };
     Ok(DueReport { items, hold, next_due_in_ms, failure: None })
-}
-
-async fn is_same_source(backup: &Backup) -> Result<bool, Failure> {
-    let now = backup.clock.now();
-    Ok(backup.facts().guard(backup.settings.max_delete, now).await?.same_source)
 }
 
 /// Deletes these objects, or tags them, after one more look at each.
@@ -80,7 +75,7 @@ async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, 
     };
     // RACE: what changes from here on until the request arrives is seen too late: a file that comes
     // back is uploaded again, a disk that goes within this moment loses what was missing from it.
-    if !is_same_source(backup).await? {
+    if !backup.facts().is_same_source().await? {
         results.extend(items.into_iter().map(|item| (item, Deletion::Spared)));
         return Ok(results);
     }

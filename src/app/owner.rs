@@ -131,10 +131,7 @@ async fn judge(
             return Ok(());
         }
         // Our own claim, cut off before it was recorded.
-        let conditional = match row.conditional {
-            Some(conditional) => conditional,
-            None => honours_conditions(backup, &body, &mut etag).await?,
-        };
+        let conditional = honours_conditions(backup, row.conditional, &body, &mut etag).await?;
         return remember(backup, etag, record.generation, conditional).await;
     }
     let same = record.machine == me.machine && record.user == me.user && record.source == me.source;
@@ -212,22 +209,24 @@ async fn claim(
         Err(StoreError::Precondition) => (read_back(backup, &record).await?, row.conditional),
         Err(error) => return Err(everybodys(failure_of(error, "write the owner record"))),
     };
-    let conditional = match conditional {
-        Some(conditional) => conditional,
-        None => honours_conditions(backup, &body, &mut etag).await?,
-    };
+    let conditional = honours_conditions(backup, conditional, &body, &mut etag).await?;
     if !conditional {
         read_back(backup, &record).await?;
     }
     remember(backup, etag, generation, conditional).await
 }
 
-/// The record is there now: a server that honours conditions refuses to make it again.
+/// Asked once, unless it is `known`: the record is there now, and a server that honours conditions
+/// refuses to make it again.
 async fn honours_conditions(
     backup: &Backup,
+    known: Option<bool>,
     body: &Bytes,
     etag: &mut ETag,
 ) -> Result<bool, Failure> {
+    if let Some(known) = known {
+        return Ok(known);
+    }
     match put(backup, body, Condition::Absent).await {
         Err(StoreError::Precondition) => Ok(true),
         Ok(again) => {

@@ -50,8 +50,10 @@ impl DirtySet {
 
     /// Makes a dirty path due at once.
     pub fn hurry(&mut self, path: &RelPath, now: Tick) {
-        if let Some(dirty) = self.paths.get(path).copied() {
-            self.insert(path.clone(), Dirty { due: dirty.due.min(now), ..dirty });
+        if let Some(dirty) = self.paths.get(path).copied()
+            && dirty.due > now
+        {
+            self.insert(path.clone(), Dirty { due: now, ..dirty });
         }
     }
 

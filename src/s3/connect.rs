@@ -49,7 +49,8 @@ pub enum ConnectError {
 pub struct Connection {
     sdk: SdkConfig,
     endpoint: Endpoint,
-    custom: bool,
+    /// The URL of the endpoint, unless it is AWS.
+    custom: Option<String>,
 }
 
 /// S3 closes idle connections after some 20 s.
@@ -102,8 +103,9 @@ impl Connection {
             None => configured_region(endpoint.profile.as_deref()).await,
         };
         let sdk = loader.region(region.unwrap_or(Region::from_static("us-east-1"))).load().await;
-        let custom =
-            sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        let from_variable = || std::env::var_os("AWS_ENDPOINT_URL_S3");
+        let custom = sdk.endpoint_url().map(str::to_owned);
+        let custom = custom.or_else(|| Some(from_variable()?.to_string_lossy().into_owned()));
         Ok(Self { sdk, endpoint, custom })
     }
 
@@ -114,7 +116,7 @@ impl Connection {
 
     /// Whether this is Amazon's own S3, as far as can be told without asking.
     pub fn is_aws(&self) -> bool {
-        !self.custom
+        self.custom.is_none()
     }
 
     /// Whether this is the embedded store inside this process.
@@ -124,8 +126,7 @@ impl Connection {
 
     /// The endpoint, unless it is AWS.
     pub fn endpoint(&self) -> Option<String> {
-        let from_variable = || std::env::var("AWS_ENDPOINT_URL_S3").ok();
-        self.sdk.endpoint_url().map(str::to_owned).or_else(from_variable).filter(|_| self.custom)
+        self.custom.clone()
     }
 
     /// The one place where credentials are looked for, if it was named.
@@ -154,7 +155,7 @@ impl Connection {
     pub(super) fn client(&self, counter: &Counter) -> Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.sdk).interceptor(counter.clone());
         // What is not AWS rarely has names for buckets in DNS.
-        config.set_force_path_style(Some(self.endpoint.path_style || self.custom));
+        config.set_force_path_style(Some(self.endpoint.path_style || !self.is_aws()));
         Client::from_conf(config.build())
     }
 

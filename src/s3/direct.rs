@@ -6,6 +6,7 @@
 //! then keeps PUTs for a while: retries, redirects, clock skew and the meaning of errors are known
 //! in one place only.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -84,7 +85,7 @@ pub struct Direct {
 pub struct DirectPut<'a> {
     /// The key in the bucket.
     pub key: &'a str,
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     pub body: SdkBody,
 }
 
@@ -101,8 +102,8 @@ impl Direct {
         self.lock().route.is_some()
     }
 
-    /// Forgets the way: the bucket moved, or an answer was not a plain success.
-    pub fn close(&self) {
+    /// Forgets the way: an answer was not a plain success.
+    fn close(&self) {
         let known = &mut *self.lock();
         *known = Known { mistrusted_until: Some(Instant::now() + MISTRUST), ..Known::default() };
     }
@@ -173,14 +174,14 @@ fn signed(route: &Route, identity: &Identity, put: DirectPut<'_>) -> Option<Http
         .ok()?
         .into();
     let uri = format!("{}{}", route.base, encoded(put.key));
-    let headers = put.headers.iter().map(|(name, value)| (*name, value.as_str()));
+    let headers = put.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str()));
     // The digests cover the body; signing it as well would hash it a third time.
     let signable =
         SignableRequest::new("PUT", &uri, headers, SignableBody::UnsignedPayload).ok()?;
     let (instructions, _) = sign(signable, &params).ok()?.into_parts();
     let mut request = http::Request::builder().method("PUT").uri(&uri);
     for (name, value) in put.headers {
-        request = request.header(name, value);
+        request = request.header(name.as_ref(), value);
     }
     let mut request = request.header("user-agent", &route.user_agent).body(put.body).ok()?;
     instructions.apply_to_request_http1x(&mut request);

@@ -1,6 +1,7 @@
 //! What an error of the SDK means: its class, its cause in plain words, and the next step.
 
 use std::borrow::Cow;
+use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -35,7 +36,7 @@ impl What {
 /// Explains an error of a request.
 pub fn explain<E>(what: &What, error: &SdkError<E, HttpResponse>) -> StoreError
 where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     match error {
         SdkError::ServiceError(service) => {
@@ -244,29 +245,25 @@ pub fn not_s3(what: &What, cause: &str) -> StoreError {
     StoreError::Failed(failure)
 }
 
+/// What lies under an error, from the top.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
 /// Nothing was sent, or no reply came: credentials, name resolution, connection, TLS.
 fn dispatch<E>(what: &What, error: &SdkError<E, HttpResponse>) -> StoreError
 where
-    E: std::error::Error + Send + Sync + 'static,
+    E: Error + Send + Sync + 'static,
 {
-    let mut causes: Vec<String> = vec![];
-    let mut refused = None;
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        refused = refused.or_else(|| cause.downcast_ref::<CredentialsError>());
-        let words = cause.to_string();
-        if causes.last() != Some(&words) {
-            causes.push(words);
-        }
-        source = cause.source();
-    }
-    if let Some(refused) = refused {
+    if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref()) {
         let failure = what.failed(ErrorClass::Credentials, no_credentials(what, refused));
         return StoreError::Failed(failure.with_hint(
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials_file",
         ));
     }
-    let joined = causes.join(": ");
+    let mut words: Vec<String> = causes(error).map(ToString::to_string).collect();
+    words.dedup();
+    let joined = words.join(": ");
     if matches!(error, SdkError::ConstructionFailure(_)) {
         return StoreError::Failed(
             what.unanswered(ErrorClass::Configuration, &joined)
@@ -287,13 +284,8 @@ fn no_credentials(what: &What, error: &CredentialsError) -> String {
                 .to_owned()
         }
         _ => {
-            let mut causes = vec![];
-            let mut source = std::error::Error::source(error);
-            while let Some(cause) = source {
-                causes.push(cause.to_string());
-                source = cause.source();
-            }
-            format!("no usable credentials: {}", causes.join(": "))
+            let words: Vec<String> = causes(error).map(ToString::to_string).collect();
+            format!("no usable credentials: {}", words.join(": "))
         }
     }
 }

@@ -64,13 +64,13 @@ pub struct S3Store {
 /// How the bucket is reached.
 struct Way {
     connection: Connection,
-    client: Arc<Client>,
+    client: Client,
     direct: Arc<direct::Direct>,
 }
 
 impl Way {
     fn new(connection: Connection, counter: &count::Counter) -> Self {
-        let client = Arc::new(connection.client(counter));
+        let client = connection.client(counter);
         Self { client, direct: connection.direct(), connection }
     }
 }
@@ -94,7 +94,7 @@ impl S3Store {
         self.way.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    fn client(&self) -> Arc<Client> {
+    fn client(&self) -> Client {
         self.way().client.clone()
     }
 

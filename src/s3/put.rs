@@ -1,5 +1,7 @@
 //! Whole objects: one PUT with both digests, verified by the server.
 
+use std::borrow::Cow;
+
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::ServerSideEncryption;
 use base64::Engine as _;
@@ -52,19 +54,19 @@ impl S3Store {
     }
 
     /// The headers that say the same as the SDK's request.
-    fn headers(&self, put: &Put) -> Vec<(&'static str, String)> {
-        let mut headers = vec![
-            ("content-length", put.body.len().to_string()),
-            ("content-type", "application/octet-stream".to_owned()),
-            ("content-md5", base64_md5(put.md5)),
-            ("x-amz-checksum-crc64nvme", base64_crc64(put.crc64)),
+    fn headers(&self, put: &Put) -> Vec<(Cow<'static, str>, String)> {
+        let mut headers: Vec<(Cow<'_, str>, String)> = vec![
+            ("content-length".into(), put.body.len().to_string()),
+            ("content-type".into(), "application/octet-stream".to_owned()),
+            ("content-md5".into(), base64_md5(put.md5)),
+            ("x-amz-checksum-crc64nvme".into(), base64_crc64(put.crc64)),
         ];
         let pairs = put.meta.to_pairs().into_iter();
-        headers.extend(pairs.map(|(name, value)| (meta_header(name), value)));
+        headers.extend(pairs.map(|(name, value)| (format!("x-amz-meta-{name}").into(), value)));
         match &put.condition {
             Condition::None => {}
-            Condition::Absent => headers.push(("if-none-match", "*".to_owned())),
-            Condition::Match(etag) => headers.push(("if-match", etag.quoted())),
+            Condition::Absent => headers.push(("if-none-match".into(), "*".to_owned())),
+            Condition::Match(etag) => headers.push(("if-match".into(), etag.quoted())),
         }
         let S3Options { storage_class, sse, sse_kms_key_id, bucket_owner, .. } = &self.options;
         for (name, value) in [
@@ -73,7 +75,7 @@ impl S3Store {
             ("x-amz-server-side-encryption-aws-kms-key-id", sse_kms_key_id),
             ("x-amz-expected-bucket-owner", bucket_owner),
         ] {
-            headers.extend(value.clone().map(|value| (name, value)));
+            headers.extend(value.clone().map(|value| (name.into(), value)));
         }
         headers
     }
@@ -116,15 +118,6 @@ impl S3Store {
             }
             Err(e) => Err(error::explain(&what(), &e)),
         }
-    }
-}
-
-fn meta_header(name: &str) -> &'static str {
-    match name {
-        "mtime" => "x-amz-meta-mtime",
-        "mode" => "x-amz-meta-mode",
-        "uid" => "x-amz-meta-uid",
-        _ => "x-amz-meta-gid",
     }
 }
 

@@ -11,10 +11,25 @@ use crate::model::{ETag, Entry, Fingerprint, Kind, Md5, Millis, Record, Tick};
 use crate::plan::ErrorClass;
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-const SETTLE_MS: u64 = 2_000;
-const MAX_WAIT_MS: u64 = 10_000;
+pub(super) const SETTLE_MS: u64 = 2_000;
+pub(super) const MAX_WAIT_MS: u64 = 10_000;
 const RESCAN_MS: u64 = 3_600_000;
 const DELAY_MS: u64 = 5_000;
+
+/// A daemon with limits so low that they are met.
+pub(super) const DAEMON: Settings = Settings {
+    mode: Mode::Daemon,
+    settle_ms: SETTLE_MS,
+    max_wait_ms: MAX_WAIT_MS,
+    rescan_ms: RESCAN_MS,
+    deletions: Deletions::Delete,
+    ops_max: 3,
+    bytes_max: 100,
+    large_bytes: 80,
+    dirty_max: 5,
+    ready_max: 4,
+    seed: 1,
+};
 
 /// A seeded source of chance, independent of the engine's own jitter.
 struct Chance(u64);
@@ -102,23 +117,10 @@ pub(super) fn failure(class: ErrorClass) -> Failure {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let settings = Settings {
-            mode: Mode::Daemon,
-            settle_ms: SETTLE_MS,
-            max_wait_ms: MAX_WAIT_MS,
-            rescan_ms: RESCAN_MS,
-            deletions: Deletions::Delete,
-            ops_max: 3,
-            bytes_max: 100,
-            large_bytes: 80,
-            dirty_max: 5,
-            ready_max: 4,
-            seed,
-        };
         Self {
             seed,
             chance: Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            engine: Engine::new(settings),
+            engine: Engine::new(Settings { seed, ..DAEMON }),
             now: Tick(0),
             files: [File::default(); 6],
             version: 0,

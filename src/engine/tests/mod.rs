@@ -9,29 +9,13 @@ mod queue;
 
 use std::collections::BTreeMap;
 
-use super::histories::{entry, failure, record};
+use super::histories::{DAEMON, MAX_WAIT_MS, SETTLE_MS, entry, failure, record};
 use super::*;
 use crate::model::Tick;
 use crate::plan::{Done, ErrorClass, HoldReason, Task, Why};
 
-const SETTLE_MS: u64 = 2_000;
-const MAX_WAIT_MS: u64 = 10_000;
 const MINUTE_MS: u64 = 60_000;
 const DONE: Outcome = Outcome::Done(Done::Uploaded { bytes: 1 });
-
-const DAEMON: Settings = Settings {
-    mode: Mode::Daemon,
-    settle_ms: SETTLE_MS,
-    max_wait_ms: MAX_WAIT_MS,
-    rescan_ms: 60 * MINUTE_MS,
-    deletions: Deletions::Delete,
-    ops_max: 3,
-    bytes_max: 100,
-    large_bytes: 80,
-    dirty_max: 5,
-    ready_max: 4,
-    seed: 1,
-};
 
 const ONE_SHOT: Settings = Settings { mode: Mode::OneShot { retry_for_ms: MINUTE_MS }, ..DAEMON };
 
