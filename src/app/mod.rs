@@ -12,6 +12,7 @@ pub mod execute;
 pub mod observe;
 pub mod owner;
 pub mod progress;
+pub mod restore;
 pub mod status;
 
 pub use backup::{Backup, BackupSettings, PlannedAction};
