@@ -28,8 +28,6 @@ use super::{Restore, Stop};
 /// Larger objects come in ranges.
 const WHOLE_MAX_BYTES: u64 = 16 * MIB;
 const RANGE_BYTES: u64 = 8 * MIB;
-/// Bytes written at once.
-const WRITE_BYTES: usize = 256 * 1024;
 /// Attempts at content that does not match its checksum.
 const TRIES: u32 = 3;
 /// A link's target is no longer on any system that we know.
@@ -170,7 +168,7 @@ impl Restore {
         let mut stretch = file.stretch(0, wants_md5);
         self.pour(&pinned, 0..size, &mut *stretch, Some(body)).await?;
         drop(slot);
-        let written = stretch.finish();
+        let written = stretch.finish().await?;
         let proof = match (head.crc64, head.md5, written.md5) {
             (Some(expected), _, _) => (written.crc64 == expected).then_some(Proof::Crc64),
             (None, Some(expected), Some(md5)) => (md5 == expected).then_some(Proof::Md5),
@@ -197,7 +195,7 @@ impl Restore {
                 let _slot = self.slots.acquire().await;
                 let mut stretch = file.stretch(range.start, false);
                 self.pour(&pinned, range, &mut *stretch, None).await?;
-                let written = stretch.finish();
+                let written = stretch.finish().await?;
                 Ok::<_, Stop>((written.crc64, written.bytes))
             })
             .buffered(self.settings.transfers.max(1))
@@ -256,8 +254,7 @@ impl Restore {
         stretch: &mut dyn Stretch,
         mut body: Option<Box<dyn Body>>,
     ) -> Result<(), Stop> {
-        let mut at = range.start;
-        let mut buffer = BytesMut::new();
+        let (mut at, mut good_at) = (range.start, range.start);
         let mut attempts = Attempts::new();
         while at < range.end {
             let mut open = match body.take() {
@@ -276,11 +273,7 @@ impl Restore {
                     Some(Ok(bytes)) => {
                         at += bytes.len() as u64;
                         raise(&self.progress.handled_bytes, bytes.len() as u64);
-                        buffer.extend_from_slice(&bytes);
-                        if buffer.len() >= WRITE_BYTES {
-                            stretch.write(buffer.split().freeze()).await?;
-                            attempts = Attempts::new();
-                        }
+                        stretch.write(bytes).await?;
                     }
                 }
             };
@@ -292,11 +285,12 @@ impl Restore {
                     Some(error) => failure_of(error, "read the object"),
                     None => broke_off(),
                 };
+                // A connection that brings something, and then breaks, is not one that fails.
+                if at > good_at {
+                    (good_at, attempts) = (at, Attempts::new());
+                }
                 self.patience.pause(&mut attempts, failure).await?;
             }
-        }
-        if !buffer.is_empty() {
-            stretch.write(buffer.freeze()).await?;
         }
         self.patience.good();
         Ok(())
