@@ -251,6 +251,9 @@ pub struct Serve {
     /// Answer before writes are on disk: they survive a crash of the program, not of the machine
     #[arg(long)]
     pub no_sync: bool,
+    /// How long an archived object takes to thaw once it was asked for
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    pub thaw_after: Span,
 }
 
 impl Global {
