@@ -4,7 +4,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use keepwatch::fs::Target;
@@ -216,19 +216,20 @@ fn links_that_come_meanwhile_lead_nowhere() {
         std::fs::create_dir(scene.at("swapped")).unwrap();
         symlink(&outside, scene.at("aside")).unwrap();
         let before = (snapshot(&outside), snapshot(&outside.join("sub")));
-        let ended = Arc::new(AtomicBool::new(false));
+        let (swapped, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
         let racer = {
-            let (one, two, ended) = (scene.at("swapped"), scene.at("aside"), ended.clone());
+            let (one, two) = (scene.at("swapped"), scene.at("aside"));
+            let (swapped, ended) = (swapped.clone(), ended.clone());
             std::thread::spawn(move || {
-                for _ in 0..swaps {
+                while !ended.load(Ordering::Relaxed) {
                     let (at, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
                     rustix::fs::renameat_with(at, &one, at, &two, flags).unwrap();
+                    swapped.fetch_add(1, Ordering::Relaxed);
                 }
-                ended.store(true, Ordering::Relaxed);
             })
         };
         let (mut rounds, mut made, mut refused) = (0_u64, 0_u64, 0_u64);
-        while !ended.load(Ordering::Relaxed) {
+        while swapped.load(Ordering::Relaxed) < swaps || rounds < 200 {
             let mut count = |done: bool| if done { made += 1 } else { refused += 1 };
             let new = format!("swapped/sub/{rounds}");
             count(scene.make_plain(new.as_bytes(), b"ours").await.is_ok());
@@ -248,8 +249,9 @@ fn links_that_come_meanwhile_lead_nowhere() {
             count(scene.target.link(link, target, STAMP, LocalLook::Absent).await.is_ok());
             rounds += 1;
         }
+        ended.store(true, Ordering::Relaxed);
         racer.join().unwrap();
-        println!("{swaps} swaps, {rounds} rounds: {made} made, {refused} refused");
+        println!("{swapped:?} swaps, {rounds} rounds: {made} made, {refused} refused");
         assert!(made > 0 && refused > 0, "{made} made, {refused} refused");
         assert_eq!(before, (snapshot(&outside), snapshot(&outside.join("sub"))));
         scene.target.finish().await.unwrap();
