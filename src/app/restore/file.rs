@@ -154,7 +154,12 @@ impl Restore {
         is: LocalLook,
         touch: bool,
     ) -> Result<(), Stop> {
-        let wanted = self.attributes(&head.meta);
+        let mut wanted = self.attributes(&head.meta);
+        // What cannot be kept here will always differ.
+        if let Some(facts) = self.facts.get() {
+            wanted.permissions = wanted.permissions.filter(|_| facts.keeps_modes);
+            wanted.owner = wanted.owner.filter(|_| facts.keeps_owners);
+        }
         let is_link = local.kind == Kind::Link;
         let attributes = Attributes {
             mtime: wanted.mtime.filter(|mtime| *mtime != local.fingerprint.mtime),

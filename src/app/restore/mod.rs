@@ -18,7 +18,7 @@ mod survey;
 mod tally;
 mod thaw;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{Key, Meta, Millis, RelPath};
 use crate::plan::{ErrorClass, Failure, MaxDelete, Overwrite};
 use crate::ports::{
-    Attributes, Clock, Fetched, LocalTree, ObjectId, ObjectReader, TargetError, TargetTree, Tier,
+    Attributes, Clock, Fetched, LocalTree, ObjectId, ObjectReader, TargetError, TargetFacts,
+    TargetTree, Tier,
 };
 
 use super::backup::{PlanSink, PlannedAction};
@@ -85,6 +86,8 @@ pub struct Restore {
     slots: Semaphore,
     patience: patience::Patience,
     frozen: Mutex<thaw::Queue>,
+    /// Of the target, once it is prepared.
+    facts: OnceLock<TargetFacts>,
 }
 
 /// How a restore ended.
@@ -141,6 +144,7 @@ impl Restore {
             slots: Semaphore::new(settings.transfers.max(1)),
             patience: patience::Patience::new(settings.retry_for_ms, cancel.clone()),
             frozen: Mutex::default(),
+            facts: OnceLock::new(),
             tally: Tally::default(),
             progress: Arc::default(),
             settings,
@@ -182,7 +186,8 @@ impl Restore {
         self.say(&survey);
         self.check_space(&survey).await?;
         if self.plan.is_none() {
-            self.target.prepare().await.map_err(Stop::All)?;
+            let facts = self.target.prepare().await.map_err(Stop::All)?;
+            self.facts.set(facts).ok();
         }
         self.pass().await?;
         self.thaw_all().await?;

@@ -40,8 +40,17 @@ impl Files {
 impl Restore {
     /// Brings back all that can be read now; what must be thawed is asked for and remembered.
     pub(super) async fn pass(self: &Arc<Self>) -> Result<(), Stop> {
-        let mut objects = self.objects();
         let mut running = JoinSet::new();
+        let result = self.pass_with(&mut running).await;
+        running.shutdown().await;
+        result
+    }
+
+    async fn pass_with(
+        self: &Arc<Self>,
+        running: &mut JoinSet<Result<(), Stop>>,
+    ) -> Result<(), Stop> {
+        let mut objects = self.objects();
         let at_once = self.settings.transfers.max(1) * 2;
         let mut files = Files::default();
         // Folders that let nobody write into them get that mode when all is in them.

@@ -52,16 +52,18 @@ impl Restore {
             };
             if there == Some(size) {
                 survey.compare += 1;
-                survey.compare_bytes += size;
+                survey.compare_bytes = survey.compare_bytes.saturating_add(size);
                 continue;
             }
             survey.fetch += 1;
-            survey.fetch_bytes += size;
-            let blocks = |bytes: u64| bytes.next_multiple_of(facts.block_bytes.max(1));
-            survey.needed_bytes += blocks(size).saturating_sub(blocks(there.unwrap_or(0)));
+            survey.fetch_bytes = survey.fetch_bytes.saturating_add(size);
+            let block = facts.block_bytes.max(1);
+            let blocks = |bytes: u64| bytes.div_ceil(block).saturating_mul(block);
+            let more = blocks(size).saturating_sub(blocks(there.unwrap_or(0)));
+            survey.needed_bytes = survey.needed_bytes.saturating_add(more);
             if kept.object.archived && kept.thaw != Some(Thaw::Thawed) {
                 survey.frozen += 1;
-                survey.frozen_bytes += size;
+                survey.frozen_bytes = survey.frozen_bytes.saturating_add(size);
             }
         }
         self.progress.scanning.store(false, Ordering::Relaxed);

@@ -98,22 +98,33 @@ impl Restore {
             }
             let thawed = self.look_at(&mut items).await?;
             let mut running = JoinSet::new();
-            for mut item in thawed {
-                item.kept.thaw = Some(Thaw::Thawed);
-                while running.len() >= self.settings.transfers.max(1) * 2 {
-                    super::pass::came(running.join_next().await)?;
-                }
-                let restore = self.clone();
-                running.spawn(async move { restore.file(item).await });
-            }
-            while let Some(joined) = running.join_next().await {
-                super::pass::came(Some(joined))?;
-            }
+            let result = self.fetch_all(thawed, &mut running).await;
+            running.shutdown().await;
+            result?;
             if !items.is_empty() {
                 tracing::info!("{} objects are still being thawed", items.len());
             }
             // What turned out to be frozen again was asked for again.
             items.append(&mut self.waiting().items);
+        }
+        Ok(())
+    }
+
+    async fn fetch_all(
+        self: &Arc<Self>,
+        thawed: Vec<Item>,
+        running: &mut JoinSet<Result<(), Stop>>,
+    ) -> Result<(), Stop> {
+        for mut item in thawed {
+            item.kept.thaw = Some(Thaw::Thawed);
+            while running.len() >= self.settings.transfers.max(1) * 2 {
+                super::pass::came(running.join_next().await)?;
+            }
+            let restore = self.clone();
+            running.spawn(async move { restore.file(item).await });
+        }
+        while let Some(joined) = running.join_next().await {
+            super::pass::came(Some(joined))?;
         }
         Ok(())
     }
