@@ -18,6 +18,7 @@ mod survey;
 mod tally;
 mod thaw;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Semaphore;
@@ -86,6 +87,8 @@ pub struct Restore {
     slots: Semaphore,
     patience: patience::Patience,
     frozen: Mutex<thaw::Queue>,
+    /// The server gives no ranges.
+    whole_only: AtomicBool,
     /// Of the target, once it is prepared.
     facts: OnceLock<TargetFacts>,
 }
@@ -144,6 +147,7 @@ impl Restore {
             slots: Semaphore::new(settings.transfers.max(1)),
             patience: patience::Patience::new(settings.retry_for_ms, cancel.clone()),
             frozen: Mutex::default(),
+            whole_only: AtomicBool::new(false),
             facts: OnceLock::new(),
             tally: Tally::default(),
             progress: Arc::default(),
