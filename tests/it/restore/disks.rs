@@ -108,7 +108,7 @@ fn a_target_without_permission() {
         assert!(said.stderr.contains(at.to_str().unwrap()), "{said:?}");
     }
     assert_eq!(std::fs::read_dir(&shut).unwrap().count(), 0);
-    std::fs::set_permissions(shut, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(shut, std::fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(restore(target.folder.path()).code, 0);
 }
 
