@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::support::program::Said;
 use crate::support::scene::{Scene, TO};
 use crate::support::server::{Fault, Seen};
@@ -169,8 +171,6 @@ fn a_wrong_byte_is_seen_by_every_checksum() {
         ),
     );
     scene.bucket.run(put.send()).unwrap();
-    scene.tree.write("link", b"");
-    scene.tree.remove("link");
     std::os::unix::fs::symlink("some/where", scene.tree.path("link")).unwrap();
     scene.sync(&[], 0);
     let case = Case { scene, target: Tree::new(&[]) };
@@ -181,7 +181,7 @@ fn a_wrong_byte_is_seen_by_every_checksum() {
     case.rule(at_first(2, Fault::WrongByte(3)));
     let said = case.restore(&[]);
     assert_eq!((said.code, said.number("downloaded")), (0, 2), "{said:?}");
-    assert_eq!(said.number("verified_by.md5"), 1, "{said:?}");
+    assert!(said.number("verified_by.md5") > 0, "{said:?}");
     assert_eq!(std::fs::read(case.target.path("md5")).unwrap(), content(MIB));
 }
 
@@ -198,11 +198,13 @@ fn bodies_that_are_too_short() {
 #[test]
 fn a_server_without_ranges() {
     let case = Case::new();
-    let cut = AtomicUsize::new(0);
-    case.rule(move |key, _| match key {
+    let (cut, whole) = (AtomicUsize::new(0), [3 * MIB, LARGE].map(|n| Bytes::from(content(n))));
+    case.rule(move |key, seen| match key {
         // The only way that is left is to begin again.
         "c" if cut.fetch_add(1, Ordering::SeqCst) == 0 => Fault::Cut(MIB),
-        _ => Fault::Whole,
+        _ if seen.range.is_empty() => Fault::Pass,
+        "c" => Fault::Whole(whole[0].clone()),
+        _ => Fault::Whole(whole[1].clone()),
     });
     let said = case.restore(&[]);
     case.is_whole(&said);

@@ -57,8 +57,8 @@ pub enum Fault {
     Short(usize),
     /// The byte of the body at this offset is another.
     WrongByte(usize),
-    /// It is answered as if it had asked for the whole object.
-    Whole,
+    /// The range is ignored, and this whole object sent.
+    Whole(Bytes),
 }
 
 /// What a rule sees of a request.
@@ -217,7 +217,7 @@ fn seen(request: &Request<Incoming>) -> Seen<'_> {
 
 async fn answer(
     endpoint: &keepwatch::store::Endpoint,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     fault: Fault,
 ) -> Result<Response<s3s::Body>, std::io::Error> {
     let closed = || std::io::Error::other("closed by a fault");
@@ -229,8 +229,7 @@ async fn answer(
             .unwrap()
     };
     match fault {
-        Fault::Pass | Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) => {}
-        Fault::Whole => drop(request.headers_mut().remove("range")),
+        Fault::Pass | Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) | Fault::Whole(_) => {}
         Fault::Until(ref flag) => {
             while !flag.load(Ordering::SeqCst) {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -266,7 +265,9 @@ async fn answer(
     let called = endpoint.call(request.map(s3s::Body::from)).await;
     let reply = called.map_err(|error| std::io::Error::other(s3s::StdError::from(error)))?;
     match fault {
-        Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) => spoil(reply, &fault).await,
+        Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) | Fault::Whole(_) => {
+            spoil(reply, &fault).await
+        }
         _ => Ok(reply),
     }
 }
@@ -278,18 +279,24 @@ async fn spoil(
 ) -> Result<Response<s3s::Body>, std::io::Error> {
     let (mut head, body) = reply.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
-    let body = match *fault {
+    let body = match fault {
+        Fault::Whole(whole) => {
+            head.status = StatusCode::OK;
+            head.headers.remove("content-range");
+            head.headers.insert("content-length", whole.len().into());
+            s3s::Body::from(whole.clone())
+        }
         Fault::Short(length) => {
-            let body = body.slice(..length.min(body.len()));
+            let body = body.slice(..body.len().min(*length));
             head.headers.insert("content-length", body.len().into());
             s3s::Body::from(body)
         }
         Fault::WrongByte(at) => {
             let mut body = body.to_vec();
-            body[at] ^= 1;
+            body[*at] ^= 1;
             s3s::Body::from(Bytes::from(body))
         }
-        Fault::Cut(length) if length < body.len() => {
+        Fault::Cut(length) if *length < body.len() => {
             let closed = std::io::Error::other("closed by a fault");
             let frames = [Ok(Frame::data(body.slice(..length))), Err(closed)];
             s3s::Body::http_body(StreamBody::new(futures_util::stream::iter(frames)))
