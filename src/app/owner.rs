@@ -16,7 +16,7 @@ use crate::plan::{ErrorClass, Failure};
 use crate::ports::{BackupRow, Change, Condition, Put, SmallObject, StoreError};
 
 use super::backup::Backup;
-use super::failure_of;
+use super::{failure_of, neighbours};
 
 /// Key of the record, below the prefix.
 pub const OWNER_KEY: &str = ".keepwatch/owner.json";
@@ -34,16 +34,22 @@ pub struct OwnerIdentity {
 
 /// What is in the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct OwnerRecord {
+pub(super) struct OwnerRecord {
     version: u32,
-    machine: String,
+    pub machine: String,
     #[serde(default)]
-    host: String,
-    user: String,
-    source: String,
+    pub host: String,
+    pub user: String,
+    pub source: String,
     generation: u64,
     /// Of the state database that owns the prefix.
     state: String,
+}
+
+impl OwnerRecord {
+    pub fn read(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
 }
 
 /// What was last seen of the record.
@@ -54,7 +60,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Whether the record, as last read, names another owner.
+    /// Whether a record, as last read, names another owner of this place.
     pub fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
@@ -110,7 +116,10 @@ async fn read_and_judge(backup: &Backup, seen: Option<ETag>) -> Result<(), Failu
             }
             Ok(())
         }
-        SmallObject::Absent => claim(backup, &row, None).await,
+        SmallObject::Absent => {
+            neighbours::check(backup).await.map_err(|failure| refuse(backup, failure))?;
+            claim(backup, &row, None).await
+        }
         SmallObject::Found { body, etag } => judge(backup, &row, body, etag).await,
     }
 }
@@ -121,9 +130,7 @@ async fn judge(
     body: Bytes,
     mut etag: ETag,
 ) -> Result<(), Failure> {
-    let Ok(record) = serde_json::from_slice::<OwnerRecord>(&body) else {
-        return Err(unreadable(&body));
-    };
+    let Some(record) = OwnerRecord::read(&body) else { return Err(unreadable(&body)) };
     let me = &backup.settings.owner;
     if record.state == row.owner_id {
         if row.owner_etag.as_ref() == Some(&etag) || backup.is_dry_run() {
@@ -139,8 +146,16 @@ async fn judge(
     if (same && fresh) || backup.settings.take_over {
         return claim(backup, row, Some((etag, record.generation))).await;
     }
-    backup.owner.refused.store(true, Ordering::Relaxed);
-    Err(refused(&record, same))
+    Err(refuse(backup, refused(&record, same)))
+}
+
+/// What is a matter of configuration here stays so until a person acts.
+fn refuse(backup: &Backup, failure: Failure) -> Failure {
+    let failure = everybodys(failure);
+    if failure.class == ErrorClass::Configuration {
+        backup.owner.refused.store(true, Ordering::Relaxed);
+    }
+    failure
 }
 
 fn unreadable(body: &[u8]) -> Failure {
@@ -267,7 +282,7 @@ async fn read_back(backup: &Backup, record: &OwnerRecord) -> Result<ETag, Failur
     let key = Key::literal(OWNER_KEY);
     match backup.store.get_small(&key, None).await {
         Ok(SmallObject::Found { body, etag })
-            if serde_json::from_slice(&body).ok().as_ref() == Some(record) =>
+            if OwnerRecord::read(&body).as_ref() == Some(record) =>
         {
             Ok(etag)
         }

@@ -7,8 +7,9 @@ use aws_sdk_s3::types::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 
-use crate::model::{Crc64, ETag, Key, Meta, Millis, Object, ObjectHead};
+use crate::model::{Crc64, ETag, Key, Meta, Millis, Object, ObjectHead, Prefix};
 use crate::plan::ErrorClass;
 use crate::ports::{SmallObject, StoreError};
 
@@ -64,17 +65,41 @@ impl S3Store {
         }
     }
 
-    pub(super) async fn get_object(
+    pub(super) async fn get_from_above(&self, key: &Key) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        let mut found = vec![];
+        for prefix in self.options.prefix.above() {
+            match self.get_below(&prefix, key, None).await {
+                Ok(SmallObject::Found { body, .. }) => {
+                    found.push((
+                        Key::literal(&format!("{}{}", prefix.as_str(), key.as_str())),
+                        body,
+                    ));
+                }
+                Ok(SmallObject::Absent | SmallObject::Unchanged) => {}
+                // Credentials may be good for one prefix only.
+                Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// A small object below this prefix of the bucket.
+    pub(super) async fn get_below(
         &self,
+        prefix: &Prefix,
         key: &Key,
         unless: Option<&ETag>,
     ) -> Result<SmallObject, StoreError> {
-        let what = self.describe("read", key);
+        let what = match *prefix == self.options.prefix {
+            true => self.describe("read", key),
+            false => self.what(format!("read {}{key} above {}", prefix.as_str(), self.place())),
+        };
         let send = || async {
             self.client()
                 .get_object()
                 .bucket(&self.options.bucket)
-                .key(self.options.prefix.absolute(key).unwrap_or_default())
+                .key(prefix.absolute(key).unwrap_or_default())
                 .set_if_none_match(unless.map(ETag::quoted))
                 .set_expected_bucket_owner(self.options.bucket_owner.clone())
                 .send()

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use bytes::Bytes;
 
 use crate::model::{ETag, Key, Meta, Millis, ObjectHead, Prefix};
 use crate::ports::{
@@ -180,7 +181,12 @@ impl ObjectStore for S3Store {
         unless: Option<&ETag>,
     ) -> Fut<'_, Result<SmallObject, StoreError>> {
         let (key, unless) = (key.clone(), unless.cloned());
-        Box::pin(async move { self.get_object(&key, unless.as_ref()).await })
+        Box::pin(async move { self.get_below(&self.options.prefix, &key, unless.as_ref()).await })
+    }
+
+    fn get_above(&self, key: &Key) -> Fut<'_, Result<Vec<(Key, Bytes)>, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.get_from_above(&key).await })
     }
 
     fn list(&self, after: Option<&Key>) -> Fut<'_, Result<ListPage, StoreError>> {
