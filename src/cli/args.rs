@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::BackupOptions;
 use crate::config::units::Span;
+use crate::config::{BackupOptions, EndpointUrl, Line};
 use crate::report::log::{Format, LogOptions};
 use crate::report::progress::When;
 use crate::service::socket::DeletionVerb;
@@ -65,13 +65,13 @@ pub struct Global {
         hide_env = true,
         value_name = "URL"
     )]
-    pub endpoint_url: Option<String>,
+    pub endpoint_url: Option<EndpointUrl>,
     /// Region of the bucket
     #[arg(long, global = true, env = "KEEPWATCH_REGION", hide_env = true, value_name = "REGION")]
-    pub region: Option<String>,
+    pub region: Option<Line>,
     /// Profile in the shared AWS configuration
     #[arg(long, global = true, env = "KEEPWATCH_PROFILE", hide_env = true, value_name = "PROFILE")]
-    pub profile: Option<String>,
+    pub profile: Option<Line>,
     /// Put the bucket's name in the path, not in the host name
     #[arg(long, global = true, env = "KEEPWATCH_PATH_STYLE", hide_env = true)]
     pub path_style: bool,
@@ -83,7 +83,7 @@ pub struct Global {
         hide_env = true,
         value_name = "FILE"
     )]
-    pub credentials_file: Option<String>,
+    pub credentials_file: Option<Line>,
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long, global = true, env = "KEEPWATCH_DRY_RUN", hide_env = true)]
     pub dry_run: bool,
@@ -145,6 +145,7 @@ pub struct Sync {
         env = "KEEPWATCH_RETRY_FOR",
         hide_env = true,
         value_name = "DURATION",
+        allow_hyphen_values = true,
         default_value = "60s"
     )]
     pub retry_for: Span,
@@ -158,14 +159,14 @@ pub struct Status {
     /// Exit with 6 when the protection is older than --max-age
     #[arg(long)]
     pub check: bool,
-    #[arg(long, value_name = "DURATION", default_value = "15m")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "15m")]
     pub max_age: Span,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct Flush {
     /// How long to wait at most
-    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "60s")]
     pub timeout: Span,
 }
 
@@ -268,8 +269,15 @@ impl Global {
             region: self.region,
             profile: self.profile,
             path_style: self.path_style.then_some(true),
-            credentials_file: self.credentials_file,
+            credentials_file: self.credentials_file.map(absolute),
             ..options
         }
     }
+}
+
+/// A file that was typed is found from the folder one is in; `~/` is the home folder, as in the file.
+fn absolute(file: Line) -> Line {
+    let text = file.to_string();
+    let found = std::path::absolute(&text).ok().filter(|_| !text.starts_with("~/"));
+    found.and_then(|path| path.to_str()?.parse().ok()).unwrap_or(file)
 }

@@ -328,7 +328,6 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
             let flags = global.clone().into_options(options.options.clone());
             let configs = resolve(&file, &flags, Defaults::DAEMON, paths::home().as_deref())
                 .map_err(|faults| faulty(&faults, global))?;
-            check_rules(&configs)?;
             if options.what == ConfigVerb::Show {
                 show(&configs, global.json);
             } else {
@@ -338,22 +337,6 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
         }
     }
     Ok(Code::Done)
-}
-
-/// Patterns are read by the matcher itself.
-fn check_rules(configs: &[BackupConfig]) -> Result<(), CliError> {
-    for config in configs {
-        let options = RuleOptions {
-            include: config.include.clone(),
-            exclude: config.exclude.clone(),
-            ..RuleOptions::default()
-        };
-        Rules::new(options).map_err(|error| {
-            CliError::new(Code::NeedsPerson, format!("{}: {error}", config.name))
-                .hint("patterns are gitignore rules")
-        })?;
-    }
-    Ok(())
 }
 
 fn show(configs: &[BackupConfig], json: bool) {

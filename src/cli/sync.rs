@@ -161,32 +161,8 @@ fn from_arguments(
         || "root".to_owned(),
         |name| crate::model::Escaped(name.as_encoded_bytes()).to_string(),
     );
-    // A path need not be text; what is checked here is only where it stands.
-    let shown = absolute.to_string_lossy();
-    let config = resolve_one(&name, &shown, destination, flags, defaults, home)
-        .map_err(|lines| CliError::new(Code::Usage, lines))?;
-    let config = BackupConfig { source: absolute, ..config };
-    check_nesting(&config)?;
-    Ok(config)
-}
-
-/// The store must not be inside the source, nor the other way round.
-fn check_nesting(config: &BackupConfig) -> Result<(), CliError> {
-    use crate::config::Destination;
-    if let Destination::Store { folder, .. } = &config.destination {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let (folder, source) = (real(folder), real(&config.source));
-        if folder.starts_with(&source) || source.starts_with(&folder) {
-            let message = format!(
-                "the store {} and the source {} contain each other",
-                folder.display(),
-                source.display()
-            );
-            return Err(CliError::new(Code::Usage, message)
-                .hint("the backup would back up itself: choose another folder"));
-        }
-    }
-    Ok(())
+    resolve_one(&name, &absolute, destination, flags, defaults, home)
+        .map_err(|lines| CliError::new(Code::Usage, lines))
 }
 
 fn no_config() -> CliError {

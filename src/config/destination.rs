@@ -8,6 +8,9 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::model::Prefix;
+use crate::model::key::RESERVED_NAME;
+
+use super::place::real_path;
 
 /// Bucket of the embedded store where the URL names none.
 pub const STORE_BUCKET: &str = "keepwatch";
@@ -40,8 +43,24 @@ pub enum DestinationError {
     Bucket(String),
     #[error("file: destinations need an absolute path: file:///folder")]
     Relative,
+    #[error(
+        "the prefix {0:?} cannot be: none of its parts may be empty, \".\", \"..\" or \".keepwatch\""
+    )]
+    Prefix(String),
     #[error("the prefix is longer than S3 allows for a whole key (1024 bytes)")]
     PrefixTooLong,
+}
+
+impl Destination {
+    /// The store's folder without links and dots.
+    pub fn in_real_folder(self) -> Self {
+        match self {
+            Self::Store { folder, bucket, prefix } => {
+                Self::Store { folder: real_path(&folder), bucket, prefix }
+            }
+            other => other,
+        }
+    }
 }
 
 impl FromStr for Destination {
@@ -92,8 +111,13 @@ fn check_bucket(bucket: &str) -> Result<(), DestinationError> {
 
 /// The owner record must fit behind the prefix, and so should names of some length.
 fn check_prefix(prefix: &str) -> Result<Prefix, DestinationError> {
-    let prefix = Prefix::new(prefix);
-    if prefix.as_str().len() > 900 { Err(DestinationError::PrefixTooLong) } else { Ok(prefix) }
+    let checked = Prefix::new(prefix);
+    let mut parts = checked.as_str().split_terminator('/');
+    // Tools resolve dots away, and records of other prefixes live under `.keepwatch`.
+    if parts.any(|part| matches!(part.as_bytes(), b"" | b"." | b".." | RESERVED_NAME)) {
+        return Err(DestinationError::Prefix(prefix.to_owned()));
+    }
+    if checked.as_str().len() > 900 { Err(DestinationError::PrefixTooLong) } else { Ok(checked) }
 }
 
 impl fmt::Display for Destination {

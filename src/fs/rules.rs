@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::model::{Entry, Fingerprint, Kind, RelPath};
 use crate::plan::Symlinks;
+use crate::plan::pattern::as_in_git;
 
 use super::beneath;
 use super::meta::{What, what_is};
@@ -169,7 +170,7 @@ fn read_rules(root: &OwnedFd, folder: &RelPath, path: &RelPath) -> Result<Gitign
     file.take(IGNORE_FILE_MAX_BYTES).read_to_end(&mut text).map_err(|_| Errno::IO)?;
     let mut builder = GitignoreBuilder::new(absolute(folder));
     for line in String::from_utf8_lossy(&text).lines() {
-        if let Err(error) = builder.add_line(None, line) {
+        if let Err(error) = builder.add_line(None, &as_in_git(line)) {
             tracing::warn!(file = %path, %error, "a line of this rule file is ignored");
         }
     }
@@ -180,7 +181,7 @@ fn build(patterns: &[String]) -> Result<Gitignore, RuleError> {
     let mut builder = GitignoreBuilder::new("/");
     for pattern in patterns {
         let fault = |e: ignore::Error| RuleError { pattern: pattern.clone(), cause: e.to_string() };
-        builder.add_line(None, pattern).map_err(fault)?;
+        builder.add_line(None, &as_in_git(pattern)).map_err(fault)?;
     }
     builder.build().map_err(|e| RuleError { pattern: patterns.join(" "), cause: e.to_string() })
 }

@@ -8,6 +8,7 @@ pub mod decide;
 pub mod guard;
 pub mod merge;
 pub mod parts;
+pub mod pattern;
 pub mod policy;
 pub mod stable;
 
