@@ -275,7 +275,8 @@ impl Global {
     }
 }
 
-/// A file that was typed is found from the folder one is in; `~/` is the home folder, as in the file.
+/// A file that was typed is found from the folder one is in; `~/` is the home folder, as in the
+/// configuration.
 fn absolute(file: Line) -> Line {
     let text = file.to_string();
     let found = std::path::absolute(&text).ok().filter(|_| !text.starts_with("~/"));

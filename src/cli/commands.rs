@@ -147,13 +147,17 @@ async fn find(state: &OpenState, name: &str) -> Result<BackupState, CliError> {
     Ok(state.state.backup(&name, id).await?)
 }
 
+/// The state, where there is one: a question makes none.
+fn open_known_state(global: &Global) -> Result<Option<OpenState>, CliError> {
+    let is_there = state_folder(global)?.join(crate::state::FILE_NAME).exists();
+    is_there.then(|| open_state(global)).transpose()
+}
+
 /// Status from the state alone.
 async fn recorded_status(global: &Global) -> Result<Value, CliError> {
-    let folder = state_folder(global)?;
-    if !folder.join(crate::state::FILE_NAME).exists() {
+    let Some(state) = open_known_state(global)? else {
         return Ok(json!({ "version": 1, "daemon": false, "backups": [] }));
-    }
-    let state = open_state(global)?;
+    };
     let mut backups = vec![];
     for (name, id) in state.state.backups().await? {
         let records = state.state.backup(&name, id.clone()).await?;
@@ -272,11 +276,15 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
         return Ok(Value::Null);
     };
     let configured = configured(global);
-    let state = open_state(global)?;
-    let known = state.state.backups().await?;
+    let state = open_known_state(global)?;
+    let known = match &state {
+        Some(state) => state.state.backups().await?,
+        None => vec![],
+    };
     if let Some(name) = names.iter().find(|name| !known.iter().any(|(known, _)| known == *name)) {
         return Err(no_such_backup(name, known.iter().map(|(name, _)| name.as_str())));
     }
+    let Some(state) = state else { return Ok(json!({ "backups": [] })) };
     let everything = *all || (*verb == DeletionVerb::List && names.is_empty());
     let mut done = vec![];
     for (name, id) in known.into_iter().filter(|(name, _)| everything || names.contains(name)) {

@@ -23,7 +23,7 @@ use super::args::{Global, Run};
 use super::commands::no_such_backup;
 use super::error::{CliError, Code};
 use super::sync::choose;
-use super::wire::{OpenState, RunOptions, Wired, open_state, wire};
+use super::wire::{OpenState, RunOptions, Wired, open_state_of, wire};
 
 /// Names in a list of deletions.
 const NAMES_MAX: usize = 100;
@@ -49,7 +49,7 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let failed =
         |what: &str, e: &std::io::Error| CliError::new(Code::NeedsPerson, what).caused_by(e);
     let mut wishes = signals::listen(1).map_err(|e| failed("cannot listen for signals", &e))?;
-    let state = open_state(global)?;
+    let state = open_state_of(global, &configs)?;
     let socket_path = paths::control_socket(&state.folder);
     let listener = socket::Listener::bind(&socket_path)
         .map_err(|e| failed(&format!("cannot listen on {}", socket_path.display()), &e))?;

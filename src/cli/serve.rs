@@ -15,6 +15,7 @@ use crate::store::{Access, OnAccess, Store, StoreOptions, serve};
 use super::args::{Global, Serve};
 use super::error::{CliError, Code};
 use super::sync::print_line;
+use super::wire::is_store;
 
 pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {
     log::init(global.log(true), &MultiProgress::new());
@@ -36,6 +37,9 @@ pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {
         }
         None => None,
     };
+    if !is_store(&folder) {
+        tracing::warn!("there was no store in {}: a new, empty one is made", folder.display());
+    }
     let store_options =
         StoreOptions { sync: !options.no_sync, on_access, ..StoreOptions::default() };
     let store = Store::open(&folder, store_options).map_err(|e| {
@@ -50,6 +54,12 @@ pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {
     let address = listener.local_addr().map_err(|e| {
         CliError::new(Code::NeedsPerson, "the listening socket has no address").caused_by(&e)
     })?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "{address} is not loopback and there is no TLS: whoever is on the network can read \
+             what is sent"
+        );
+    }
     let keys = keys();
     say(global, &folder.display().to_string(), &address.to_string(), &keys);
     let stop = async move {

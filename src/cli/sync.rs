@@ -12,7 +12,9 @@ use crate::app::backup::PlanSink;
 use crate::app::control::Command;
 use crate::app::status::Summary;
 use crate::app::{Driver, Ended, PlannedAction};
-use crate::config::{BackupConfig, BackupOptions, ConfigFile, Defaults, resolve, resolve_one};
+use crate::config::{
+    BackupConfig, BackupOptions, ConfigFile, Defaults, real_path, resolve, resolve_one,
+};
 use crate::engine::Mode;
 use crate::report::progress::{Show, When};
 use crate::report::{log, text};
@@ -21,7 +23,7 @@ use crate::service::{paths, signals};
 use super::args::{Global, Run, Sync};
 use super::commands::no_such_backup;
 use super::error::{CliError, Code, of_exit};
-use super::wire::{OpenState, RunOptions, Wired, open_state, wire};
+use super::wire::{OpenState, RunOptions, Wired, open_state_of, wire};
 
 /// Failed paths that are listed by name.
 const LISTED_MAX: usize = 20;
@@ -66,7 +68,7 @@ async fn run_all(
     let configs = choose(global, &sync.run, Defaults::ONE_SHOT, true)?;
     let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
-    let state = open_state(global)?;
+    let state = open_state_of(global, &configs)?;
     let options = RunOptions {
         mode: Mode::OneShot { retry_for_ms: sync.retry_for.millis() },
         take_over: sync.run.take_over,
@@ -129,23 +131,35 @@ pub fn choose(
         };
     };
     // A configured backup by its name, or by its folder.
+    let mut names = vec![];
+    let folder = std::path::absolute(source).map(|folder| real_path(&folder));
     if let Some(file) = file {
-        let configs = resolve(&file, &flags, defaults, home.as_deref())
+        let mut configs = resolve(&file, &flags, defaults, home.as_deref())
             .map_err(|faults| faulty(&faults, global))?;
-        let folder = std::path::absolute(source).ok();
-        let names: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
-        let chosen: Vec<BackupConfig> = configs
-            .into_iter()
-            .filter(|config| config.name == *source || Some(&config.source) == folder.as_ref())
-            .collect();
-        if !chosen.is_empty() {
-            return Ok(chosen);
-        }
-        if folder.is_none_or(|folder| !folder.exists()) {
-            return Err(no_such_backup(source, names.iter().map(String::as_str)));
+        names.extend(configs.iter().map(|config| config.name.clone()));
+        let is_meant = |config: &BackupConfig| {
+            config.name == *source || folder.as_ref().is_ok_and(|folder| config.source == *folder)
+        };
+        configs.retain(is_meant);
+        if !configs.is_empty() {
+            return Ok(configs);
         }
     }
-    Ok(vec![from_arguments(source, "default", flags, defaults, home.as_deref())?])
+    let is_there = folder.is_ok_and(|folder| folder.exists());
+    Err(match is_there || names.is_empty() {
+        true => no_destination(source),
+        false => no_such_backup(source, names.iter().map(String::as_str)),
+    })
+}
+
+/// A new bucket is made for whoever says so, never for a word that was forgotten.
+fn no_destination(source: &str) -> CliError {
+    CliError::new(
+        Code::Usage,
+        format!("{source:?} has no destination: no backup of it is configured"),
+    )
+    .hint(format!("write where it goes: {source} s3://bucket/prefix"))
+    .hint(format!("or, for a new bucket of its own: {source} default"))
 }
 
 fn from_arguments(

@@ -12,7 +12,7 @@ use crate::app::backup::PlanSink;
 use crate::app::driver::Watching;
 use crate::app::owner::OwnerIdentity;
 use crate::app::{Backup, BackupSettings};
-use crate::config::{BackupConfig, Destination};
+use crate::config::{BackupConfig, Destination, real_path};
 use crate::engine::Mode;
 use crate::fs::{RuleOptions, Rules, Tree};
 use crate::model::key::KEY_MAX_BYTES;
@@ -54,9 +54,16 @@ pub fn state_folder(global: &Global) -> Result<PathBuf, CliError> {
         CliError::new(Code::NeedsPerson, "there is no home folder to keep the state in")
             .hint("name a folder with --state-dir")
     })?;
-    std::path::absolute(&folder).map_err(|e| {
+    std::path::absolute(&folder).map(|folder| real_path(&folder)).map_err(|e| {
         CliError::new(Code::NeedsPerson, format!("cannot use {}", folder.display())).caused_by(&e)
     })
+}
+
+/// As [`open_state`], unless these backups would back it up: then nothing is made.
+pub fn open_state_of(global: &Global, configs: &[BackupConfig]) -> Result<OpenState, CliError> {
+    let folder = state_folder(global)?;
+    configs.iter().try_for_each(|config| refuse_state_in_source(&config.source, &folder))?;
+    open_state(global)
 }
 
 /// Takes the lock and opens the database.
@@ -189,7 +196,6 @@ fn source_path(config: &BackupConfig, mode: Mode) -> Result<PathBuf, CliError> {
 }
 
 fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), CliError> {
-    let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
     if !state.starts_with(source) {
         return Ok(());
     }
@@ -230,7 +236,7 @@ async fn default_destination(
     let bucket = match known {
         Some(bucket) if !run.new_bucket => bucket,
         _ => {
-            let name = jiff::Zoned::now().strftime("keepwatch-%m-%d-%y-%H%M%S").to_string();
+            let name = new_bucket_name(state).await?;
             tracing::info!("the new bucket {name} is the destination of {}", Escaped(&source));
             if run.plan.is_none() {
                 let bucket = name.clone();
@@ -240,6 +246,18 @@ async fn default_destination(
         }
     };
     Ok(Destination::S3 { bucket, prefix: Prefix::default() })
+}
+
+/// The name of this second, or of the first one after it that no backup here has used.
+async fn new_bucket_name(state: &OpenState) -> Result<String, CliError> {
+    let mut moment = jiff::Zoned::now();
+    loop {
+        let name = moment.strftime("keepwatch-%m-%d-%y-%H%M%S").to_string();
+        if !state.state.knows_bucket(name.clone()).await? {
+            return Ok(name);
+        }
+        moment = moment.saturating_add(jiff::Span::new().seconds(1));
+    }
 }
 
 async fn connect(
@@ -298,7 +316,8 @@ async fn connect(
     Ok(S3Store::new(connection, options))
 }
 
-fn is_store(folder: &Path) -> bool {
+/// Whether there is a store in this folder.
+pub fn is_store(folder: &Path) -> bool {
     folder.join(".keepwatch-store").is_dir()
 }
 

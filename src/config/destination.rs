@@ -43,9 +43,7 @@ pub enum DestinationError {
     Bucket(String),
     #[error("file: destinations need an absolute path: file:///folder")]
     Relative,
-    #[error(
-        "the prefix {0:?} cannot be: none of its parts may be empty, \".\", \"..\" or \".keepwatch\""
-    )]
+    #[error("the prefix {0:?} has a part that is empty, \".\", \"..\" or \".keepwatch\"")]
     Prefix(String),
     #[error("the prefix is longer than S3 allows for a whole key (1024 bytes)")]
     PrefixTooLong,

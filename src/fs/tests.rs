@@ -318,3 +318,21 @@ async fn a_missing_source_is_an_error_not_an_empty_one() {
     std::fs::create_dir(source.folder.path()).unwrap();
     assert_ne!(tree.identity().await.unwrap(), identity, "another folder at the same path");
 }
+
+#[test]
+fn every_pattern_that_a_configuration_may_have_is_a_rule() {
+    const LETTERS: [char; 14] =
+        ['a', 'z', '-', '*', '?', '[', ']', '{', '}', '!', '^', '\\', '/', ','];
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut checked = 0;
+    while checked < 5_000 {
+        let text: String =
+            (0..random.usize(1..9)).map(|_| random.choice(LETTERS).unwrap()).collect();
+        if crate::plan::pattern::check(&text).is_err() {
+            continue;
+        }
+        checked += 1;
+        let options = RuleOptions { exclude: vec![text.clone()], ..RuleOptions::default() };
+        assert_eq!(Rules::new(options).err().map(|e| e.to_string()), None);
+    }
+}

@@ -34,6 +34,9 @@ pub fn check(pattern: &str) -> Result<(), String> {
         if piece == "\\" {
             return told("nothing follows the last \\: write \\\\ for a backslash");
         }
+        if piece == "[" {
+            return told("the [ is not closed: write \\[ for a bracket");
+        }
         if let Some(class) = piece.strip_prefix('[').and_then(|class| class.strip_suffix(']')) {
             check_ranges(class)?;
         }
@@ -114,10 +117,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant() {
-        for pattern in ["", " ", "!", "/", "#recycle", "a\\", "[z-a]", "[!a-z9-0]", "a\nb"] {
+        for pattern in ["", " ", "!", "/", "#recycle", "a\\", "[x", "[z-a]", "[!a-z9-0]", "a\nb"] {
             assert!(check(pattern).is_err(), "{pattern:?}");
         }
-        let fine = ["{x", "[x", "\\#x", "a\\\\", "[a-z]", "[-a]", "[a-]", "[]-a]", "~$*", "!*.c"];
+        let fine = ["{x", "\\[x", "\\#x", "a\\\\", "[a-z]", "[-a]", "[a-]", "[]-a]", "~$*", "!*.c"];
         for pattern in fine {
             assert_eq!(check(pattern), Ok(()), "{pattern:?}");
         }

@@ -97,6 +97,11 @@ impl State {
         self.thread.query(move |c| read::default_bucket(c, &source, &endpoint)).await
     }
 
+    /// Whether any backup has ever had this bucket.
+    pub async fn knows_bucket(&self, bucket: String) -> Result<bool, StateError> {
+        self.thread.query(move |c| read::knows_bucket(c, &bucket)).await
+    }
+
     pub async fn set_default_bucket(
         &self,
         source: Vec<u8>,

@@ -44,6 +44,15 @@ pub fn backups(c: &Connection) -> rusqlite::Result<Vec<(String, BackupId)>> {
     rows.collect()
 }
 
+pub fn knows_bucket(c: &Connection, bucket: &str) -> rusqlite::Result<bool> {
+    c.query_row(
+        "SELECT EXISTS (SELECT 1 FROM backup WHERE bucket = ?1
+             UNION SELECT 1 FROM default_bucket WHERE bucket = ?1)",
+        [bucket],
+        |row| row.get(0),
+    )
+}
+
 pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
     c.query_row(
         "SELECT filesystem, inode, born_ns, listed_at, owner_etag, owner_generation, conditional,
