@@ -319,6 +319,15 @@ async fn a_missing_source_is_an_error_not_an_empty_one() {
     assert_ne!(tree.identity().await.unwrap(), identity, "another folder at the same path");
 }
 
+#[tokio::test]
+async fn braces_are_letters_as_in_git() {
+    let source = Source::new(&[b"a.c", b"a.{c,d}", b"sub/{x", b"sub/x", b"sub/.keepwatchignore"]);
+    source.write(b"sub/.keepwatchignore", b"{x\n");
+    let options = RuleOptions { exclude: vec!["*.{c,d}".into()], ..RuleOptions::default() };
+    let shown = keys(&source.tree(options), "").await;
+    assert_eq!(shown, ["a.c", "!a.{c,d}", "sub/.keepwatchignore", "sub/x", "!sub/{x"]);
+}
+
 #[test]
 fn every_pattern_that_a_configuration_may_have_is_a_rule() {
     const LETTERS: [char; 14] =

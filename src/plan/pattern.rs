@@ -30,6 +30,9 @@ pub fn check(pattern: &str) -> Result<(), String> {
     if pattern.contains(['\n', '\r']) {
         return told("a pattern is one line: write a list of patterns");
     }
+    if pattern.ends_with("\\/") {
+        return told("a \\ cannot stand before the last /: write ? for it");
+    }
     for piece in pieces(pattern) {
         if piece == "\\" {
             return told("nothing follows the last \\: write \\\\ for a backslash");
@@ -117,7 +120,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant() {
-        for pattern in ["", " ", "!", "/", "#recycle", "a\\", "[x", "[z-a]", "[!a-z9-0]", "a\nb"] {
+        for pattern in
+            ["", " ", "!", "/", "#recycle", "a\\", "a\\/", "[x", "[z-a]", "[!a-z9-0]", "a\nb"]
+        {
             assert!(check(pattern).is_err(), "{pattern:?}");
         }
         let fine = ["{x", "\\[x", "\\#x", "a\\\\", "[a-z]", "[-a]", "[a-]", "[]-a]", "~$*", "!*.c"];
