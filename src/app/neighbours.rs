@@ -6,14 +6,15 @@
 
 use crate::model::Key;
 use crate::plan::{ErrorClass, Failure};
-use crate::ports::SmallObject;
+use crate::ports::{BackupRow, SmallObject};
 
 use super::backup::Backup;
 use super::failure_of;
 use super::owner::{OWNER_KEY, OwnerRecord};
 
-/// Fails when another backup's record is found: one GET for each prefix above, and a listing.
-pub async fn check(backup: &Backup) -> Result<(), Failure> {
+/// Fails when another backup's record is found: one GET for each prefix above, and a listing. Of
+/// that the first page, which often is all, is what the first pass would ask for next.
+pub async fn check(backup: &Backup, row: &BackupRow) -> Result<(), Failure> {
     let above = backup.store.get_above(&Key::literal(OWNER_KEY)).await;
     for (key, body) in above.map_err(|e| failure_of(e, "look for other owner records"))? {
         if let Some(record) = OwnerRecord::read(&body) {
@@ -29,7 +30,11 @@ pub async fn check(backup: &Backup) -> Result<(), Failure> {
                 return Err(overlap(&record, &format!("{key}, inside this destination")));
             }
         }
-        after = page.more_after;
+        let (first, next) = (after.is_none(), page.more_after.clone());
+        if first && row.listed_at.is_none() {
+            backup.owner.keep_first_page(page);
+        }
+        after = next;
         if after.is_none() {
             return Ok(());
         }

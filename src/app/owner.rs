@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::model::{Crc64, ETag, Key, Md5, Meta};
 use crate::plan::{ErrorClass, Failure};
-use crate::ports::{BackupRow, Change, Condition, Put, SmallObject, StoreError};
+use crate::ports::{BackupRow, Change, Condition, ListPage, Put, SmallObject, StoreError};
 
 use super::backup::Backup;
 use super::{failure_of, neighbours};
@@ -57,12 +57,25 @@ impl OwnerRecord {
 pub struct Owner {
     seen: Mutex<Option<(ETag, Instant)>>,
     refused: AtomicBool,
+    /// The first page of a listing that was made before the claim, when nothing here was ours.
+    first_page: Mutex<Option<(ListPage, Instant)>>,
 }
 
 impl Owner {
     /// Whether a record, as last read, names another owner of this place.
     pub fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn keep_first_page(&self, page: ListPage) {
+        let mut first = self.first_page.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *first = Some((page, Instant::now()));
+    }
+
+    /// The page that was kept, once, and only while it is fresh.
+    pub(super) fn take_first_page(&self) -> Option<ListPage> {
+        let mut first = self.first_page.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        first.take().filter(|(_, at)| at.elapsed() < FRESH).map(|(page, _)| page)
     }
 
     fn seen(&self) -> Option<(ETag, Instant)> {
@@ -117,7 +130,7 @@ async fn read_and_judge(backup: &Backup, seen: Option<ETag>) -> Result<(), Failu
             Ok(())
         }
         SmallObject::Absent => {
-            neighbours::check(backup).await.map_err(|failure| refuse(backup, failure))?;
+            neighbours::check(backup, &row).await.map_err(|failure| refuse(backup, failure))?;
             claim(backup, &row, None).await
         }
         SmallObject::Found { body, etag } => judge(backup, &row, body, etag).await,
