@@ -175,7 +175,7 @@ fn from_arguments(
         || "root".to_owned(),
         |name| crate::model::Escaped(name.as_encoded_bytes()).to_string(),
     );
-    resolve_one(&name, &absolute, destination, flags, defaults, home)
+    resolve_one(&name, Some(&absolute), destination, flags, defaults, home)
         .map_err(|lines| CliError::new(Code::Usage, lines))
 }
 
@@ -210,7 +210,7 @@ pub fn faulty(faults: &crate::config::Faults, global: &Global) -> CliError {
         .hint("`keepwatch config check` tells them again; nothing was started")
 }
 
-fn plan_sink(json: bool) -> PlanSink {
+pub fn plan_sink(json: bool) -> PlanSink {
     Arc::new(move |planned: PlannedAction| {
         let PlannedAction { action, path, why } = planned;
         if json {

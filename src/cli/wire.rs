@@ -215,7 +215,7 @@ fn endpoint_name(config: &BackupConfig) -> String {
     url.or_else(|| from("AWS_ENDPOINT_URL")).unwrap_or_default()
 }
 
-fn place(destination: &Destination) -> (String, Prefix) {
+pub fn place(destination: &Destination) -> (String, Prefix) {
     match destination {
         Destination::S3 { bucket, prefix } | Destination::Store { bucket, prefix, .. } => {
             (bucket.clone(), prefix.clone())
@@ -260,7 +260,7 @@ async fn new_bucket_name(state: &OpenState) -> Result<String, CliError> {
     }
 }
 
-async fn connect(
+pub async fn connect(
     config: &BackupConfig,
     bucket: String,
     prefix: &Prefix,

@@ -139,16 +139,16 @@ fn find(spans: &[(String, Range<usize>)], option: &str) -> Option<Range<usize>> 
     spans.iter().find(|(name, _)| name == option).map(|(_, span)| span.clone())
 }
 
-/// Settles one backup from the command line alone. The error lists what is wrong, a line each.
+/// Settles one backup, or a destination alone, from the command line. The error lists what is wrong, a line each.
 pub fn resolve_one(
     name: &str,
-    source: &Path,
+    source: Option<&Path>,
     destination: &str,
     options: BackupOptions,
     defaults: Defaults,
     home: Option<&Path>,
 ) -> Result<BackupConfig, String> {
-    let source = Ok(source.to_owned());
+    let source = Ok(source.map(Path::to_owned).unwrap_or_default());
     let (config, complaints) = settle(name, source, destination, options, defaults, home);
     if complaints.is_empty() {
         return Ok(config);
