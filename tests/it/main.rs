@@ -15,6 +15,7 @@ mod live;
 mod memory;
 mod names;
 mod policy;
+mod restore;
 mod resume;
 mod simulate;
 mod state;

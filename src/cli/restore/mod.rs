@@ -42,7 +42,7 @@ struct Job {
 pub async fn run(global: &Global, restore: args::Restore) -> Result<Code, CliError> {
     let args::Restore { source, target, options } = restore;
     run_jobs(global, &options, || {
-        let config = from_argument(global, &source, &options)?;
+        let config = from_argument(global, &source, &target, &options)?;
         Ok(vec![Job { config, target }])
     })
     .await
@@ -64,10 +64,11 @@ pub async fn run_configured(global: &Global, asked: &args::Configured) -> Result
     code
 }
 
-/// The place that an argument names.
+/// The place that an argument names. It must not contain the target, nor the other way round.
 fn from_argument(
     global: &Global,
     source: &str,
+    target: &Path,
     options: &RestoreOptions,
 ) -> Result<BackupConfig, CliError> {
     let flags = global.clone().into_options(BackupOptions {
@@ -76,7 +77,9 @@ fn from_argument(
         ..BackupOptions::default()
     });
     let home = paths::home();
-    let config = resolve_one("restore", None, source, flags, Defaults::ONE_SHOT, home.as_deref())
+    let target = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
+    let target = Some(target.as_path());
+    let config = resolve_one("restore", target, source, flags, Defaults::ONE_SHOT, home.as_deref())
         .map_err(|lines| CliError::new(Code::Usage, lines))?;
     if config.destination == Destination::Default {
         return Err(CliError::new(Code::Usage, "`default` does not say which bucket")

@@ -58,7 +58,7 @@ impl Unnamed {
 impl NewFile for Unnamed {
     fn stretch(&self, offset: u64, md5: bool) -> Box<dyn Stretch> {
         let sums = match md5 {
-            true => Sums::Both(Digester::default()),
+            true => Sums::Both(Box::default()),
             false => Sums::Crc64(Crc64::EMPTY, 0),
         };
         Box::new(Writer(Some(Writing {
@@ -119,7 +119,7 @@ struct Writing {
 }
 
 enum Sums {
-    Both(Digester),
+    Both(Box<Digester>),
     Crc64(Crc64, u64),
 }
 

@@ -2,6 +2,7 @@
 //! restore holds it at a time; what a killed one left in it is removed.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -77,8 +78,8 @@ impl Staging {
             return Ok(true);
         }
         let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if !mounts.contains_key(&mount) {
-            mounts.insert(mount, openat(folder, ".", LIST, Mode::empty())?);
+        if let Entry::Vacant(new) = mounts.entry(mount) {
+            new.insert(openat(folder, ".", LIST, Mode::empty())?);
         }
         Ok(false)
     }
@@ -105,8 +106,7 @@ impl Staging {
             Err(errno) => return Err(failed(errno)),
         }
         let mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = mounts.values().chain([&self.folder]);
-        all.map(sync).collect::<Result<(), _>>().map_err(failed)
+        mounts.values().chain([&self.folder]).try_for_each(sync).map_err(failed)
     }
 }
 
