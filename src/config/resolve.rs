@@ -139,7 +139,8 @@ fn find(spans: &[(String, Range<usize>)], option: &str) -> Option<Range<usize>> 
     spans.iter().find(|(name, _)| name == option).map(|(_, span)| span.clone())
 }
 
-/// Settles one backup, or a destination alone, from the command line. The error lists what is wrong, a line each.
+/// Settles one backup, or a destination alone, from the command line. The error lists what is
+/// wrong, a line each.
 pub fn resolve_one(
     name: &str,
     source: Option<&Path>,
