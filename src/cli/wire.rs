@@ -209,7 +209,7 @@ fn endpoint_name(config: &BackupConfig) -> String {
     url.or_else(|| from("AWS_ENDPOINT_URL")).unwrap_or_default()
 }
 
-fn place(destination: &Destination) -> (String, Prefix) {
+pub fn place(destination: &Destination) -> (String, Prefix) {
     match destination {
         Destination::S3 { bucket, prefix } | Destination::Store { bucket, prefix, .. } => {
             (bucket.clone(), prefix.clone())
@@ -242,7 +242,7 @@ async fn default_destination(
     Ok(Destination::S3 { bucket, prefix: Prefix::default() })
 }
 
-async fn connect(
+pub async fn connect(
     config: &BackupConfig,
     bucket: String,
     prefix: &Prefix,

@@ -66,16 +66,17 @@ pub struct Written {
 
 /// Writes one stretch of a new file, from some offset on.
 pub trait Stretch: Send {
-    /// Runs of zeros become holes.
+    /// Runs of zeros become holes. Small pieces are gathered, and written together.
     fn write(&mut self, bytes: Bytes) -> Fut<'_, Result<(), TargetError>>;
-    fn finish(self: Box<Self>) -> Written;
+    /// Writes what is still gathered. Without it, the stretch has not been written.
+    fn finish(self: Box<Self>) -> Fut<'static, Result<Written, TargetError>>;
 }
 
 /// A file without a name yet. Dropped, it leaves nothing behind.
 pub trait NewFile: Send + Sync {
     /// Begins to write at this offset. Stretches that do not overlap may be written at once.
     fn stretch(&self, offset: u64, md5: bool) -> Box<dyn Stretch>;
-    /// Reads what was written, whole or in parts of this size.
+    /// Reads what finished stretches wrote, whole or in parts of this size.
     fn digest(&self, part_size: Option<u64>) -> Fut<'_, Result<(ContentMd5, Crc64), TargetError>>;
     /// Gives it its size, its attributes and then its name, in one step, in place of what `over`
     /// says was there.
@@ -93,7 +94,8 @@ pub trait TargetTree: Send + Sync {
     /// Makes the folder where it is missing (its parent must be there), refuses one that another
     /// restore is filling, and removes what a killed restore left.
     fn prepare(&self) -> Fut<'_, Result<TargetFacts, Failure>>;
-    /// The same facts, without making or changing anything.
+    /// The same facts, without making or changing anything; whether names are folded is not known
+    /// then, and told as not. Looks at the nearest folder above where the target is not there yet.
     fn facts(&self) -> Fut<'_, Result<TargetFacts, Failure>>;
     fn look(&self, path: RelPath) -> Fut<'_, Result<LocalLook, TargetError>>;
     /// Reads a file that is there, whole or in parts of this size.
@@ -114,7 +116,8 @@ pub trait TargetTree: Send + Sync {
         attributes: Attributes,
         over: LocalLook,
     ) -> Fut<'_, Result<(), TargetError>>;
-    /// Sets attributes of what is there, if it still is what `is` says.
+    /// Sets attributes of what is there, if it still is what `is` says. Not those of a file with
+    /// several hard links: it may be one outside the target, too.
     fn set(
         &self,
         path: RelPath,
@@ -123,6 +126,7 @@ pub trait TargetTree: Send + Sync {
     ) -> Fut<'_, Result<(), TargetError>>;
     /// Removes a file, a link or an empty folder, if it still is what `is` says.
     fn remove(&self, path: RelPath, is: LocalLook) -> Fut<'_, Result<(), TargetError>>;
-    /// Makes everything durable, and leaves nothing of its own behind.
+    /// Makes everything durable, and leaves nothing of its own behind. Called after a restore that
+    /// stopped early, too.
     fn finish(&self) -> Fut<'_, Result<(), Failure>>;
 }
