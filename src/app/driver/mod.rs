@@ -75,8 +75,11 @@ pub struct Driver {
     folders: Option<Arc<dyn FolderWatch>>,
     started: Instant,
     sight: Option<(Sight, String)>,
-    source_missing: Option<String>,
-    flushes: BTreeMap<FlushId, oneshot::Sender<u64>>,
+    /// Why the source cannot be looked at, and since when.
+    source_missing: Option<(String, Tick)>,
+    /// It was missing, and no look has seen all of it since.
+    was_away: bool,
+    flushes: BTreeMap<FlushId, oneshot::Sender<Result<u64, Failure>>>,
     next_flush: u64,
     flying: BTreeMap<OpId, (Key, u64)>,
     failed: BTreeMap<Key, (RelPath, String)>,
@@ -106,6 +109,7 @@ impl Driver {
             folders,
             started,
             source_missing: None,
+            was_away: false,
             flushes: BTreeMap::new(),
             next_flush: 0,
             flying: BTreeMap::new(),
@@ -246,10 +250,19 @@ impl Driver {
         use crate::engine::LookResult;
         match &report.result {
             LookResult::SourceMissing(failure) => {
-                self.source_missing = Some(failure.to_string());
+                self.source_missing.get_or_insert((failure.to_string(), self.now())).0 =
+                    failure.to_string();
+                self.was_away = true;
+                for answer in std::mem::take(&mut self.flushes).into_values() {
+                    answer.send(Err(failure.clone())).ok();
+                }
             }
-            LookResult::Complete => self.source_missing = None,
-            LookResult::Failed(_) => {}
+            LookResult::Complete => {
+                self.source_missing = None;
+                self.was_away = false;
+            }
+            // A look goes to the source first: what failed then was something else.
+            LookResult::Failed(_) => self.source_missing = None,
         }
     }
 
@@ -299,7 +312,7 @@ impl Driver {
             }
             Effect::Flushed { flush, failed_paths } => {
                 if let Some(answer) = self.flushes.remove(&flush) {
-                    answer.send(failed_paths).ok();
+                    answer.send(Ok(failed_paths)).ok();
                 }
             }
             Effect::Problem(problem) => self.problem(problem),
@@ -361,12 +374,6 @@ impl Driver {
                     Back::Nothing
                 });
             }
-            Command::Files { after, answer } => {
-                self.tasks.spawn(async move {
-                    answer.send(control::files(&*backup.state, after).await).ok();
-                    Back::Nothing
-                });
-            }
             Command::Stop => self.stop(),
         }
     }
@@ -390,6 +397,7 @@ impl Driver {
             sight: self.sight.clone(),
             stopping: self.drain_by.is_some(),
             source_missing: self.source_missing.clone(),
+            was_away: self.was_away,
         }
     }
 
