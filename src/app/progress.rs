@@ -25,17 +25,25 @@ pub struct Progress {
     /// Differences that only a look at everything found: what the watcher missed.
     pub missed: AtomicU64,
     pub overflows: AtomicU64,
-    /// Files planned for upload, and their bytes.
-    pub planned: AtomicU64,
-    pub planned_bytes: AtomicU64,
-    /// Planned files that are dealt with, and their bytes, also of parts of files under way.
+    /// Jobs that are not done, and their bytes, as they were a moment ago.
+    pub pending: AtomicU64,
+    pub pending_bytes: AtomicU64,
+    /// Jobs that are done, and their bytes. One that is tried again is not done.
     pub handled: AtomicU64,
     pub handled_bytes: AtomicU64,
     /// A look at everything is running.
     pub scanning: AtomicBool,
     /// One has ended: what the next finds is what the watcher missed.
     pub looked: AtomicBool,
-    current: Mutex<BTreeMap<Key, String>>,
+    current: Mutex<BTreeMap<Key, Transfer>>,
+}
+
+/// A file on its way.
+#[derive(Debug)]
+struct Transfer {
+    name: String,
+    /// What the server has of it.
+    bytes: u64,
 }
 
 /// The counters at one moment.
@@ -101,7 +109,19 @@ impl Progress {
 
     /// Names what is being transferred.
     pub fn begin(&self, key: &Key, name: String) {
-        self.lock().insert(key.clone(), name);
+        self.lock().insert(key.clone(), Transfer { name, bytes: 0 });
+    }
+
+    /// Counts bytes of it that the server has.
+    pub fn advance(&self, key: &Key, bytes: u64) {
+        if let Some(transfer) = self.lock().get_mut(key) {
+            transfer.bytes += bytes;
+        }
+    }
+
+    /// Bytes that the server has of files that are not done.
+    pub fn advanced(&self) -> u64 {
+        self.lock().values().map(|transfer| transfer.bytes).sum()
     }
 
     pub fn end(&self, key: &Key) {
@@ -110,10 +130,10 @@ impl Progress {
 
     /// Names of some of the files that are being transferred.
     pub fn current(&self, max: usize) -> Vec<String> {
-        self.lock().values().take(max).cloned().collect()
+        self.lock().values().take(max).map(|transfer| transfer.name.clone()).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Transfer>> {
         self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -290,7 +290,7 @@ fn show(configs: &[BackupConfig], json: bool) {
         let mut pairs = vec![
             ("name", toml::Value::from(config.name.clone()).to_string()),
             ("source", toml::Value::from(config.source.display().to_string()).to_string()),
-            ("destination", toml::Value::from(config.destination.to_string()).to_string()),
+            ("destination", toml::Value::from(config.destination.url()).to_string()),
         ];
         pairs.extend(config.effective().shown());
         pairs

@@ -56,6 +56,7 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
         plan: None,
     };
     let doors = Doors::default();
+    configs.iter().for_each(|config| doors.set(Door::opening(config)));
     let desk = Desk { role: Role::Daemon, state: state.state.clone(), doors: doors.clone() };
     let serving = tokio::spawn(desk.serve(listener));
     let daemon = Daemon { global, state: &state, options, bars, doors };
@@ -126,7 +127,6 @@ impl Daemon<'_> {
     }
 
     async fn start(&self, config: BackupConfig) -> Result<Running, (BackupConfig, CliError)> {
-        self.doors.set(Door::opening(&config));
         match self.try_start(&config).await {
             Ok(running) => Ok(running),
             Err(error) => {
@@ -188,6 +188,7 @@ impl Daemon<'_> {
         let changed = new.iter().filter(|(_, former)| former.is_some()).count();
         let ended = gone.len() + changed;
         self.doors.keep(|name| backups.contains_key(name));
+        new.iter().for_each(|(config, _)| self.doors.set(Door::opening(config)));
         stop_all(gone).await;
         let (started, restored, failed) = self.start_new(new, backups).await;
         let (kept, ended) = (kept + restored, ended - restored);

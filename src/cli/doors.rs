@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::app::control::{self, Command, Verdict};
@@ -78,8 +78,7 @@ impl Door {
             Way::Open(door) => door,
             Way::Shut(error) => return Err(not_started(name, error)),
             Way::Opening => {
-                let message = format!("{name} is being started");
-                return Err(CliError::new(Code::Failed, message).hint("ask again in a moment"));
+                return Err(CliError::new(Code::Failed, format!("{name} is being started")));
             }
         };
         let gone = || CliError::new(Code::Failed, format!("{name} is being stopped"));
@@ -96,24 +95,41 @@ fn not_started(name: &str, error: &CliError) -> CliError {
 
 /// The backups of this process by name.
 #[derive(Clone, Default)]
-pub struct Doors(Arc<Mutex<BTreeMap<String, Door>>>);
+pub struct Doors {
+    by_name: Arc<Mutex<BTreeMap<String, Door>>>,
+    changed: Arc<Notify>,
+}
 
 impl Doors {
     pub fn set(&self, door: Door) {
         self.lock().insert(door.called.name.clone(), door);
+        self.changed.notify_waiters();
     }
 
     /// Closes all but these.
     pub fn keep(&self, is_kept: impl Fn(&str) -> bool) {
         self.lock().retain(|name, _| is_kept(name));
+        self.changed.notify_waiters();
     }
 
     fn all(&self) -> Vec<Door> {
         self.lock().values().cloned().collect()
     }
 
+    /// All of them, once none is being started any more.
+    async fn settled(&self) -> Vec<Door> {
+        loop {
+            let changed = self.changed.notified();
+            let all = self.all();
+            if !all.iter().any(|door| matches!(door.way, Way::Opening)) {
+                return all;
+            }
+            changed.await;
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Door>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -190,28 +206,18 @@ impl Desk {
     }
 
     async fn status(&self) -> Result<Value, CliError> {
-        let doors = self.doors.all();
-        let all_open = doors.iter().all(|door| matches!(door.way, Way::Open(_)));
-        let recorded = match self.role {
-            Role::Daemon if all_open => vec![],
-            Role::Daemon | Role::Sync => recorded(&self.state).await?,
-        };
-        let of = |called: &Called| {
-            let same = |s: &&BackupStatus| {
-                s.source == called.source && s.destination == called.destination
-            };
-            recorded.iter().find(same).cloned().unwrap_or_default()
-        };
         let mut all = vec![];
-        for door in doors {
+        for door in self.doors.all() {
             let Door { called, way } = &door;
             let mut status = match way {
-                Way::Open(_) => door.ask(Command::Status).await?,
-                Way::Opening => BackupStatus { condition: "starting".to_owned(), ..of(called) },
+                Way::Open(_) => match door.ask(Command::Status).await {
+                    Ok(status) => status,
+                    Err(_) => self.on_record(called, "stopping").await?,
+                },
+                Way::Opening => self.on_record(called, "starting").await?,
                 Way::Shut(error) => BackupStatus {
-                    condition: "failed".to_owned(),
                     error: Some(error.with_hints()),
-                    ..of(called)
+                    ..self.on_record(called, "failed").await?
                 },
             };
             let Called { name, source, destination } = called.clone();
@@ -222,6 +228,7 @@ impl Desk {
             let is_told = |s: &BackupStatus| {
                 all.iter().any(|t| t.source == s.source && t.destination == s.destination)
             };
+            let recorded = recorded(&self.state).await?;
             let others: Vec<_> = recorded.into_iter().filter(|s| !is_told(s)).collect();
             all.extend(others);
         }
@@ -233,9 +240,18 @@ impl Desk {
         Ok(Value::Object(report))
     }
 
+    /// What is known of a backup that has no driver to ask.
+    async fn on_record(&self, called: &Called, condition: &str) -> Result<BackupStatus, CliError> {
+        let recorded = recorded(&self.state).await?.into_iter();
+        let mut same =
+            recorded.filter(|s| s.source == called.source && s.destination == called.destination);
+        let status = same.next().unwrap_or_default();
+        Ok(BackupStatus { condition: condition.to_owned(), ..status })
+    }
+
     /// What can be flushed is, also where another backup was not started.
     async fn flush(&self) -> Result<Value, CliError> {
-        let doors = self.doors.all();
+        let doors = self.doors.settled().await;
         let flushes = doors.iter().map(|door| async {
             let failed: Result<u64, CliError> =
                 async { Ok(door.ask(Command::Flush).await??) }.await;
@@ -261,7 +277,7 @@ impl Desk {
         all: bool,
         new_root: bool,
     ) -> Result<Value, CliError> {
-        let doors = self.doors.all();
+        let doors = self.doors.settled().await;
         let called: Vec<Called> = doors.iter().map(|door| door.called.clone()).collect();
         let everything = all || (verb == DeletionVerb::List && names.is_empty());
         let places = match everything {

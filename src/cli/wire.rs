@@ -179,9 +179,9 @@ pub async fn wire(
         bucket: bucket.clone(),
         prefix: prefix.as_str().to_owned(),
     };
-    let records = records(&config.name, id, state, run).await?;
     let store = connect(&config, bucket, &prefix, run.plan.is_some()).await?;
     let rules = rules(&config)?;
+    let records = records(&config.name, id, state, run).await?;
     let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
     let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&source, rules, key_max_bytes));
     let settings = settings(&config, run, &source)?;

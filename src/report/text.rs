@@ -81,8 +81,12 @@ pub fn summary(summary: &Summary) -> String {
         lines.push(format!("{} held; see `keepwatch deletions list`", count(s.held, "deletion")));
     }
     if s.unclaimed > 0 {
+        let (belong, are) = match s.unclaimed {
+            1 => ("belongs", "is"),
+            _ => ("belong", "are"),
+        };
         lines.push(format!(
-            "{} in the destination belong to no file here, and are left alone",
+            "{} in the destination {belong} to no file here, and {are} left alone",
             count(s.unclaimed, "object")
         ));
     }
@@ -94,8 +98,16 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
     let mut lines = vec![
         format!("{}  {} -> {}", s.name, s.source, s.destination),
         format!("  {}", headline(s, now_ms)),
-        format!("  {} ({}) in the destination", count(s.files, "file"), bytes(s.bytes)),
     ];
+    if let Some(error) = &s.error {
+        lines.push(format!("  not started: {error}"));
+        lines.push("  mend that, then send the daemon a HUP, or start it again".to_owned());
+    }
+    // Of what was never begun there is nothing to tell.
+    if s.error.is_none() || s.files > 0 {
+        let (files, bytes) = (count(s.files, "file"), bytes(s.bytes));
+        lines.push(format!("  {files} ({bytes}) in the destination"));
+    }
     let mut add = |line: String| lines.push(format!("  {line}"));
     if s.pending_files > 0 {
         add(format!("{} waiting ({})", count(s.pending_files, "file"), bytes(s.pending_bytes)));
@@ -111,7 +123,7 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
         add(format!("{} held: {}", count(s.held, "deletion"), s.held_reasons.join("; ")));
         add("see `keepwatch deletions list`, then approve or discard".to_owned());
     } else if s.missing > 0 {
-        add(format!("{} waiting for their deletion", count(s.missing, "missing file")));
+        add(format!("{} to be deleted", count(s.missing, "missing file")));
     }
     for (number, what) in [
         (s.failing, "path failing"),

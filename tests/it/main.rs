@@ -22,3 +22,4 @@ mod support;
 mod sweep;
 mod sync;
 mod tidy;
+mod told;

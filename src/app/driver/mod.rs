@@ -7,6 +7,7 @@ mod notices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +34,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How often files that were young when they were read are looked at again.
 const RACY_EVERY: Duration = Duration::from_secs(30);
 const RACY_AT_ONCE: usize = 500;
+/// Counting goes through all that is pending: not with every file.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Problems that are listed by name at the end of a run.
 const LISTED_MAX: usize = 1_000;
 
@@ -86,6 +89,8 @@ pub struct Driver {
     skipped: BTreeMap<Key, (RelPath, Skip)>,
     racy_at: Option<Instant>,
     drain_by: Option<Instant>,
+    /// When what is pending is counted again, for whoever looks at the progress.
+    count_at: Option<Instant>,
     exit: Option<Exit>,
 }
 
@@ -116,6 +121,7 @@ impl Driver {
             failed: BTreeMap::new(),
             skipped: BTreeMap::new(),
             drain_by: None,
+            count_at: None,
             exit: None,
             backup,
         }
@@ -159,7 +165,7 @@ impl Driver {
     fn wake_at(&self) -> Instant {
         let engine =
             self.engine.next_wake().map(|tick| self.started + Duration::from_millis(tick.0));
-        let wakes = [engine, self.racy_at, self.drain_by];
+        let wakes = [engine, self.racy_at, self.drain_by, self.count_at];
         wakes
             .into_iter()
             .flatten()
@@ -173,6 +179,10 @@ impl Driver {
             self.racy_at = Some(now + RACY_EVERY);
             self.look_for_racy();
         }
+        if self.count_at.is_some_and(|at| at <= now) {
+            self.count_at = None;
+            self.count_pending();
+        }
         if self.drain_by.is_some_and(|at| at <= now) {
             self.drain_by = None;
             self.backup.cancel.cancel();
@@ -180,8 +190,17 @@ impl Driver {
         self.handle(Event::Wake);
     }
 
+    fn count_pending(&self) {
+        let (snapshot, progress) = (self.engine.snapshot(), &self.backup.progress);
+        progress.pending.store(snapshot.pending as u64, Ordering::Relaxed);
+        progress.pending_bytes.store(snapshot.pending_bytes, Ordering::Relaxed);
+    }
+
     fn handle(&mut self, event: Event) {
         let now = self.now();
+        if matches!(event, Event::Planned { .. } | Event::Finished { .. }) {
+            self.count_at.get_or_insert_with(|| Instant::now() + COUNT_EVERY);
+        }
         tracing::trace!(at = now.0, ?event);
         for effect in self.engine.handle(event, now) {
             tracing::trace!(at = now.0, ?effect);
@@ -273,9 +292,9 @@ impl Driver {
                 self.skipped.remove(&key);
                 self.log_done(&key, *done);
             }
-            let progress = &self.backup.progress;
-            raise(&progress.handled, 1);
-            if bytes <= self.backup.settings.multipart_threshold {
+            if matches!(outcome, Outcome::Done(_) | Outcome::Skipped(_)) {
+                let progress = &self.backup.progress;
+                raise(&progress.handled, 1);
                 raise(&progress.handled_bytes, bytes);
             }
         }
