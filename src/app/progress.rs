@@ -90,6 +90,22 @@ impl Progress {
         }
     }
 
+    /// Files that are done, of all that are known of.
+    pub fn files(&self) -> (u64, u64) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let done = get(&self.handled);
+        (done, done + get(&self.pending))
+    }
+
+    /// Bytes that the server has, of all that are known of.
+    pub fn bytes(&self) -> (u64, u64) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let done = get(&self.handled_bytes);
+        let all = done + get(&self.pending_bytes);
+        // What is pending was counted a moment ago.
+        ((done + self.advanced()).min(all), all)
+    }
+
     /// Counts what came of one job. Markers count as folders, not as files.
     pub fn count(&self, kind: Kind, done: Done) {
         match (done, kind) {
@@ -120,7 +136,7 @@ impl Progress {
     }
 
     /// Bytes that the server has of files that are not done.
-    pub fn advanced(&self) -> u64 {
+    fn advanced(&self) -> u64 {
         self.lock().values().map(|transfer| transfer.bytes).sum()
     }
 
@@ -135,5 +151,30 @@ impl Progress {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Transfer>> {
         self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_again_counts_once() {
+        let (progress, key) = (Progress::default(), Key::literal("large"));
+        let told = || (progress.files(), progress.bytes());
+        progress.pending.store(2, Ordering::Relaxed);
+        progress.pending_bytes.store(110, Ordering::Relaxed);
+        for _ in 0..2 {
+            progress.begin(&key, "large".to_owned());
+            progress.advance(&key, 60);
+            assert_eq!(told(), ((0, 2), (60, 110)));
+            progress.end(&key);
+            assert_eq!(told(), ((0, 2), (0, 110)), "it failed, and is tried again");
+        }
+        raise(&progress.handled, 1);
+        raise(&progress.handled_bytes, 100);
+        progress.pending.store(1, Ordering::Relaxed);
+        progress.pending_bytes.store(10, Ordering::Relaxed);
+        assert_eq!(told(), ((1, 2), (100, 110)));
     }
 }

@@ -56,10 +56,13 @@ pub async fn ask_to_flush(global: &Global, within: Duration) -> Result<Option<Va
     })?;
     let backups = report.unwrap_or_default()["backups"].take();
     let backups = backups.as_array().map(Vec::as_slice).unwrap_or_default();
-    let waiting = backups.iter().find_map(|backup| backup["waiting_for"].as_str());
-    Err(match waiting {
-        Some(what) => CliError::new(Code::Unreachable, format!("not done in time: {what}")),
-        None => CliError::new(Code::Stale, "not done in time")
+    let first = |name: &str| backups.iter().find_map(|backup| backup[name].as_str());
+    Err(match (first("error"), first("waiting_for")) {
+        (Some(what), _) => CliError::new(Code::NeedsPerson, format!("not done in time: {what}")),
+        (None, Some(what)) => {
+            CliError::new(Code::Unreachable, format!("not done in time: {what}"))
+        }
+        (None, None) => CliError::new(Code::Stale, "not done in time")
             .hint("uploads go on; wait longer with --timeout"),
     })
 }

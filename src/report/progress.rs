@@ -110,14 +110,11 @@ struct Numbers {
 
 fn numbers(progress: &Progress) -> Numbers {
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let (handled, handled_bytes) = (get(&progress.handled), get(&progress.handled_bytes));
-    let all_bytes = handled_bytes + get(&progress.pending_bytes);
     Numbers {
         scanning: progress.scanning.load(Ordering::Relaxed),
         scanned: get(&progress.scanned),
-        files: (handled, handled + get(&progress.pending)),
-        // What is pending was counted a moment ago.
-        bytes: ((handled_bytes + progress.advanced()).min(all_bytes), all_bytes),
+        files: progress.files(),
+        bytes: progress.bytes(),
     }
 }
 
