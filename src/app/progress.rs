@@ -25,9 +25,9 @@ pub struct Progress {
     /// Differences that only a look at everything found: what the watcher missed.
     pub missed: AtomicU64,
     pub overflows: AtomicU64,
-    /// Jobs that are not done, and their bytes, as they were a moment ago.
-    pub pending: AtomicU64,
-    pub pending_bytes: AtomicU64,
+    /// Jobs that are known of, done or not, and their bytes, as they were a moment ago.
+    pub planned: AtomicU64,
+    pub planned_bytes: AtomicU64,
     /// Jobs that are done, and their bytes. One that is tried again is not done.
     pub handled: AtomicU64,
     pub handled_bytes: AtomicU64,
@@ -90,20 +90,25 @@ impl Progress {
         }
     }
 
+    /// Takes what is not done at this moment.
+    pub fn plan(&self, jobs: u64, bytes: u64) {
+        let done = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.planned.store(done(&self.handled) + jobs, Ordering::Relaxed);
+        self.planned_bytes.store(done(&self.handled_bytes) + bytes, Ordering::Relaxed);
+    }
+
     /// Files that are done, of all that are known of.
     pub fn files(&self) -> (u64, u64) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let done = get(&self.handled);
-        (done, done + get(&self.pending))
+        (done, get(&self.planned).max(done))
     }
 
     /// Bytes that the server has, of all that are known of.
     pub fn bytes(&self) -> (u64, u64) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let done = get(&self.handled_bytes);
-        let all = done + get(&self.pending_bytes);
-        // What is pending was counted a moment ago.
-        ((done + self.advanced()).min(all), all)
+        let done = get(&self.handled_bytes) + self.advanced();
+        (done, get(&self.planned_bytes).max(done))
     }
 
     /// Counts what came of one job. Markers count as folders, not as files.
@@ -162,8 +167,7 @@ mod tests {
     fn what_is_tried_again_counts_once() {
         let (progress, key) = (Progress::default(), Key::literal("large"));
         let told = || (progress.files(), progress.bytes());
-        progress.pending.store(2, Ordering::Relaxed);
-        progress.pending_bytes.store(110, Ordering::Relaxed);
+        progress.plan(2, 110);
         for _ in 0..2 {
             progress.begin(&key, "large".to_owned());
             progress.advance(&key, 60);
@@ -173,8 +177,7 @@ mod tests {
         }
         raise(&progress.handled, 1);
         raise(&progress.handled_bytes, 100);
-        progress.pending.store(1, Ordering::Relaxed);
-        progress.pending_bytes.store(10, Ordering::Relaxed);
+        progress.plan(1, 10);
         assert_eq!(told(), ((1, 2), (100, 110)));
     }
 }

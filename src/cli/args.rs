@@ -11,14 +11,21 @@ use crate::report::log::{Format, LogOptions};
 use crate::report::progress::When;
 use crate::service::socket::DeletionVerb;
 
+use super::restore::args as restore;
+
 /// Keeps folders backed up to S3, all the time
 #[derive(Debug, Parser)]
 #[command(name = "keepwatch", version, about, long_about = None, max_term_width = 100)]
-#[command(after_help = "Without a command, keepwatch runs the daemon for every backup in the \
-    configuration file.")]
+#[command(
+    after_help = "Without a command, keepwatch runs the daemon for every backup in the \
+    configuration file.",
+    args_conflicts_with_subcommands = true
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
+    #[command(flatten)]
+    pub restore: restore::Configured,
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -29,6 +36,10 @@ pub enum Command {
     Watch(Run),
     /// Bring a bucket up to date once, then exit
     Sync(Sync),
+    /// Bring a backup back into a folder
+    Restore(restore::Restore),
+    /// List what is in a backup
+    Ls(restore::Ls),
     /// Say how far the backups are
     Status(Status),
     /// Wait until all that exists now is in the destination
@@ -240,6 +251,9 @@ pub struct Serve {
     /// Answer before writes are on disk: they survive a crash of the program, not of the machine
     #[arg(long)]
     pub no_sync: bool,
+    /// How long an archived object takes to thaw once it was asked for
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    pub thaw_after: Span,
 }
 
 impl Global {

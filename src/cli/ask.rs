@@ -59,9 +59,7 @@ pub async fn ask_to_flush(global: &Global, within: Duration) -> Result<Option<Va
     let first = |name: &str| backups.iter().find_map(|backup| backup[name].as_str());
     Err(match (first("error"), first("waiting_for")) {
         (Some(what), _) => CliError::new(Code::NeedsPerson, format!("not done in time: {what}")),
-        (None, Some(what)) => {
-            CliError::new(Code::Unreachable, format!("not done in time: {what}"))
-        }
+        (None, Some(what)) => CliError::new(Code::Unreachable, format!("not done in time: {what}")),
         (None, None) => CliError::new(Code::Stale, "not done in time")
             .hint("uploads go on; wait longer with --timeout"),
     })

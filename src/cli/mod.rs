@@ -7,6 +7,7 @@ mod daemon;
 mod doors;
 mod error;
 mod out;
+mod restore;
 mod serve;
 mod sync;
 mod wire;
@@ -57,12 +58,15 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
         .max_blocking_threads(8)
         .build()
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot start").caused_by(&e))?;
-    let Cli { global, command } = cli;
+    let Cli { global, restore, command } = cli;
     runtime.block_on(async {
         match command {
+            None if restore.is_asked() => restore::run_configured(&global, &restore).await,
             None => daemon::run(&global, args::Run::default()).await,
             Some(Command::Watch(run)) => daemon::run(&global, run).await,
             Some(Command::Sync(sync)) => sync::run(&global, sync).await,
+            Some(Command::Restore(restore)) => restore::run(&global, restore).await,
+            Some(Command::Ls(ls)) => restore::ls(&global, &ls).await,
             Some(Command::Status(status)) => commands::status(&global, &status).await,
             Some(Command::Flush(flush)) => commands::flush(&global, &flush).await,
             Some(Command::Deletions(deletions)) => commands::deletions(&global, deletions).await,

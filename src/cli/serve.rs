@@ -36,8 +36,12 @@ pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {
         }
         None => None,
     };
-    let store_options =
-        StoreOptions { sync: !options.no_sync, on_access, ..StoreOptions::default() };
+    let store_options = StoreOptions {
+        sync: !options.no_sync,
+        thaw_delay: options.thaw_after.0,
+        on_access,
+        ..StoreOptions::default()
+    };
     let store = Store::open(&folder, store_options).map_err(|e| {
         CliError::new(Code::NeedsPerson, format!("cannot open the store in {}", folder.display()))
             .caused_by(&e)

@@ -221,7 +221,7 @@ pub fn faulty(faults: &crate::config::Faults, global: &Global) -> CliError {
         .hint("`keepwatch config check` tells them again; nothing was started")
 }
 
-fn plan_sink(json: bool) -> PlanSink {
+pub fn plan_sink(json: bool) -> PlanSink {
     Arc::new(move |planned: PlannedAction| {
         let PlannedAction { action, path, why } = planned;
         if json {

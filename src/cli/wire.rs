@@ -267,7 +267,7 @@ pub fn destination_of(id: &BackupId) -> String {
     destination.to_string()
 }
 
-fn place(destination: &Destination) -> (String, Prefix) {
+pub fn place(destination: &Destination) -> (String, Prefix) {
     match destination {
         Destination::S3 { bucket, prefix } | Destination::Store { bucket, prefix, .. } => {
             (bucket.clone(), prefix.clone())
@@ -300,7 +300,7 @@ async fn default_destination(
     Ok(Destination::S3 { bucket, prefix: Prefix::default() })
 }
 
-async fn connect(
+pub async fn connect(
     config: &BackupConfig,
     bucket: String,
     prefix: &Prefix,

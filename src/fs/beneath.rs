@@ -27,6 +27,47 @@ pub fn open_folder(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
     open(root, path, flags)
 }
 
+/// Opens a folder to reach what is in it, which takes no right to list it.
+pub fn reach_folder(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
+    if path.is_root() {
+        return rustix::fs::openat(root, ".", REACH, Mode::empty());
+    }
+    open(root, path, REACH)
+}
+
+/// Holds on to a file, folder or link without opening it.
+#[cfg(target_os = "linux")]
+pub fn hold(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
+    if path.is_root() {
+        return rustix::fs::openat(root, ".", REACH, Mode::empty());
+    }
+    open(root, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
+}
+
+/// Makes a folder and those above it where they are missing, and tells whether it was. An error
+/// comes with the folder that it is about.
+pub fn make_folder(root: &OwnedFd, path: &RelPath) -> Result<(OwnedFd, bool), (RelPath, Errno)> {
+    if let Ok(folder) = reach_folder(root, path) {
+        return Ok((folder, false));
+    }
+    let mut at = RelPath::root();
+    let mut made = false;
+    let mut folder = reach_folder(root, &at).map_err(|errno| (at.clone(), errno))?;
+    for segment in path.segments() {
+        at = at.join(segment).map_err(|_| (path.clone(), Errno::INVAL))?;
+        let name = OsStr::from_bytes(segment);
+        made = match rustix::fs::mkdirat(&folder, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+            Ok(()) => true,
+            // It was there, or somebody else made it just now.
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err((at, errno)),
+        };
+        folder = rustix::fs::openat(&folder, name, REACH, Mode::empty())
+            .map_err(|errno| (at.clone(), errno))?;
+    }
+    Ok((folder, made))
+}
+
 /// Opens a file for reading. Never blocks, also when the name has become a FIFO meanwhile.
 pub fn open_file(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
     let flags =
@@ -68,6 +109,10 @@ const SEARCH: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const SEARCH: OFlags = OFlags::RDONLY;
 
+/// How a folder is opened on the way to what is in it.
+const REACH: OFlags =
+    SEARCH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 #[cfg(target_os = "linux")]
 fn open2(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
     use rustix::fs::ResolveFlags;
@@ -107,8 +152,7 @@ fn open_parent(root: &OwnedFd, path: &RelPath) -> Result<Option<OwnedFd>, Errno>
     let Some(parent) = path.parent() else { return Ok(None) };
     for segment in parent.segments() {
         let at = folder.as_ref().map_or(root.as_fd(), |f| f.as_fd());
-        let flags = SEARCH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        folder = Some(rustix::fs::openat(at, OsStr::from_bytes(segment), flags, Mode::empty())?);
+        folder = Some(rustix::fs::openat(at, OsStr::from_bytes(segment), REACH, Mode::empty())?);
     }
     Ok(folder)
 }

@@ -112,6 +112,12 @@ impl Rules {
         include.matched_path_or_any_parents(absolute(path), is_folder).is_ignore()
     }
 
+    /// Whether the configured patterns let this path in, whatever rule files in the tree say.
+    pub fn lets_in(&self, path: &RelPath, is_folder: bool) -> bool {
+        let excluded = self.exclude.matched_path_or_any_parents(absolute(path), is_folder);
+        !excluded.is_ignore() && self.includes(path, is_folder)
+    }
+
     fn matches(&self, level: &Level, path: &RelPath, is_folder: bool) -> bool {
         let path = absolute(path);
         let mut level = level;

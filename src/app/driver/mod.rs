@@ -7,7 +7,6 @@ mod notices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -191,9 +190,8 @@ impl Driver {
     }
 
     fn count_pending(&self) {
-        let (snapshot, progress) = (self.engine.snapshot(), &self.backup.progress);
-        progress.pending.store(snapshot.pending as u64, Ordering::Relaxed);
-        progress.pending_bytes.store(snapshot.pending_bytes, Ordering::Relaxed);
+        let snapshot = self.engine.snapshot();
+        self.backup.progress.plan(snapshot.pending as u64, snapshot.pending_bytes);
     }
 
     fn handle(&mut self, event: Event) {

@@ -2,6 +2,7 @@
 //! both is what use-cases may rely on, and what makes the simulation worth its green.
 
 mod objects;
+mod reader;
 mod source;
 mod state;
 mod state_random;
