@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn one_and_many_agree_with_their_verbs() {
-        let told = |unclaimed| super::summary(&Summary { unclaimed, ..Summary::default() });
+        let told = |unclaimed| summary(&Summary { unclaimed, ..Summary::default() });
         assert!(told(1).contains("1 object in the destination belongs to no file here, and is"));
         assert!(told(2).contains("2 objects in the destination belong to no file here, and are"));
     }
