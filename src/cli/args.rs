@@ -184,10 +184,10 @@ pub struct Flush {
 pub struct Deletions {
     #[arg(value_enum)]
     pub verb: Verb,
-    /// Names of backups
+    /// Backups, by name, source or destination
     pub names: Vec<String>,
     /// Every backup
-    #[arg(long)]
+    #[arg(long, conflicts_with = "names")]
     pub all: bool,
     /// With `approve`: accept the folder that is there now as the source
     #[arg(long)]

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use indicatif::MultiProgress;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::app::backup::PlanSink;
 use crate::app::control::Command;
@@ -16,12 +17,14 @@ use crate::config::{BackupConfig, BackupOptions, ConfigFile, Defaults, resolve, 
 use crate::engine::Mode;
 use crate::report::progress::{Show, When};
 use crate::report::{log, text};
-use crate::service::{paths, signals};
+use crate::service::{paths, signals, socket};
 
 use super::args::{Global, Run, Sync};
-use super::commands::no_such_backup;
+use super::ask::no_such_backup;
+use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code, of_exit};
-use super::wire::{OpenState, RunOptions, Wired, open_state, wire};
+use super::out::print_line;
+use super::wire::{OpenState, RunOptions, check, open_state, wire};
 
 /// Failed paths that are listed by name.
 const LISTED_MAX: usize = 20;
@@ -53,11 +56,6 @@ pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
     }
 }
 
-/// Writes a line to standard output; a reader that went away is not an error of ours.
-pub fn print_line(line: &str) {
-    writeln!(std::io::stdout(), "{line}").ok();
-}
-
 async fn run_all(
     global: &Global,
     sync: &Sync,
@@ -75,8 +73,12 @@ async fn run_all(
         plan: global.dry_run.then(|| plan_sink(global.json)),
     };
     let (mut sum, mut code, mut first) = (Summary::default(), Code::Done, None);
+    let doors = Doors::default();
+    let serving = serve(&state, &doors);
     for config in &configs {
-        let one = run_one(global, config, &state, &options, bars, &mut wishes).await;
+        let run = OneRun { global, state: &state, options: &options, bars, doors: &doors };
+        let one = run.drive(config, &mut wishes).await;
+        doors.keep(|_| false);
         let error = match one {
             Ok((summary, own, error)) => {
                 sum.add(&summary);
@@ -101,8 +103,28 @@ async fn run_all(
             }
         }
     }
+    if let Some(serving) = serving {
+        serving.abort();
+        serving.await.ok();
+    }
     state.state.close();
     Ok((sum, code, first))
+}
+
+/// Tells whoever asks how far this run is, for the state is in use.
+fn serve(state: &OpenState, doors: &Doors) -> Option<JoinHandle<()>> {
+    let path = paths::control_socket(&state.folder);
+    match socket::Listener::bind(&path) {
+        Ok(listener) => {
+            let desk = Desk { role: Role::Sync, state: state.state.clone(), doors: doors.clone() };
+            Some(tokio::spawn(desk.serve(listener)))
+        }
+        // The run itself does not need it.
+        Err(error) => {
+            tracing::warn!("`status` has no answer meanwhile: {}: {error}", path.display());
+            None
+        }
+    }
 }
 
 /// The backups that a command is about: those of its arguments, or those of the file.
@@ -165,28 +187,7 @@ fn from_arguments(
     let shown = absolute.to_string_lossy();
     let config = resolve_one(&name, &shown, destination, flags, defaults, home)
         .map_err(|lines| CliError::new(Code::Usage, lines))?;
-    let config = BackupConfig { source: absolute, ..config };
-    check_nesting(&config)?;
-    Ok(config)
-}
-
-/// The store must not be inside the source, nor the other way round.
-fn check_nesting(config: &BackupConfig) -> Result<(), CliError> {
-    use crate::config::Destination;
-    if let Destination::Store { folder, .. } = &config.destination {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let (folder, source) = (real(folder), real(&config.source));
-        if folder.starts_with(&source) || source.starts_with(&folder) {
-            let message = format!(
-                "the store {} and the source {} contain each other",
-                folder.display(),
-                source.display()
-            );
-            return Err(CliError::new(Code::Usage, message)
-                .hint("the backup would back up itself: choose another folder"));
-        }
-    }
-    Ok(())
+    Ok(BackupConfig { source: absolute, ..config })
 }
 
 fn no_config() -> CliError {
@@ -232,42 +233,55 @@ pub fn plan_sink(json: bool) -> PlanSink {
     })
 }
 
-async fn run_one(
-    global: &Global,
-    config: &BackupConfig,
-    state: &OpenState,
-    options: &RunOptions,
-    bars: &MultiProgress,
-    wishes: &mut mpsc::Receiver<signals::Wish>,
-) -> Result<(Summary, Code, Option<CliError>), CliError> {
-    let Wired { backup, .. } = wire(config, state, options).await?;
-    let when = if global.quiet { When::Never } else { global.progress };
-    let show = Show::start(&config.name, backup.progress.clone(), when, bars);
-    let (commands, inbox) = mpsc::channel(1);
-    let mut driving = std::pin::pin!(Driver::new(backup.clone(), None).run(inbox));
-    let ended = loop {
-        tokio::select! {
-            ended = &mut driving => break ended,
-            Some(wish) = wishes.recv() => {
-                if wish == signals::Wish::Stop {
-                    tracing::info!("stopping: waiting for what is in flight");
-                    commands.try_send(Command::Stop).ok();
+/// What the runs of one command share.
+struct OneRun<'a> {
+    global: &'a Global,
+    state: &'a OpenState,
+    options: &'a RunOptions,
+    bars: &'a MultiProgress,
+    doors: &'a Doors,
+}
+
+impl OneRun<'_> {
+    async fn drive(
+        &self,
+        config: &BackupConfig,
+        wishes: &mut mpsc::Receiver<signals::Wish>,
+    ) -> Result<(Summary, Code, Option<CliError>), CliError> {
+        let global = self.global;
+        self.doors.set(Door::opening(config));
+        check(config, &self.state.folder)?;
+        let wired = wire(config, self.state, self.options).await?;
+        let when = if global.quiet { When::Never } else { global.progress };
+        let show = Show::start(&config.name, wired.backup.progress.clone(), when, self.bars);
+        let (commands, inbox) = mpsc::channel(8);
+        self.doors.set(Door::open(&wired, commands.clone()));
+        let backup = wired.backup;
+        let mut driving = std::pin::pin!(Driver::new(backup.clone(), None).run(inbox));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut driving => break ended,
+                Some(wish) = wishes.recv() => {
+                    if wish == signals::Wish::Stop {
+                        tracing::info!("stopping: waiting for what is in flight");
+                        commands.try_send(Command::Stop).ok();
+                    }
                 }
             }
+        };
+        show.finish();
+        let tally = backup.state.tally(backup.clock.now()).await?;
+        let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
+        summary.held = ended.held;
+        summary.unclaimed = tally.unclaimed;
+        if !global.quiet {
+            list_failed(&ended);
         }
-    };
-    show.finish();
-    let tally = backup.state.tally(backup.clock.now()).await?;
-    let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
-    summary.held = ended.held;
-    summary.unclaimed = tally.unclaimed;
-    if !global.quiet {
-        list_failed(&ended);
+        let code = code_of(&summary);
+        let error = of_exit(ended.exit);
+        let code = error.as_ref().map_or(code, |error| code.and(error.code));
+        Ok((summary, code, error))
     }
-    let code = code_of(&summary);
-    let error = of_exit(ended.exit);
-    let code = error.as_ref().map_or(code, |error| code.and(error.code));
-    Ok((summary, code, error))
 }
 
 fn code_of(summary: &Summary) -> Code {
