@@ -59,6 +59,10 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
         .build()
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot start").caused_by(&e))?;
     let Cli { global, restore, command } = cli;
+    if restore.is_asked() && command.is_some() {
+        return Err(CliError::new(Code::Usage, "--restore is a command of its own")
+            .hint("keepwatch --restore [NAME...] [--to DIR]"));
+    }
     runtime.block_on(async {
         match command {
             None if restore.is_asked() => restore::run_configured(&global, &restore).await,
