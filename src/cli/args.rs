@@ -16,11 +16,8 @@ use super::restore::args as restore;
 /// Keeps folders backed up to S3, all the time
 #[derive(Debug, Parser)]
 #[command(name = "keepwatch", version, about, long_about = None, max_term_width = 100)]
-#[command(
-    after_help = "Without a command, keepwatch runs the daemon for every backup in the \
-    configuration file.",
-    args_conflicts_with_subcommands = true
-)]
+#[command(after_help = "Without a command, keepwatch runs the daemon for every backup in the \
+    configuration file.")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -185,10 +182,10 @@ pub struct Flush {
 pub struct Deletions {
     #[arg(value_enum)]
     pub verb: Verb,
-    /// Names of backups
+    /// Backups, by name, source or destination
     pub names: Vec<String>,
     /// Every backup
-    #[arg(long)]
+    #[arg(long, conflicts_with = "names")]
     pub all: bool,
     /// With `approve`: accept the folder that is there now as the source
     #[arg(long)]

@@ -15,7 +15,7 @@ use crate::store::{Access, OnAccess, Store, StoreOptions, serve};
 
 use super::args::{Global, Serve};
 use super::error::{CliError, Code};
-use super::sync::print_line;
+use super::out::print_line;
 use super::wire::is_store;
 
 pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use indicatif::MultiProgress;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::app::backup::PlanSink;
 use crate::app::control::Command;
@@ -18,12 +19,14 @@ use crate::config::{
 use crate::engine::Mode;
 use crate::report::progress::{Show, When};
 use crate::report::{log, text};
-use crate::service::{paths, signals};
+use crate::service::{paths, signals, socket};
 
 use super::args::{Global, Run, Sync};
-use super::commands::no_such_backup;
+use super::ask::no_such_backup;
+use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code, of_exit};
-use super::wire::{OpenState, RunOptions, Wired, open_state_of, wire};
+use super::out::print_line;
+use super::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 /// Failed paths that are listed by name.
 const LISTED_MAX: usize = 20;
@@ -55,11 +58,6 @@ pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
     }
 }
 
-/// Writes a line to standard output; a reader that went away is not an error of ours.
-pub fn print_line(line: &str) {
-    writeln!(std::io::stdout(), "{line}").ok();
-}
-
 async fn run_all(
     global: &Global,
     sync: &Sync,
@@ -77,8 +75,12 @@ async fn run_all(
         plan: global.dry_run.then(|| plan_sink(global.json)),
     };
     let (mut sum, mut code, mut first) = (Summary::default(), Code::Done, None);
+    let doors = Doors::default();
+    let serving = serve(&state, &doors);
     for config in &configs {
-        let one = run_one(global, config, &state, &options, bars, &mut wishes).await;
+        let run = OneRun { global, state: &state, options: &options, bars, doors: &doors };
+        let one = run.drive(config, &mut wishes).await;
+        doors.keep(|_| false);
         let error = match one {
             Ok((summary, own, error)) => {
                 sum.add(&summary);
@@ -103,8 +105,28 @@ async fn run_all(
             }
         }
     }
+    if let Some(serving) = serving {
+        serving.abort();
+        serving.await.ok();
+    }
     state.state.close();
     Ok((sum, code, first))
+}
+
+/// Tells whoever asks how far this run is, for the state is in use.
+fn serve(state: &OpenState, doors: &Doors) -> Option<JoinHandle<()>> {
+    let path = paths::control_socket(&state.folder);
+    match socket::Listener::bind(&path) {
+        Ok(listener) => {
+            let desk = Desk { role: Role::Sync, state: state.state.clone(), doors: doors.clone() };
+            Some(tokio::spawn(desk.serve(listener)))
+        }
+        // The run itself does not need it.
+        Err(error) => {
+            tracing::warn!("`status` has no answer meanwhile: {}: {error}", path.display());
+            None
+        }
+    }
 }
 
 /// The backups that a command is about: those of its arguments, or those of the file.
@@ -222,42 +244,55 @@ pub fn plan_sink(json: bool) -> PlanSink {
     })
 }
 
-async fn run_one(
-    global: &Global,
-    config: &BackupConfig,
-    state: &OpenState,
-    options: &RunOptions,
-    bars: &MultiProgress,
-    wishes: &mut mpsc::Receiver<signals::Wish>,
-) -> Result<(Summary, Code, Option<CliError>), CliError> {
-    let Wired { backup, .. } = wire(config, state, options).await?;
-    let when = if global.quiet { When::Never } else { global.progress };
-    let show = Show::start(&config.name, backup.progress.clone(), when, bars);
-    let (commands, inbox) = mpsc::channel(1);
-    let mut driving = std::pin::pin!(Driver::new(backup.clone(), None).run(inbox));
-    let ended = loop {
-        tokio::select! {
-            ended = &mut driving => break ended,
-            Some(wish) = wishes.recv() => {
-                if wish == signals::Wish::Stop {
-                    tracing::info!("stopping: waiting for what is in flight");
-                    commands.try_send(Command::Stop).ok();
+/// What the runs of one command share.
+struct OneRun<'a> {
+    global: &'a Global,
+    state: &'a OpenState,
+    options: &'a RunOptions,
+    bars: &'a MultiProgress,
+    doors: &'a Doors,
+}
+
+impl OneRun<'_> {
+    async fn drive(
+        &self,
+        config: &BackupConfig,
+        wishes: &mut mpsc::Receiver<signals::Wish>,
+    ) -> Result<(Summary, Code, Option<CliError>), CliError> {
+        let global = self.global;
+        self.doors.set(Door::opening(config));
+        check(config, &self.state.folder)?;
+        let wired = wire(config, self.state, self.options).await?;
+        let when = if global.quiet { When::Never } else { global.progress };
+        let show = Show::start(&config.name, wired.backup.progress.clone(), when, self.bars);
+        let (commands, inbox) = mpsc::channel(8);
+        self.doors.set(Door::open(&wired, commands.clone()));
+        let backup = wired.backup;
+        let mut driving = std::pin::pin!(Driver::new(backup.clone(), None).run(inbox));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut driving => break ended,
+                Some(wish) = wishes.recv() => {
+                    if wish == signals::Wish::Stop {
+                        tracing::info!("stopping: waiting for what is in flight");
+                        commands.try_send(Command::Stop).ok();
+                    }
                 }
             }
+        };
+        show.finish();
+        let tally = backup.state.tally(backup.clock.now()).await?;
+        let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
+        summary.held = ended.held;
+        summary.unclaimed = tally.unclaimed;
+        if !global.quiet {
+            list_failed(&ended);
         }
-    };
-    show.finish();
-    let tally = backup.state.tally(backup.clock.now()).await?;
-    let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
-    summary.held = ended.held;
-    summary.unclaimed = tally.unclaimed;
-    if !global.quiet {
-        list_failed(&ended);
+        let code = code_of(&summary);
+        let error = of_exit(ended.exit);
+        let code = error.as_ref().map_or(code, |error| code.and(error.code));
+        Ok((summary, code, error))
     }
-    let code = code_of(&summary);
-    let error = of_exit(ended.exit);
-    let code = error.as_ref().map_or(code, |error| code.and(error.code));
-    Ok((summary, code, error))
 }
 
 fn code_of(summary: &Summary) -> Code {

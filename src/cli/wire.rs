@@ -20,7 +20,7 @@ use crate::model::{Escaped, Millis, Prefix};
 use crate::ports::{Clock, LocalTree};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
 use crate::service::{lock, machine, paths};
-use crate::state::{BackupId, OpenError, State};
+use crate::state::{BackupId, BackupState, OpenError, State};
 use crate::store::{InProcess, Store, StoreOptions};
 use crate::watch;
 
@@ -136,6 +136,13 @@ pub struct Wired {
     pub destination: String,
 }
 
+/// Whether a configuration can be used at all, as far as it can be told without touching its
+/// source or its destination.
+pub fn check(config: &BackupConfig, state: &Path) -> Result<(), CliError> {
+    rules(config)?;
+    refuse_state_in_source(&config.source, state)
+}
+
 /// Makes the ports of a backup and puts them together.
 pub async fn wire(
     config: &BackupConfig,
@@ -143,7 +150,6 @@ pub async fn wire(
     run: &RunOptions,
 ) -> Result<Wired, CliError> {
     let source = source_path(config, run.mode)?;
-    refuse_state_in_source(&source, &state.folder)?;
     let mut config = config.clone();
     let endpoint_name = endpoint_name(&config);
     if config.destination == Destination::Default {
@@ -157,9 +163,9 @@ pub async fn wire(
         bucket: bucket.clone(),
         prefix: prefix.as_str().to_owned(),
     };
-    let records = state.state.backup(&config.name, id).await?;
     let store = connect(&config, bucket, &prefix, run.plan.is_some()).await?;
     let rules = rules(&config)?;
+    let records = records(&config.name, id, state, run).await?;
     let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
     let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&source, rules, key_max_bytes));
     let settings = settings(&config, run, &source)?;
@@ -172,6 +178,25 @@ pub async fn wire(
     });
     let destination = config.destination.to_string();
     Ok(Wired { backup: Arc::new(backup), watching, destination })
+}
+
+/// The records of a backup. A dry run leaves none behind.
+async fn records(
+    name: &str,
+    id: BackupId,
+    state: &OpenState,
+    run: &RunOptions,
+) -> Result<BackupState, CliError> {
+    if run.plan.is_none() {
+        return Ok(state.state.backup(name, id).await?);
+    }
+    if let Some(known) = state.state.known_backup(id.clone()).await? {
+        return Ok(known);
+    }
+    let scratch = State::scratch().map_err(|e| {
+        CliError::new(Code::NeedsPerson, "cannot keep notes in memory").caused_by(&e)
+    })?;
+    Ok(scratch.backup(name, id).await?)
 }
 
 /// The source with links resolved. A daemon waits for one that is not there; a one-shot command
@@ -213,6 +238,16 @@ fn endpoint_name(config: &BackupConfig) -> String {
     let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
     let url = config.endpoint_url.clone().or_else(|| from("AWS_ENDPOINT_URL_S3"));
     url.or_else(|| from("AWS_ENDPOINT_URL")).unwrap_or_default()
+}
+
+/// The destination of records, as a person writes it.
+pub fn destination_of(id: &BackupId) -> String {
+    let (bucket, prefix) = (id.bucket.clone(), Prefix::new(&id.prefix));
+    let destination = match id.endpoint.strip_prefix("file://") {
+        Some(folder) => Destination::Store { folder: PathBuf::from(folder), bucket, prefix },
+        None => Destination::S3 { bucket, prefix },
+    };
+    destination.to_string()
 }
 
 pub fn place(destination: &Destination) -> (String, Prefix) {

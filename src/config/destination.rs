@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::model::Prefix;
 use crate::model::key::RESERVED_NAME;
+use crate::model::{Escaped, Prefix};
 
 use super::place::real_path;
 
@@ -118,20 +118,26 @@ fn check_prefix(prefix: &str) -> Result<Prefix, DestinationError> {
     if checked.as_str().len() > 900 { Err(DestinationError::PrefixTooLong) } else { Ok(checked) }
 }
 
+impl Destination {
+    /// What can be written in a configuration.
+    pub fn url(&self) -> String {
+        match self {
+            Self::S3 { bucket, prefix } => format!("s3://{bucket}/{}", prefix.as_str()),
+            Self::Store { folder, bucket, prefix } => {
+                let mut url = format!("file://{}", folder.display());
+                if bucket != STORE_BUCKET || !prefix.as_str().is_empty() {
+                    url += &format!("#{bucket}/{}", prefix.as_str());
+                }
+                url
+            }
+            Self::Default => "default".to_owned(),
+        }
+    }
+}
+
+/// What can be shown: nothing in a prefix acts on a terminal.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::S3 { bucket, prefix } => {
-                write!(f, "s3://{bucket}/{}", prefix.as_str())
-            }
-            Self::Store { folder, bucket, prefix } => {
-                write!(f, "file://{}", folder.display())?;
-                if bucket != STORE_BUCKET || !prefix.as_str().is_empty() {
-                    write!(f, "#{bucket}/{}", prefix.as_str())?;
-                }
-                Ok(())
-            }
-            Self::Default => f.write_str("default"),
-        }
+        Escaped(self.url().as_bytes()).fmt(f)
     }
 }

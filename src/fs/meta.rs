@@ -69,12 +69,16 @@ pub fn has_own_mode(folder: &Entry) -> bool {
 pub fn identity(root: &Path) -> Result<Identity, Failure> {
     let missing = |error: std::io::Error| {
         let message = format!("the source {} is not there", root.display());
-        Failure::new(ErrorClass::Configuration, message).because(error.to_string())
+        Failure::new(ErrorClass::Configuration, message)
+            .because(error.to_string())
+            .with_hint("check the path, and whether its disk is mounted")
     };
     let metadata = std::fs::metadata(root).map_err(missing)?;
     if !metadata.is_dir() {
         let message = format!("the source {} is not a folder", root.display());
-        return Err(Failure::new(ErrorClass::Configuration, message));
+        return Err(
+            Failure::new(ErrorClass::Configuration, message).with_hint("name a folder to keep")
+        );
     }
     let filesystem = rustix::fs::statvfs(root).map_err(|e| missing(e.into()))?.f_fsid;
     let born = metadata.created().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());

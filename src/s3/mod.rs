@@ -33,7 +33,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use bytes::Bytes;
 
-use crate::model::{ETag, Key, Meta, Millis, ObjectHead, Prefix};
+use crate::model::{ETag, Escaped, Key, Meta, Millis, ObjectHead, Prefix};
 use crate::plan::ErrorClass;
 use crate::ports::{
     Complete, Fut, ListPage, ObjectId, ObjectStore, Put, PutPart, RequestCounts, SmallObject,
@@ -192,7 +192,8 @@ impl S3Store {
 
     fn place(&self) -> String {
         let S3Options { bucket, prefix, place, .. } = &self.options;
-        place.clone().unwrap_or_else(|| format!("s3://{bucket}/{}", prefix.as_str()))
+        let place = place.clone().unwrap_or_else(|| format!("s3://{bucket}/{}", prefix.as_str()));
+        Escaped(place.as_bytes()).to_string()
     }
 
     fn what(&self, request: String) -> error::What {

@@ -23,3 +23,4 @@ mod support;
 mod sweep;
 mod sync;
 mod tidy;
+mod told;

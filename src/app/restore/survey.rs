@@ -115,7 +115,8 @@ impl Restore {
     pub(super) fn say(&self, survey: &Survey) {
         let Survey { objects, fetch, fetch_bytes, compare, frozen, frozen_bytes, .. } = survey;
         tracing::info!(
-            "{} holds {objects} objects: {fetch} to fetch ({fetch_bytes} bytes), {compare} to compare",
+            "{} holds {objects} objects: {fetch} to fetch ({fetch_bytes} bytes), {compare} to \
+             compare",
             self.reader.place()
         );
         if *frozen > 0 {
@@ -127,7 +128,8 @@ impl Restore {
                 Tier::Expedited => "1 to 5 minutes (Deep Archive has no such tier)",
             };
             tracing::info!(
-                "{frozen} of these ({frozen_bytes} bytes) are archived and must be thawed first: {time}"
+                "{frozen} of these ({frozen_bytes} bytes) are archived and must be thawed first: \
+                 {time}"
             );
         }
     }

@@ -9,7 +9,7 @@ use crate::app::failure_of;
 use crate::app::restore::{Objects, Where};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
-use crate::cli::sync::print_line;
+use crate::cli::out::print_line;
 use crate::cli::wire::{connect, place};
 use crate::config::{BackupOptions, Defaults, Destination, resolve_one};
 use crate::model::{Key, KeyTarget, Millis, RelPath};

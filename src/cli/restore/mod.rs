@@ -22,7 +22,7 @@ use crate::report::progress::{Show, When};
 use crate::service::{machine, paths, signals};
 
 use super::args::Global;
-use super::commands::no_such_backup;
+use super::ask::no_such_backup;
 use super::error::{CliError, Code};
 use super::sync::{config_file, faulty, plan_sink};
 use super::wire::{SystemClock, connect, open_state, place};
