@@ -16,11 +16,8 @@ use super::restore::args as restore;
 /// Keeps folders backed up to S3, all the time
 #[derive(Debug, Parser)]
 #[command(name = "keepwatch", version, about, long_about = None, max_term_width = 100)]
-#[command(
-    after_help = "Without a command, keepwatch runs the daemon for every backup in the \
-    configuration file.",
-    args_conflicts_with_subcommands = true
-)]
+#[command(after_help = "Without a command, keepwatch runs the daemon for every backup in the \
+    configuration file.")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
