@@ -53,9 +53,10 @@ pub enum Change {
         key: Key,
         at: Millis,
     },
-    /// The name is there again.
+    /// The name is not missing; if known, it is on this disk.
     Found {
         key: Key,
+        disk: Option<u64>,
     },
     /// Drops the record. With `keep`, the object becomes unclaimed.
     Forget {
@@ -110,6 +111,8 @@ pub enum Change {
     Listed {
         at: Millis,
     },
+    /// The source, and perhaps another than before: what was recorded on the disk of the old one
+    /// counts as recorded on the disk of this one.
     Identity(Identity),
     /// The number of files, for the budget of deletions.
     Files {

@@ -76,7 +76,13 @@ impl Findings {
         match decision {
             Decision::Nothing(why) => self.nothing(&key, base.as_ref(), why),
             Decision::MarkMissing => self.missing(key, base.as_ref()),
-            Decision::ClearMissing => self.changes.push(Change::Found { key }),
+            Decision::Found => {
+                let disk = match &source {
+                    Source::Present(entry) => Some(entry.fingerprint.device),
+                    Source::Unknown | Source::Excluded | Source::Absent => None,
+                };
+                self.changes.push(Change::Found { key, disk });
+            }
             Decision::Forget(why) => self.forget(key, None, why),
             Decision::Disown(why) => {
                 let object = target_or_recorded(target, base.as_ref());
@@ -101,7 +107,7 @@ impl Findings {
 
     fn count(&mut self, entry: &Entry, decision: Decision, target: &Observed<Object>) {
         let progress = &self.backup.progress;
-        let same = matches!(decision, Decision::Nothing(_) | Decision::ClearMissing);
+        let same = matches!(decision, Decision::Nothing(_) | Decision::Found);
         if entry.kind != Kind::Folder {
             self.files += 1;
             raise(&progress.scanned, 1);
