@@ -10,10 +10,10 @@ use crate::model::{Entry, Key, RelPath};
 use crate::plan::{ErrorClass, Failure, Skip};
 use crate::ports::Stat;
 
-use super::meta::{What, device, explain, has_own_mode, what};
-use super::beneath::{self, Place};
-use super::rules::{Level, RulesUnread};
 use super::Inner;
+use super::beneath::{self, Place};
+use super::meta::{What, device, explain, has_own_mode, what};
+use super::rules::{Level, Unopened};
 
 pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
     let root = beneath::open_root(&inner.root).map_err(|errno| {
@@ -46,9 +46,12 @@ impl From<Errno> for Hidden {
     }
 }
 
-impl From<RulesUnread> for Hidden {
-    fn from(unread: RulesUnread) -> Self {
-        Self::Unknown(unread.skip())
+impl From<Unopened> for Hidden {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Failed(errno) => errno.into(),
+            Unopened::Rules(unread) => Self::Unknown(unread.skip()),
+        }
     }
 }
 

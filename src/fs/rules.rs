@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::model::{Entry, Fingerprint, Kind, RelPath};
@@ -44,6 +45,18 @@ pub struct RulesUnread {
 impl RulesUnread {
     pub fn skip(&self) -> Skip {
         Skip::Rules(format!("{} cannot be read: {}", self.file, self.cause))
+    }
+}
+
+/// Why a folder is not gone into.
+pub enum Unopened {
+    Failed(Errno),
+    Rules(RulesUnread),
+}
+
+impl From<Errno> for Unopened {
+    fn from(errno: Errno) -> Self {
+        Self::Failed(errno)
     }
 }
 
@@ -137,29 +150,32 @@ impl Rules {
 
     /// The level inside `folder`, which is open as `place`, given the level above it. Without the
     /// rules of a folder nobody knows what is to be left out of it.
-    pub fn enter(
-        &self,
-        above: &Level,
-        place: &Place,
-        folder: &RelPath,
-    ) -> Result<Level, RulesUnread> {
+    pub fn enter(&self, above: &Level, place: &Place, folder: &RelPath) -> Result<Level, Unopened> {
         let Ok(file) = folder.join(IGNORE_FILE.as_bytes()) else { return Ok(above.clone()) };
-        match self.load(place, folder) {
+        let seen = match place.what(IGNORE_FILE.as_bytes()) {
+            Err(errno) if beneath::is_gone(errno) => None,
+            seen => Some(seen?),
+        };
+        match self.load(place, folder, seen) {
             Ok(Some(rules)) => Ok(Level(Some(Arc::new(Node { rules, above: above.clone() })))),
             Ok(None) => Ok(above.clone()),
-            Err(cause) => Err(RulesUnread { file, cause }),
+            Err(cause) => Err(Unopened::Rules(RulesUnread { file, cause })),
         }
     }
 
     /// Reads a folder's rule file, if there is one, unless it is as it was when it was read last.
-    fn load(&self, place: &Place, folder: &RelPath) -> Result<Option<Arc<Gitignore>>, String> {
+    fn load(
+        &self,
+        place: &Place,
+        folder: &RelPath,
+        seen: Option<What>,
+    ) -> Result<Option<Arc<Gitignore>>, String> {
         let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let known = files.remove(folder);
-        let fingerprint = match place.what(IGNORE_FILE.as_bytes()) {
-            Ok(What::Entry(entry)) if entry.kind == Kind::File => entry.fingerprint,
-            Ok(_) => return Err("it is not a regular file".to_owned()),
-            Err(errno) if beneath::is_gone(errno) => return Ok(None),
-            Err(errno) => return Err(explain(errno)),
+        let fingerprint = match seen {
+            None => return Ok(None),
+            Some(What::Entry(entry)) if entry.kind == Kind::File => entry.fingerprint,
+            Some(_) => return Err("it is not a regular file".to_owned()),
         };
         let rules = match known {
             Some((known, rules)) if known == fingerprint => rules,

@@ -324,3 +324,39 @@ async fn a_missing_source_is_an_error_not_an_empty_one() {
     std::fs::create_dir(source.folder.path()).unwrap();
     assert_ne!(tree.identity().await.unwrap(), identity, "another folder at the same path");
 }
+
+#[tokio::test]
+async fn a_folder_whose_rules_cannot_be_read_is_frozen() {
+    let source = Source::new(&[b"d/secret", b"d/e/secret", b"free"]);
+    let tree = source.tree(RuleOptions::default());
+    let rules = source.path(b"d/.keepwatchignore");
+    let faults: [(&str, &dyn Fn()); 4] = [
+        ("a folder", &|| std::fs::create_dir(&rules).unwrap()),
+        ("a link", &|| std::os::unix::fs::symlink("free", &rules).unwrap()),
+        ("too large", &|| std::fs::write(&rules, vec![b'#'; 1024 * 1024 + 1]).unwrap()),
+        ("a FIFO", &|| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            let fifo = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, &rules, fifo, mode, 0).unwrap();
+        }),
+    ];
+    for (what, make) in faults {
+        make();
+        let expected = ["?d/", "?d/.keepwatchignore", "free"];
+        assert_eq!(keys(&tree, "").await, expected, "{what}");
+        assert_eq!(keys(&tree, "d").await, expected[..2], "{what}");
+        assert_eq!(keys(&tree, "d/e").await, ["?d/e/"], "{what}");
+        let stats = ["d", "d/secret", "d/e/secret", "d/gone"];
+        for stat in tree.stat(stats.map(path).to_vec()).await.unwrap() {
+            let Stat::Unknown(skip) = stat else { panic!("{what}: {stat:?}") };
+            let said = skip.to_string();
+            assert!(said.contains("d/.keepwatchignore cannot be read: it is "), "{what}: {said}");
+        }
+        match rules.symlink_metadata().unwrap().is_dir() {
+            true => std::fs::remove_dir(&rules).unwrap(),
+            false => std::fs::remove_file(&rules).unwrap(),
+        }
+    }
+    std::fs::create_dir(source.path(b".keepwatchignore")).unwrap();
+    assert_eq!(keys(&tree, "").await, ["?", "?.keepwatchignore"], "the source itself");
+}

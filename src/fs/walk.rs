@@ -17,11 +17,11 @@ use crate::model::{Entry, Key, RelPath};
 use crate::plan::{ErrorClass, Failure, Skip};
 use crate::ports::{Batch, FolderWatch, Fut, Seen, Veil, Walk};
 
-use super::look::too_long;
-use super::meta::{What, device, explain, has_own_mode, what};
 use super::Inner;
 use super::beneath::{self, Place};
-use super::rules::{Level, RulesUnread};
+use super::look::too_long;
+use super::meta::{What, device, explain, has_own_mode, what};
+use super::rules::{Level, RulesUnread, Unopened};
 
 /// Entries in one batch, and batches on their way.
 const BATCH: usize = 512;
@@ -65,24 +65,6 @@ enum Stop {
     Failed(Failure),
     /// The receiver is gone.
     Unheard,
-}
-
-/// Why a folder was not opened.
-enum Unopened {
-    Failed(Errno),
-    Rules(RulesUnread),
-}
-
-impl From<Errno> for Unopened {
-    fn from(errno: Errno) -> Self {
-        Self::Failed(errno)
-    }
-}
-
-impl From<RulesUnread> for Unopened {
-    fn from(unread: RulesUnread) -> Self {
-        Self::Rules(unread)
-    }
 }
 
 /// A folder on the way down.

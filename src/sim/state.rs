@@ -177,14 +177,7 @@ impl Tables {
             }
             Change::ListingBegan => self.unclaimed.clear(),
             Change::Listed { at } => self.backup.listed_at = Some(at),
-            Change::Identity(identity) => {
-                let old = self.backup.identity.replace(identity).map(|old| old.filesystem);
-                let devices = self.objects.values_mut();
-                devices
-                    .map(|(record, _)| &mut record.entry.fingerprint.device)
-                    .filter(|device| Some(**device) == old)
-                    .for_each(|device| *device = identity.filesystem);
-            }
+            Change::Identity(identity) => self.identify(identity),
             Change::Files { count, at } => {
                 let hour = at.0.div_euclid(HOUR_MS);
                 let files_max = &mut self.hourly.entry(hour).or_default().0;
@@ -216,6 +209,16 @@ impl Tables {
             Change::Held { at } => self.backup.held_at = Some(at),
             Change::Acknowledge => (self.backup.rebuilt, self.backup.held_at) = (false, None),
             _ => {}
+        }
+    }
+
+    fn identify(&mut self, identity: Identity) {
+        let old = self.backup.identity.replace(identity).map(|old| old.filesystem);
+        for (record, _) in self.objects.values_mut() {
+            let device = &mut record.entry.fingerprint.device;
+            if Some(*device) == old {
+                *device = identity.filesystem;
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use crate::app::owner::OwnerIdentity;
 use crate::app::{Backup, BackupSettings, Driver, Ended};
 use crate::engine::Mode;
 use crate::model::{Key, KeyTarget, Kind, Record, RelPath, Trust};
-use crate::plan::{Compare, Deletions, ErrorClass, MaxDelete, is_believed};
+use crate::plan::{Compare, Deletions, ErrorClass, MaxDelete};
 use crate::ports::{Change, Identity, ObjectStore as _};
 
 use super::chance::Chance;
@@ -416,7 +416,7 @@ fn judge_deletion(
         KeyTarget::File(path) => (path, false),
         KeyTarget::Folder(path) => (path, true),
     };
-    if steady && !is_believed(record, Some(fs.device(&path))) {
+    if steady && !record.approved && record.entry.fingerprint.device != fs.device(&path) {
         return Some(format!("{key} is deleted while its disk is not there"));
     }
     let (entry, _) = fs.content(&path)?;

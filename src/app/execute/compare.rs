@@ -2,7 +2,8 @@
 //! lost reply or another writer left uncertain.
 
 use crate::model::{
-    ContentMd5, ETag, Entry, Fingerprint, Key, Kind, Millis, Object, ObjectHead, Record, Source, Trust,
+    ContentMd5, ETag, Entry, Fingerprint, Key, Kind, Millis, Object, ObjectHead, Record, Source,
+    Trust,
 };
 use crate::plan::parts::likely_part_sizes;
 use crate::plan::{Done, Job, LookAgain, Outcome};

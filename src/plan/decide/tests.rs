@@ -52,10 +52,7 @@ fn bases() -> Vec<(&'static str, Option<Record>)> {
         ("synced", with(Trust::Synced)),
         ("racy", Some(Record { racy: true, ..recorded() })),
         ("missing", Some(Record { missing_since: Some(Millis(1)), ..recorded() })),
-        (
-            "approved",
-            Some(Record { missing_since: Some(Millis(1)), approved: true, ..recorded() }),
-        ),
+        ("approved", Some(Record { missing_since: Some(Millis(1)), approved: true, ..recorded() })),
         ("uploading", with(Trust::Uploading)),
         ("first-up", Some(Record { etag: None, trust: Trust::Uploading, ..recorded() })),
         ("deleting", with(Trust::Deleting)),
