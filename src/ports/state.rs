@@ -48,7 +48,8 @@ pub enum Change {
         key: Key,
         record: Record,
     },
-    /// The name is missing since `at`, if it was not marked before.
+    /// The name is missing since `at`, if it was not marked before. An object that was tagged waits
+    /// for its deletion from then on.
     Missing {
         key: Key,
         at: Millis,

@@ -105,6 +105,9 @@ impl Tables {
                     && record.missing_since.is_none()
                 {
                     (record.missing_since, record.approved) = (Some(at), false);
+                    if record.trust == Trust::Tagged {
+                        record.trust = Trust::Synced;
+                    }
                 }
             }
             Change::Found { key, disk } => {

@@ -202,9 +202,10 @@ fn synced(c: &Connection, backup: i64, key: &Key, record: &Record) -> rusqlite::
 fn missing(c: &Connection, backup: i64, key: &Key, at: Millis) -> rusqlite::Result<()> {
     execute(
         c,
-        "UPDATE object SET missing_since = ?3, approved = 0
+        "UPDATE object SET missing_since = ?3, approved = 0,
+             status = CASE status WHEN ?4 THEN ?5 ELSE status END
          WHERE backup = ?1 AND key = ?2 AND missing_since IS NULL",
-        params![backup, key.as_str(), at.0],
+        params![backup, key.as_str(), at.0, trust_code(Trust::Tagged), trust_code(Trust::Synced)],
     )
 }
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::guard::namespace;
-use crate::support::program::Said;
+use crate::support::program::{Said, User};
 use crate::support::scene::Scene;
+use crate::support::tree::Tree;
 use crate::support::wait_for;
 
 /// A folder `disk` in the source, over which another folder is mounted for the program alone, as
@@ -168,4 +169,25 @@ fn a_daemon_sees_a_disk_go_and_come() {
         wait_for("what is gone to go, and nothing else", || disk.keys() == ON_DISK[1..]);
         assert_eq!(daemon.stop(), 0);
     });
+}
+
+#[test]
+fn a_full_disk_under_the_store_is_the_destinations_trouble() {
+    let (unshare, _) = namespace();
+    let (store, source) = (Tree::new(&[]), Tree::new(&[("large", &[7; 4 << 20]), ("z", b"small")]));
+    let folder = store.folder.path().to_str().unwrap();
+    let mount = format!("mount -t tmpfs -o size=2m store '{folder}'");
+    let mut trial = Command::new("unshare");
+    let permitted = trial.args(unshare).args(["sh", "-c", &mount]).output();
+    if !permitted.is_ok_and(|output| output.status.success()) {
+        return println!("NOT TESTED: a small disk cannot be mounted here");
+    }
+    let run = format!("{mount} && exec \"$0\" \"$@\"");
+    let words = [&["unshare"], unshare, &["sh", "-c", &run]].concat();
+    let user = User::new().wrapped(&words);
+    let destination = format!("file://{folder}");
+    let said = user.sync(source.folder.path(), &destination, &["--create-bucket"], 4);
+    assert_eq!((said.number("failed"), &said.json()["result"]), (0, &"error".into()), "{said:?}");
+    assert!(said.stderr.contains("the destination is full: free some space there"), "{said:?}");
+    assert!(said.stderr.contains("No space left on device"), "{said:?}");
 }

@@ -10,7 +10,7 @@ use crate::model::{
 use crate::plan::{Decision, Deletions, Job, Skip, Task, Why, decide};
 use crate::ports::Change;
 
-use super::super::backup::Backup;
+use super::super::backup::{Backup, BackupSettings};
 use super::super::progress::raise;
 use super::{Planned, Stop};
 
@@ -68,12 +68,16 @@ impl Findings {
         base: Option<Record>,
         target: Observed<Object>,
     ) -> Result<(), Stop> {
-        let settings = &self.backup.settings;
-        let decision = decide(&source, base.as_ref(), target.as_ref(), settings.compare);
+        let BackupSettings { compare, deletions, .. } = self.backup.settings;
+        let decision = decide(&source, base.as_ref(), target.as_ref(), compare);
         if let Source::Present(entry) = &source {
             self.count(entry, decision, &target);
         }
         match decision {
+            // It was tagged under another policy than the one that holds now.
+            Decision::Nothing(Why::Tagged) if deletions == Deletions::Delete => {
+                self.missing(key, base.as_ref());
+            }
             Decision::Nothing(why) => self.nothing(&key, base.as_ref(), why),
             Decision::MarkMissing => self.missing(key, base.as_ref()),
             Decision::Found => {
