@@ -167,13 +167,14 @@ pub async fn wire(
     let rules = rules(&config)?;
     let records = records(&config.name, id, state, run).await?;
     let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
-    let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&source, rules, key_max_bytes));
+    // By the name that the person gave: where it leads now is found out at each look.
+    let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&config.source, rules, key_max_bytes));
     let settings = settings(&config, run, &source)?;
     let clock = Arc::new(SystemClock);
     let backup =
         Backup::new(settings, tree, Arc::new(store), Arc::new(records), clock, run.plan.clone());
     let watching = (run.mode == Mode::Daemon).then(|| {
-        let (folders, hints) = watch::start(&source);
+        let (folders, hints) = watch::start(&config.source);
         Watching { hints: Box::new(hints), folders }
     });
     let destination = config.destination.to_string();

@@ -48,14 +48,16 @@ pub enum Change {
         key: Key,
         record: Record,
     },
-    /// The name is missing since `at`, if it was not marked before.
+    /// The name is missing since `at`, if it was not marked before. An object that was tagged waits
+    /// for its deletion from then on.
     Missing {
         key: Key,
         at: Millis,
     },
-    /// The name is there again.
+    /// The name is not missing; if known, it is on this disk.
     Found {
         key: Key,
+        disk: Option<u64>,
     },
     /// Drops the record. With `keep`, the object becomes unclaimed.
     Forget {
@@ -110,6 +112,8 @@ pub enum Change {
     Listed {
         at: Millis,
     },
+    /// The source, and perhaps another than before: what was recorded on the disk of the old one
+    /// counts as recorded on the disk of this one.
     Identity(Identity),
     /// The number of files, for the budget of deletions.
     Files {

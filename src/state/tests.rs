@@ -275,7 +275,7 @@ async fn an_index_that_lies_is_damage_too() {
     let (state, opened) = open(&folder);
     assert_eq!(opened, Opened::default());
     let records = backup(&state).await;
-    let result = records.apply(vec![Change::Found { key: Key::literal("0007") }]).await;
+    let result = records.apply(vec![Change::Found { key: Key::literal("0007"), disk: None }]).await;
     assert!(matches!(result, Err(StateError::Broken(_))), "{result:?}");
     state.close();
     must_be_rebuilt(&folder).await;

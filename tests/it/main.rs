@@ -6,6 +6,7 @@ mod adopt;
 mod cli;
 mod contracts;
 mod daemon;
+mod disks;
 mod errors;
 mod guard;
 mod kill;

@@ -213,6 +213,7 @@ impl Driver {
                 raise(&self.backup.progress.overflows, 1);
                 self.handle(Event::Overflow);
             }
+            WatchEvent::SourceGone => self.handle(Event::SourceGone),
             WatchEvent::Sight(sight, message) => {
                 let name = &self.backup.settings.name;
                 let told = match sight {

@@ -85,6 +85,10 @@ impl Driver {
                 backup = %name,
                 "the watcher's queue overflowed: looking at everything"
             ),
+            Notice::SourceGone => tracing::warn!(
+                backup = %name,
+                "the source was moved, removed or unmounted: looking for it"
+            ),
             Notice::DeletionsFailed(failure) => {
                 tracing::warn!(backup = %name, "deletions are put off: {failure}");
             }

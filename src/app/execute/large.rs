@@ -192,7 +192,8 @@ impl Upload<'_> {
         };
         let stored = match self.backup.store.list_parts(&self.job.key, id).await {
             Ok(stored) => stored,
-            Err(StoreError::NoSuchUpload) => {
+            // Gone, or of a server that cannot tell which parts it has: from the beginning.
+            Err(StoreError::NoSuchUpload | StoreError::Unsupported(_)) => {
                 close_uploads(self.backup, &self.job.key).await?;
                 return Ok(None);
             }
@@ -259,17 +260,24 @@ impl Upload<'_> {
         advance(kept.iter().map(|part| part.digest.bytes).sum());
         let mut parts = kept;
         let mut flying = FuturesUnordered::new();
+        let mut failed = None;
         loop {
-            while flying.len() < at_once && !self.backup.cancel.is_cancelled() {
+            while failed.is_none() && flying.len() < at_once && !self.backup.cancel.is_cancelled() {
                 let Some(number) = missing.next() else { break };
                 flying.push(self.send_part(id, number, part_size));
             }
-            match flying.next().await {
-                Some(part) => parts.push(part?),
-                None if self.backup.cancel.is_cancelled() => {
+            match (flying.next().await, failed.take()) {
+                (Some(Ok(part)), first) => {
+                    parts.push(part);
+                    failed = first;
+                }
+                // The others are on their way: they go on to their end, and into the journal.
+                (Some(Err(stop)), first) => failed = Some(first.unwrap_or(stop)),
+                (None, Some(stop)) => return Err(stop),
+                (None, None) if self.backup.cancel.is_cancelled() => {
                     return Err(Outcome::Cancelled.into());
                 }
-                None => break,
+                (None, None) => break,
             }
         }
         parts.sort_by_key(|part| part.stored.number);

@@ -79,7 +79,7 @@ pub async fn forgive_what_is_gone(backup: &Backup, findings: &mut Findings) -> R
     let paths = failed.iter().map(|problem| problem.path.clone()).collect();
     let stats = backup.tree.stat(paths).await.map_err(Stop::SourceMissing)?;
     for (problem, stat) in failed.into_iter().zip(stats) {
-        if matches!(stat, Stat::Absent | Stat::Excluded) {
+        if matches!(stat, Stat::Absent { .. } | Stat::Excluded) {
             findings.change(Change::ProblemSolved { key: problem.key }).await?;
         }
     }

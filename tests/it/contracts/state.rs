@@ -231,7 +231,7 @@ fn missing_since_the_first_time() {
     on_both(async |state| {
         apply(state, [synced("a"), missing("a", NOW), missing("a", NOW.plus_ms(5))]).await;
         assert_eq!(get(state, "a").await.unwrap().missing_since, Some(NOW));
-        apply(state, [Change::Approve, Change::Found { key: key("a") }]).await;
+        apply(state, [Change::Approve, Change::Found { key: key("a"), disk: None }]).await;
         let found = get(state, "a").await.unwrap();
         assert_eq!((found.missing_since, found.approved), (None, false));
         apply(state, [missing("a", NOW.plus_ms(9)), missing("nobody", NOW)]).await;
