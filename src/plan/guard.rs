@@ -143,9 +143,9 @@ mod tests {
 
     #[test]
     fn each_reason_holds() {
-        let over = HoldReason::TooMany { allowance: 250 };
-        assert_eq!(reasons(Guard { pending: 251, ..CALM }), [over.clone()]);
-        assert_eq!(reasons(Guard { spent: 151, ..CALM }), [over], "what was spent counts");
+        let over = [HoldReason::TooMany { allowance: 250 }];
+        assert_eq!(reasons(Guard { pending: 251, ..CALM }), over);
+        assert_eq!(reasons(Guard { spent: 151, ..CALM }), over, "what was spent counts");
         assert_eq!(reasons(Guard { same_source: false, ..CALM }), [HoldReason::AnotherSource]);
         assert_eq!(reasons(Guard { files: 0, pending: 2, ..CALM }), [HoldReason::Emptied]);
         assert_eq!(reasons(Guard { state_rebuilt: true, ..CALM }), [HoldReason::StateRebuilt]);
