@@ -161,6 +161,7 @@ mod tests {
     #[test]
     fn edges() {
         assert_eq!(Guard { files: 0, pending: 1, ..CALM }.check(), None, "a source of one file");
+        assert_eq!(Guard { files: 1, pending: 2, ..CALM }.check(), None, "one is left");
         let off = Guard { max_delete: MaxDelete::Off, pending: u64::MAX, spent: 5, ..CALM };
         assert_eq!(off.check(), None);
         let emptied = Guard { files: 0, ..off };
