@@ -148,7 +148,6 @@ fn present(
         };
     };
     match (record.trust, target) {
-        (_, Observed::Absent) => Decision::Upload(Why::Lost),
         (Trust::Uploading | Trust::Deleting, Observed::Unknown) => {
             Decision::Resolve(Why::Uncertain)
         }

@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn each_reason_holds() {
         let over = HoldReason::TooMany { allowance: 250 };
-        assert_eq!(reasons(Guard { pending: 251, ..CALM }), [over.clone()]);
+        let too_many = reasons(Guard { pending: 251, ..CALM });
+        assert_eq!(too_many, std::slice::from_ref(&over));
         assert_eq!(reasons(Guard { spent: 151, ..CALM }), [over], "what was spent counts");
         assert_eq!(reasons(Guard { same_source: false, ..CALM }), [HoldReason::AnotherSource]);
         assert_eq!(reasons(Guard { files: 0, pending: 2, ..CALM }), [HoldReason::Emptied]);
@@ -161,6 +162,7 @@ mod tests {
     #[test]
     fn edges() {
         assert_eq!(Guard { files: 0, pending: 1, ..CALM }.check(), None, "a source of one file");
+        assert_eq!(Guard { files: 1, pending: 2, ..CALM }.check(), None, "one is left");
         let off = Guard { max_delete: MaxDelete::Off, pending: u64::MAX, spent: 5, ..CALM };
         assert_eq!(off.check(), None);
         let emptied = Guard { files: 0, ..off };
