@@ -57,10 +57,7 @@ impl Facts<'_> {
             spent: tally.spent,
             files_max: tally.files_max.max(tally.files + tally.pending),
             state_rebuilt: row.rebuilt,
-            held_before: match (row.held_at, tally.oldest_missing) {
-                (Some(at), Some(since)) => since <= at,
-                _ => false,
-            },
+            held_before: row.held_since(tally.oldest_missing),
         })
     }
 }
@@ -68,8 +65,9 @@ impl Facts<'_> {
 /// A request to a running backup.
 pub enum Command {
     Status(oneshot::Sender<BackupStatus>),
-    /// Answers with the number of paths that failed, once all that exists now was dealt with.
-    Flush(oneshot::Sender<u64>),
+    /// Answers with the number of paths that failed, once all that exists now was dealt with; or
+    /// with why nobody can tell what exists.
+    Flush(oneshot::Sender<Result<u64, Failure>>),
     Approve {
         new_root: bool,
         answer: oneshot::Sender<Result<Verdict, Failure>>,
@@ -80,11 +78,6 @@ pub enum Command {
     List {
         max: usize,
         answer: oneshot::Sender<Result<DeletionList, Failure>>,
-    },
-    /// A page of files after this key.
-    Files {
-        after: Option<Key>,
-        answer: oneshot::Sender<Result<FilePage, Failure>>,
     },
     /// Drain and end.
     Stop,

@@ -9,9 +9,11 @@ pub mod control;
 pub mod deletions;
 pub mod driver;
 pub mod execute;
+mod neighbours;
 pub mod observe;
 pub mod owner;
 pub mod progress;
+pub mod restore;
 pub mod status;
 
 pub use backup::{Backup, BackupSettings, PlannedAction};
@@ -25,7 +27,7 @@ use crate::ports::StoreError;
 pub const FILE: &str = "keepwatch::file";
 
 /// An error of the store as a failure, where no special meaning was left to handle.
-pub(crate) fn failure_of(error: StoreError, what: &str) -> Failure {
+pub fn failure_of(error: StoreError, what: &str) -> Failure {
     let failed = |class, cause: &str| Failure::new(class, format!("cannot {what}")).because(cause);
     match error {
         StoreError::Failed(failure) | StoreError::NoSuchBucket(failure) => failure,

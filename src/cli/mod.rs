@@ -1,9 +1,13 @@
 //! The command line: the only place that sees both adapters and use-cases.
 
 mod args;
+mod ask;
 mod commands;
 mod daemon;
+mod doors;
 mod error;
+mod out;
+mod restore;
 mod serve;
 mod sync;
 mod wire;
@@ -22,13 +26,23 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            error.print().ok();
+            out::note(error.print());
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if asked { ExitCode::SUCCESS } else { Code::Usage.into() };
+            return if asked { end(Ok(Code::Done), false) } else { Code::Usage.into() };
         }
     };
     let color = cli.global.color();
-    match dispatch(cli) {
+    end(dispatch(cli), color)
+}
+
+/// Tells the error, if there is one. A result that nobody could read is one too.
+fn end(result: Result<Code, CliError>, color: bool) -> ExitCode {
+    let lost = out::lost();
+    let result = match (result, lost) {
+        (Ok(code), Some(lost)) => Err(CliError { code: code.and(lost.code), ..lost }),
+        (result, _) => result,
+    };
+    match result {
         Ok(code) => code.into(),
         Err(error) => {
             write!(std::io::stderr(), "{}", error.render(color)).ok();
@@ -44,12 +58,19 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
         .max_blocking_threads(8)
         .build()
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot start").caused_by(&e))?;
-    let Cli { global, command } = cli;
+    let Cli { global, restore, command } = cli;
+    if restore.is_asked() && command.is_some() {
+        return Err(CliError::new(Code::Usage, "--restore is a command of its own")
+            .hint("keepwatch --restore [NAME...] [--to DIR]"));
+    }
     runtime.block_on(async {
         match command {
+            None if restore.is_asked() => restore::run_configured(&global, &restore).await,
             None => daemon::run(&global, args::Run::default()).await,
             Some(Command::Watch(run)) => daemon::run(&global, run).await,
             Some(Command::Sync(sync)) => sync::run(&global, sync).await,
+            Some(Command::Restore(restore)) => restore::run(&global, restore).await,
+            Some(Command::Ls(ls)) => restore::ls(&global, &ls).await,
             Some(Command::Status(status)) => commands::status(&global, &status).await,
             Some(Command::Flush(flush)) => commands::flush(&global, &flush).await,
             Some(Command::Deletions(deletions)) => commands::deletions(&global, deletions).await,

@@ -37,7 +37,7 @@ mod looks;
 mod schedule;
 
 pub use self::core::{Engine, Snapshot};
-pub use backoff::Backoff;
+pub use backoff::{Backoff, Jitter};
 pub use gate::Waiting;
 pub use schedule::OpId;
 

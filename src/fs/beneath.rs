@@ -76,6 +76,54 @@ pub fn parent(root: &OwnedFd, path: &RelPath) -> Result<Place, Errno> {
     place(root, &path.parent().unwrap_or_else(RelPath::root))
 }
 
+/// `lstat` below the root.
+pub fn stat(root: &OwnedFd, path: &RelPath) -> Result<Stat, Errno> {
+    match path.is_root() {
+        true => rustix::fs::fstat(root),
+        false => parent(root, path)?.stat(path.name()),
+    }
+}
+
+/// Opens a folder to reach what is in it, which takes no right to list it.
+pub fn reach_folder(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
+    open(root, path, SEARCH).map(|(folder, _)| folder)
+}
+
+/// Holds on to a file, folder or link without opening it.
+#[cfg(target_os = "linux")]
+pub fn hold(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
+    if path.is_root() {
+        return reach_folder(root, path);
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let name = OsStr::from_bytes(path.name());
+    rustix::fs::openat(parent(root, path)?.fd, name, flags, Mode::empty())
+}
+
+/// Makes a folder and those above it where they are missing, and tells whether it was. An error
+/// comes with the folder that it is about.
+pub fn make_folder(root: &OwnedFd, path: &RelPath) -> Result<(OwnedFd, bool), (RelPath, Errno)> {
+    if let Ok(folder) = reach_folder(root, path) {
+        return Ok((folder, false));
+    }
+    let mut at = RelPath::root();
+    let mut made = false;
+    let mut folder = reach_folder(root, &at).map_err(|errno| (at.clone(), errno))?;
+    for segment in path.segments() {
+        at = at.join(segment).map_err(|_| (path.clone(), Errno::INVAL))?;
+        let name = OsStr::from_bytes(segment);
+        made = match rustix::fs::mkdirat(&folder, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+            Ok(()) => true,
+            // It was there, or somebody else made it just now.
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err((at, errno)),
+        };
+        folder = rustix::fs::openat(&folder, name, SEARCH | FOLDER, Mode::empty())
+            .map_err(|errno| (at.clone(), errno))?;
+    }
+    Ok((folder, made))
+}
+
 /// Whether an error proves that nothing is at a path: the name does not exist, or what should hold
 /// it is no folder any more. Behind a link is nothing of ours.
 pub fn is_gone(errno: Errno) -> bool {

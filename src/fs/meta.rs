@@ -74,12 +74,14 @@ pub fn has_own_mode(folder: &Entry) -> bool {
 pub fn identity(root: &Path) -> Result<Identity, Failure> {
     let missing = |error: std::io::Error| {
         let message = format!("the source {} is not there", root.display());
-        Failure::new(ErrorClass::Configuration, message).because(error.to_string())
+        Failure::new(ErrorClass::Configuration, message)
+            .because(error.to_string())
+            .with_hint("check the path, and whether its disk is mounted")
     };
     let folder = beneath::open_root(root).map_err(|errno| match errno {
         Errno::NOTDIR => {
             let message = format!("the source {} is not a folder", root.display());
-            Failure::new(ErrorClass::Configuration, message)
+            Failure::new(ErrorClass::Configuration, message).with_hint("name a folder to keep")
         }
         errno => missing(errno.into()),
     })?;

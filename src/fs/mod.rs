@@ -1,15 +1,18 @@
-//! Adapter to local files: a sorted walk, single looks, and stable reads below one source.
+//! Adapter to local files: a sorted walk, single looks, and stable reads below one source; and the
+//! folder that a restore fills.
 //!
-//! Opens by handles below the source and never through a symbolic link. Never writes. Every call
-//! that may block runs on the runtime's blocking threads.
+//! Opens by handles below the source or target and never through a symbolic link. Only [`Target`]
+//! writes. Every call that may block runs on the runtime's blocking threads.
 //!
-//! Built by `cli::wire`; use-cases see [`crate::ports::LocalTree`].
+//! Built by `cli::wire`; use-cases see [`crate::ports::LocalTree`] and
+//! [`crate::ports::TargetTree`].
 
 mod beneath;
 mod look;
 mod meta;
 mod read;
 mod rules;
+mod target;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +27,7 @@ use crate::ports::{
 };
 
 pub use rules::{IGNORE_FILE, RuleError, RuleOptions, Rules};
+pub use target::Target;
 
 /// A source folder and the rules over it.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustix::fs::fstat;
 
 use crate::model::content::Digester;
-use crate::model::{Crc64, Entry, Kind, Md5, Observed, RelPath};
+use crate::model::{ContentMd5, Crc64, Entry, Kind, Md5, Observed, RelPath};
 use crate::ports::{Chunk, Fut, OpenFile, PartDigest, ReadError, WholeRead};
 
 use super::meta::{What, explain, read_error, what};
@@ -56,7 +56,7 @@ pub fn link(root: &Path, path: &RelPath) -> Result<(Entry, Bytes), ReadError> {
 ///
 /// RACE: a name that becomes a FIFO or device between the two looks is opened; `O_NONBLOCK` keeps
 /// that from blocking, and nothing is read from it.
-fn open(root: &OwnedFd, path: &RelPath) -> Result<(File, Entry), ReadError> {
+pub fn open(root: &OwnedFd, path: &RelPath) -> Result<(File, Entry), ReadError> {
     let place = beneath::parent(root, path).map_err(read_error)?;
     match place.what(path.name()).map_err(read_error)? {
         What::Entry(entry) if entry.kind == Kind::File => {}
@@ -67,7 +67,7 @@ fn open(root: &OwnedFd, path: &RelPath) -> Result<(File, Entry), ReadError> {
     Ok((file, entry))
 }
 
-fn entry_of(file: &File, disk: u64) -> Result<Entry, ReadError> {
+pub fn entry_of(file: &File, disk: u64) -> Result<Entry, ReadError> {
     match what(&fstat(file).map_err(read_error)?, disk) {
         What::Entry(entry) if entry.kind == Kind::File => Ok(entry),
         _ => Err(ReadError::Changed),
@@ -172,6 +172,21 @@ fn read_chunk(file: &File, offset: u64, length: u64) -> Result<Chunk, ReadError>
     }
     bytes.truncate(digester.bytes() as usize);
     Ok(Chunk { bytes: Bytes::from(bytes), digest: finish(digester) })
+}
+
+/// Reads a file of this size whole, or in parts.
+pub fn digest(
+    file: &File,
+    size_bytes: u64,
+    part_size: Option<u64>,
+) -> Result<(ContentMd5, Crc64), ReadError> {
+    let Some(part_size) = part_size.filter(|size| *size > 0) else {
+        let whole = digest_range(file, 0, size_bytes)?;
+        return Ok((ContentMd5::whole(whole.md5), whole.crc64));
+    };
+    let part = |n| digest_range(file, n * part_size, part_size.min(size_bytes - n * part_size));
+    let parts = (0..size_bytes.div_ceil(part_size).max(1)).map(part);
+    Ok(PartDigest::combine(&parts.collect::<Result<Vec<_>, _>>()?, part_size))
 }
 
 fn digest_range(file: &File, offset: u64, length: u64) -> Result<PartDigest, ReadError> {

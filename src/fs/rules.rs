@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::model::{Entry, Fingerprint, Kind, RelPath};
+use crate::plan::pattern::as_in_git;
 use crate::plan::{Skip, Symlinks};
 
 use super::beneath::{self, Place};
@@ -136,6 +137,12 @@ impl Rules {
         include.matched_path_or_any_parents(absolute(path), is_folder).is_ignore()
     }
 
+    /// Whether the configured patterns let this path in, whatever rule files in the tree say.
+    pub fn lets_in(&self, path: &RelPath, is_folder: bool) -> bool {
+        let excluded = self.exclude.matched_path_or_any_parents(absolute(path), is_folder);
+        !excluded.is_ignore() && self.includes(path, is_folder)
+    }
+
     fn matches(&self, level: &Level, path: &RelPath, is_folder: bool) -> bool {
         let path = absolute(path);
         let mut level = level;
@@ -196,7 +203,7 @@ fn read_rules(place: &Place, folder: &RelPath) -> Result<Gitignore, String> {
     file.take(IGNORE_FILE_MAX_BYTES).read_to_end(&mut text).map_err(|e| e.to_string())?;
     let mut builder = GitignoreBuilder::new(absolute(folder));
     for line in String::from_utf8_lossy(&text).lines() {
-        if let Err(error) = builder.add_line(None, line) {
+        if let Err(error) = builder.add_line(None, &as_in_git(line)) {
             tracing::warn!(%folder, %error, "a line of {IGNORE_FILE} is ignored");
         }
     }
@@ -207,7 +214,7 @@ fn build(patterns: &[String]) -> Result<Gitignore, RuleError> {
     let mut builder = GitignoreBuilder::new("/");
     for pattern in patterns {
         let fault = |e: ignore::Error| RuleError { pattern: pattern.clone(), cause: e.to_string() };
-        builder.add_line(None, pattern).map_err(fault)?;
+        builder.add_line(None, &as_in_git(pattern)).map_err(fault)?;
     }
     builder.build().map_err(|e| RuleError { pattern: patterns.join(" "), cause: e.to_string() })
 }

@@ -360,3 +360,30 @@ async fn a_folder_whose_rules_cannot_be_read_is_frozen() {
     std::fs::create_dir(source.path(b".keepwatchignore")).unwrap();
     assert_eq!(keys(&tree, "").await, ["?", "?.keepwatchignore"], "the source itself");
 }
+
+#[tokio::test]
+async fn braces_are_letters_as_in_git() {
+    let source = Source::new(&[b"a.c", b"a.{c,d}", b"sub/{x", b"sub/x", b"sub/.keepwatchignore"]);
+    source.write(b"sub/.keepwatchignore", b"{x\n");
+    let options = RuleOptions { exclude: vec!["*.{c,d}".into()], ..RuleOptions::default() };
+    let shown = keys(&source.tree(options), "").await;
+    assert_eq!(shown, ["a.c", "!a.{c,d}", "sub/.keepwatchignore", "sub/x", "!sub/{x"]);
+}
+
+#[test]
+fn every_pattern_that_a_configuration_may_have_is_a_rule() {
+    const LETTERS: [char; 14] =
+        ['a', 'z', '-', '*', '?', '[', ']', '{', '}', '!', '^', '\\', '/', ','];
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut checked = 0;
+    while checked < 5_000 {
+        let text: String =
+            (0..random.usize(1..9)).map(|_| random.choice(LETTERS).unwrap()).collect();
+        if crate::plan::pattern::check(&text).is_err() {
+            continue;
+        }
+        checked += 1;
+        let options = RuleOptions { exclude: vec![text.clone()], ..RuleOptions::default() };
+        assert_eq!(Rules::new(options).err().map(|e| e.to_string()), None);
+    }
+}

@@ -8,7 +8,9 @@ pub mod decide;
 pub mod guard;
 pub mod merge;
 pub mod parts;
+pub mod pattern;
 pub mod policy;
+pub mod restore;
 pub mod stable;
 
 pub use action::{DeleteItem, Deletion, Done, ErrorClass, Failure, Hint, Job, LookAgain};
@@ -17,4 +19,5 @@ pub use decide::{Decision, LastWord, Why, decide, is_believed, last_word};
 pub use guard::{Guard, Hold, HoldReason};
 pub use merge::{Merge, OutOfOrder, Side, Step, Triple};
 pub use policy::{Compare, Deletions, MaxDelete, Symlinks};
+pub use restore::{Choice, Kept, Overwrite, Place, Refusal, Wanted};
 pub use stable::{Readings, Verdict, judge};

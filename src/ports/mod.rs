@@ -1,4 +1,5 @@
-//! What the outside must offer: local files, a watcher, the object store, the state, a clock.
+//! What the outside must offer: local files, a watcher, the object store, the state, a clock; and
+//! to restore, objects to read and a folder to fill.
 //!
 //! Use-cases see these traits and never an adapter. Each trait is a written contract; one suite of
 //! tests runs it on the adapter and on its fake. Errors carry their class ([`ErrorClass`]), decided
@@ -6,7 +7,9 @@
 
 mod local;
 mod objects;
+mod reader;
 mod state;
+mod target;
 mod watch;
 
 use std::future::Future;
@@ -24,9 +27,16 @@ pub use objects::{
     Complete, Condition, ListPage, ObjectStore, Put, PutPart, RequestCounts, SmallObject,
     StoreError, Stored, StoredPart,
 };
+pub use reader::{
+    Body, Fetched, ListedObject, ListedVersion, ObjectId, ObjectPage, ObjectReader, ReadHead,
+    Reading, Thaw, ThawReply, Tier, VersionMark, VersionPage,
+};
 pub use state::{
     BackupRow, Change, JournaledPart, KeyRange, ProblemRow, StateError, StateStore, Tally,
     UploadJournal,
+};
+pub use target::{
+    Attributes, LocalLook, NewFile, Stretch, TargetError, TargetFacts, TargetTree, Written,
 };
 pub use watch::{FolderWatch, HintSource, WatchEvent};
 

@@ -1,4 +1,4 @@
-//! Bodies of requests: in memory, sent as fast as the connection takes them or at a set pace.
+//! Bodies of requests, in memory, and the pace at which bodies are sent and received.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,11 @@ pub struct Pace {
 impl Pace {
     pub fn new(bytes_per_s: u64) -> Self {
         Self { bytes_per_s: bytes_per_s.max(1), next: Mutex::new(None) }
+    }
+
+    /// Waits until so many bytes may pass.
+    pub async fn pass(&self, bytes: usize) {
+        tokio::time::sleep_until(self.turn(bytes)).await;
     }
 
     /// Takes a turn for so many bytes; answers with when to send them.

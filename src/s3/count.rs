@@ -65,7 +65,7 @@ impl Intercept for Counter {
             "PutObject" => &counts.put,
             "GetObject" => &counts.get,
             "HeadObject" | "HeadBucket" => &counts.head,
-            "ListObjectsV2" => &counts.list,
+            "ListObjectsV2" | "ListObjectVersions" => &counts.list,
             "CopyObject" => &counts.copy,
             "DeleteObject" | "DeleteObjects" => &counts.delete,
             "UploadPart"

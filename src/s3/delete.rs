@@ -7,9 +7,10 @@ use aws_sdk_s3::types::{Delete, ObjectIdentifier, Tag, Tagging};
 
 use crate::model::{ETag, Key, Millis};
 use crate::plan::ErrorClass;
-use crate::ports::StoreError;
+use crate::ports::{ObjectId, StoreError};
 
 use super::error::What;
+use super::read::is_gone;
 use super::{S3Store, error, fits_xml};
 
 type Results = HashMap<String, Result<(), StoreError>>;
@@ -137,6 +138,48 @@ impl S3Store {
             .map_err(|e| error::explain(&what, &e))?;
         Ok(())
     }
+
+    /// Reads what [`Self::tag_as_deleted`] wrote.
+    pub(super) async fn tagged_deleted_at(
+        &self,
+        id: &ObjectId,
+    ) -> Result<Option<Millis>, StoreError> {
+        let key = self.absolute(&id.key)?;
+        let sent = self
+            .ask(|client| {
+                client
+                    .get_object_tagging()
+                    .bucket(&self.options.bucket)
+                    .key(&key)
+                    .set_version_id(id.version.clone())
+                    .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                    .send()
+            })
+            .await;
+        let reply = match sent {
+            Ok(reply) => reply,
+            Err(e) if is_gone(&e) => return Ok(None),
+            Err(e) => {
+                return match self.explained(&self.about("read the tags of", id), &e).await {
+                    StoreError::Unsupported(_) => Ok(None),
+                    StoreError::Failed(failure) if failure.class == ErrorClass::Denied => {
+                        let hint = "allow s3:GetObjectTagging and s3:GetObjectVersionTagging";
+                        Err(StoreError::Failed(failure.with_hint(hint)))
+                    }
+                    error => Err(error),
+                };
+            }
+        };
+        let tag = |name| reply.tag_set().iter().find(|tag| tag.key() == name).map(Tag::value);
+        Ok((tag("Deleted") == Some("True")).then(|| moment(tag("DeletedAt"))))
+    }
+}
+
+/// Reads [`minute`]; the beginning of time where it is none.
+fn moment(minute: Option<&str>) -> Millis {
+    let time = minute.and_then(|text| text.parse::<jiff::civil::DateTime>().ok());
+    let time = time.and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    time.map_or(Millis(0), |time| Millis(time.timestamp().as_millisecond()))
 }
 
 /// `YYYY-MM-DDTHH:MM` in UTC.
@@ -149,4 +192,18 @@ fn minute(at: Millis) -> String {
 
 fn refused(what: &What, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Failed(what.failed(ErrorClass::Path, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minute_of_a_deletion_is_read_back() {
+        assert_eq!(minute(Millis(1_795_262_459_999)), "2026-11-21T12:00");
+        assert_eq!(moment(Some("2026-11-21T12:00")), Millis(1_795_262_400_000));
+        for text in [None, Some(""), Some("yesterday"), Some("2026-13-01T00:00")] {
+            assert_eq!(moment(text), Millis(0), "{text:?}");
+        }
+    }
 }

@@ -11,6 +11,9 @@ use aws_smithy_runtime_api::http::StatusCode;
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::StoreError;
 
+pub type SdkFailure<E> = SdkError<E, HttpResponse>;
+pub type SdkResult<T, E> = Result<T, SdkFailure<E>>;
+
 /// What a request is about.
 pub struct What {
     /// `read s3://bucket/key`.
@@ -34,7 +37,7 @@ impl What {
 }
 
 /// Explains an error of a request.
-pub fn explain<E>(what: &What, error: &SdkError<E, HttpResponse>) -> StoreError
+pub fn explain<E>(what: &What, error: &SdkFailure<E>) -> StoreError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
@@ -88,7 +91,7 @@ fn is_of_s3(reply: &HttpResponse) -> bool {
 }
 
 /// The region a reply names, when it says that the bucket is elsewhere.
-pub fn other_region<E>(error: &SdkError<E, HttpResponse>) -> Option<String>
+pub fn other_region<E>(error: &SdkFailure<E>) -> Option<String>
 where
     E: ProvideErrorMetadata,
 {
@@ -97,7 +100,9 @@ where
     let status = service.raw().status().as_u16();
     let moved = matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed")
         || code == "TemporaryRedirect"
-        || status == 301;
+        || status == 301
+        // HEAD has no body for the code.
+        || (status == 400 && code.is_empty());
     if moved { named_region(service.raw()) } else { None }
 }
 
@@ -262,7 +267,8 @@ impl Reply<'_> {
     }
 }
 
-fn unreachable(what: &What, cause: &str) -> StoreError {
+/// The connection broke, or nothing comes.
+pub fn unreachable(what: &What, cause: &str) -> StoreError {
     let failure = what
         .unanswered(ErrorClass::Unreachable, cause)
         .with_hint("check the network and the endpoint");
@@ -282,8 +288,16 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(error.source(), |&cause| cause.source())
 }
 
+/// An error and all that lies under it.
+pub fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut words: Vec<String> =
+        std::iter::once(error.to_string()).chain(causes(error).map(ToString::to_string)).collect();
+    words.dedup();
+    words.join(": ")
+}
+
 /// Nothing was sent, or no reply came: credentials, name resolution, connection, TLS.
-fn dispatch<E>(what: &What, error: &SdkError<E, HttpResponse>) -> StoreError
+fn dispatch<E>(what: &What, error: &SdkFailure<E>) -> StoreError
 where
     E: Error + Send + Sync + 'static,
 {

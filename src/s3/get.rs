@@ -1,17 +1,14 @@
 //! HEAD, small GETs, and making the bucket.
 
 use aws_sdk_s3::operation::get_object::GetObjectError;
-use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::types::{
-    BucketLocationConstraint, ChecksumMode, CreateBucketConfiguration, StorageClass,
-};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use aws_sdk_s3::types::{BucketLocationConstraint, ChecksumMode, CreateBucketConfiguration};
+use bytes::Bytes;
 
-use crate::model::{Crc64, ETag, Key, Meta, Millis, Object, ObjectHead};
+use crate::model::{ETag, Key, ObjectHead};
 use crate::plan::ErrorClass;
-use crate::ports::{SmallObject, StoreError};
+use crate::ports::{ObjectId, ReadHead, SmallObject, StoreError};
 
+use super::head::told;
 use super::{S3Store, error};
 
 /// No object that is read whole is larger.
@@ -30,8 +27,10 @@ impl S3Store {
             .send()
             .await;
         match sent {
-            Ok(reply) => match object_head(&reply) {
-                Some(head) => Ok(Some(head)),
+            Ok(reply) => match told!(reply).head() {
+                Some(ReadHead { object, meta, crc64, .. }) => {
+                    Ok(Some(ObjectHead { object, meta, crc64 }))
+                }
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),
             },
             Err(e) => match e.as_service_error().is_some_and(|e| e.is_not_found()) {
@@ -41,27 +40,49 @@ impl S3Store {
         }
     }
 
-    pub(super) async fn size_of_part_one(&self, key: &Key) -> Result<Option<u64>, StoreError> {
+    /// Of an object that is still the one that is meant.
+    pub(super) async fn size_of_part_one(&self, id: &ObjectId) -> Result<Option<u64>, StoreError> {
+        let key = self.absolute(&id.key)?;
         let sent = self
-            .client()
-            .head_object()
-            .bucket(&self.options.bucket)
-            .key(self.absolute(key)?)
-            .part_number(1)
-            .set_expected_bucket_owner(self.options.bucket_owner.clone())
-            .send()
+            .ask(|client| {
+                client
+                    .head_object()
+                    .bucket(&self.options.bucket)
+                    .key(&key)
+                    .part_number(1)
+                    .set_version_id(id.version.clone())
+                    .set_if_match(id.etag.as_ref().map(ETag::quoted))
+                    .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                    .send()
+            })
             .await;
         match sent {
             // A server that does not know parts shows the whole object.
-            Ok(reply) if reply.parts_count().is_some() => {
+            Ok(reply) if reply.parts_count().is_some() && shows(reply.e_tag(), id) => {
                 Ok(reply.content_length().and_then(|n| u64::try_from(n).ok()))
             }
             Ok(_) => Ok(None),
-            Err(e) => match error::explain(&self.describe("look at", key), &e) {
-                StoreError::Unsupported(_) => Ok(None),
+            Err(e) => match self.explained(&self.about("look at", id), &e).await {
+                StoreError::Unsupported(_) | StoreError::Precondition => Ok(None),
                 error => Err(error),
             },
         }
+    }
+
+    pub(super) async fn get_from_above(&self, key: &Key) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        let mut found = vec![];
+        for prefix in self.options.prefix.above() {
+            let key = format!("{}{}", prefix.as_str(), key.as_str());
+            let what = self.what(format!("read {key}, above {}", self.place()));
+            match self.read_small(&what, &key, None).await {
+                Ok(SmallObject::Found { body, .. }) => found.push((Key::literal(&key), body)),
+                Ok(SmallObject::Absent | SmallObject::Unchanged) => {}
+                // Credentials may be good for one prefix only.
+                Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     pub(super) async fn get_object(
@@ -69,24 +90,26 @@ impl S3Store {
         key: &Key,
         unless: Option<&ETag>,
     ) -> Result<SmallObject, StoreError> {
-        let what = self.describe("read", key);
-        let send = || async {
-            self.client()
-                .get_object()
-                .bucket(&self.options.bucket)
-                .key(self.options.prefix.absolute(key).unwrap_or_default())
-                .set_if_none_match(unless.map(ETag::quoted))
-                .set_expected_bucket_owner(self.options.bucket_owner.clone())
-                .send()
-                .await
-        };
-        let mut sent = send().await;
-        if let Err(e) = &sent
-            && let Some(region) = error::other_region(e)
-        {
-            self.move_to_region(&region);
-            sent = send().await;
-        }
+        self.read_small(&self.describe("read", key), &self.absolute(key)?, unless).await
+    }
+
+    async fn read_small(
+        &self,
+        what: &error::What,
+        absolute: &str,
+        unless: Option<&ETag>,
+    ) -> Result<SmallObject, StoreError> {
+        let sent = self
+            .ask(|client| {
+                client
+                    .get_object()
+                    .bucket(&self.options.bucket)
+                    .key(absolute)
+                    .set_if_none_match(unless.map(ETag::quoted))
+                    .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                    .send()
+            })
+            .await;
         let reply = match sent {
             Ok(reply) => reply,
             Err(e) => {
@@ -94,27 +117,19 @@ impl S3Store {
                 return match e.as_service_error() {
                     Some(GetObjectError::NoSuchKey(_)) => Ok(SmallObject::Absent),
                     _ if status == Some(304) => Ok(SmallObject::Unchanged),
-                    _ => {
-                        let error = error::explain(&what, &e);
-                        if let StoreError::Failed(failure) = &error
-                            && failure.class == ErrorClass::Credentials
-                        {
-                            self.renew_credentials().await;
-                        }
-                        Err(error)
-                    }
+                    _ => Err(self.explained(what, &e).await),
                 };
             }
         };
         let Some(etag) = reply.e_tag().map(ETag::new) else {
-            return Err(error::not_s3(&what, "its reply has no ETag"));
+            return Err(error::not_s3(what, "its reply has no ETag"));
         };
         if reply.content_length().is_some_and(|n| n > SMALL_MAX_BYTES as i64) {
-            return Err(error::not_s3(&what, "the object is far larger than it should be"));
+            return Err(error::not_s3(what, "the object is far larger than it should be"));
         }
         match reply.body.collect().await {
             Ok(body) => Ok(SmallObject::Found { body: body.into_bytes(), etag }),
-            Err(e) => Err(error::not_s3(&what, &format!("its reply broke off: {e}"))),
+            Err(e) => Err(error::not_s3(what, &format!("its reply broke off: {e}"))),
         }
     }
 
@@ -144,28 +159,7 @@ impl S3Store {
     }
 }
 
-fn object_head(reply: &HeadObjectOutput) -> Option<ObjectHead> {
-    let pairs = reply.metadata().into_iter().flatten();
-    let crc64 = reply.checksum_crc64_nvme().and_then(|text| {
-        let bytes = BASE64.decode(text).ok()?;
-        Some(Crc64(u64::from_be_bytes(bytes.try_into().ok()?)))
-    });
-    Some(ObjectHead {
-        object: Object {
-            size_bytes: reply.content_length().and_then(|n| u64::try_from(n).ok())?,
-            etag: ETag::new(reply.e_tag()?),
-            modified: reply
-                .last_modified()
-                .and_then(|t| t.to_millis().ok())
-                .map_or(Millis(0), Millis),
-            archived: reply.storage_class().is_some_and(is_archived),
-        },
-        meta: Meta::from_pairs(pairs.map(|(name, value)| (name.as_str(), value.as_str()))),
-        crc64,
-    })
-}
-
-/// Whether objects of this class must be thawed before they can be read or copied.
-pub fn is_archived(class: &StorageClass) -> bool {
-    matches!(class, StorageClass::Glacier | StorageClass::DeepArchive)
+/// Whether a reply is about the object that is meant. Not every server honours conditions.
+pub(super) fn shows(etag: Option<&str>, id: &ObjectId) -> bool {
+    id.etag.as_ref().is_none_or(|meant| etag.is_some_and(|etag| ETag::new(etag) == *meant))
 }

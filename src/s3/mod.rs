@@ -1,4 +1,5 @@
-//! Adapter to S3 through the AWS SDK: one bucket and one prefix behind [`ObjectStore`].
+//! Adapter to S3 through the AWS SDK: one bucket and one prefix behind [`ObjectStore`], and behind
+//! [`ObjectReader`](crate::ports::ObjectReader) where it is read back.
 //!
 //! Retries for seconds, not for minutes; waiting is the engine's business. Every error leaves with
 //! its class, its cause and, where one is known, the next step.
@@ -12,23 +13,34 @@ mod count;
 mod delete;
 mod direct;
 mod error;
+mod foreign;
 mod get;
+mod head;
 mod list;
 mod multipart;
 mod put;
+mod read;
+mod reader;
+mod thaw;
+mod versions;
 
 use std::sync::Arc;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use bytes::Bytes;
 
-use crate::model::{ETag, Key, Meta, Millis, ObjectHead, Prefix};
+use crate::model::{ETag, Escaped, Key, Meta, Millis, ObjectHead, Prefix};
+use crate::plan::ErrorClass;
 use crate::ports::{
-    Complete, Fut, ListPage, ObjectStore, Put, PutPart, RequestCounts, SmallObject, StoreError,
-    Stored, StoredPart,
+    Complete, Fut, ListPage, ObjectId, ObjectStore, Put, PutPart, RequestCounts, SmallObject,
+    StoreError, Stored, StoredPart,
 };
+
+use self::error::{SdkFailure, SdkResult};
 
 pub use connect::{ConnectError, Connection, Endpoint};
 
@@ -44,7 +56,7 @@ pub struct S3Options {
     pub sse_kms_key_id: Option<String>,
     /// The account that must own the bucket.
     pub bucket_owner: Option<String>,
-    /// Bytes a second for what is sent; `None` without a limit.
+    /// Bytes a second for what is sent and received; `None` without a limit.
     pub bandwidth: Option<u64>,
 }
 
@@ -59,6 +71,8 @@ pub struct S3Store {
     sse: Option<ServerSideEncryption>,
     /// Whether the server has shown that it knows CRC64NVME. On AWS it does.
     crc64: AtomicBool,
+    /// Whether listings are asked how far archived objects are thawed: until the server refuses.
+    lists_thaws: AtomicBool,
 }
 
 /// How the bucket is reached.
@@ -84,6 +98,7 @@ impl S3Store {
             storage_class: options.storage_class.as_deref().map(StorageClass::from),
             sse: options.sse.as_deref().map(ServerSideEncryption::from),
             crc64: AtomicBool::new(connection.is_aws()),
+            lists_thaws: AtomicBool::new(true),
             way: RwLock::new(Arc::new(Way::new(connection, &counter))),
             counter,
             options,
@@ -103,6 +118,44 @@ impl S3Store {
         *self.way.write().unwrap_or_else(std::sync::PoisonError::into_inner) = way;
     }
 
+    /// Sends a request, and once more where a reply says that the bucket is in another region.
+    async fn ask<T, E, F>(&self, send: impl Fn(Client) -> F + Send + Sync) -> SdkResult<T, E>
+    where
+        F: Future<Output = SdkResult<T, E>> + Send,
+        E: ProvideErrorMetadata,
+    {
+        let sent = send(self.client()).await;
+        let elsewhere = sent.as_ref().err().and_then(error::other_region);
+        match elsewhere {
+            Some(region) if self.way().connection.region() != Some(&region) => {
+                self.move_to_region(&region);
+                send(self.client()).await
+            }
+            _ => sent,
+        }
+    }
+
+    /// Explains an error. Credentials that were refused are read again, for the next request.
+    async fn explained<E>(&self, what: &error::What, error: &SdkFailure<E>) -> StoreError
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let error = error::explain(what, error);
+        if let StoreError::Failed(failure) = &error
+            && failure.class == ErrorClass::Credentials
+        {
+            self.renew_credentials().await;
+        }
+        error
+    }
+
+    /// Whether the server is known to tell of tags and thaws all there is to tell, so that what it
+    /// does not mention is not there.
+    fn tells_all(&self) -> bool {
+        let connection = &self.way().connection;
+        connection.is_aws() || connection.is_in_process()
+    }
+
     /// The bucket is elsewhere: talks to that region from now on.
     fn move_to_region(&self, region: &str) {
         tracing::info!(bucket = self.options.bucket, region, "the bucket is in another region");
@@ -120,7 +173,7 @@ impl S3Store {
     fn absolute(&self, key: &Key) -> Result<String, StoreError> {
         self.options.prefix.absolute(key).map_err(|error| {
             let what = self.describe("name", key);
-            StoreError::Failed(what.failed(crate::plan::ErrorClass::Path, error.to_string()))
+            StoreError::Failed(what.failed(ErrorClass::Path, error.to_string()))
         })
     }
 
@@ -129,9 +182,18 @@ impl S3Store {
         self.what(format!("{action} {}{key}", self.place()))
     }
 
+    fn about(&self, action: &str, id: &ObjectId) -> error::What {
+        let mut what = self.describe(action, &id.key);
+        if let Some(version) = &id.version {
+            what.request += &format!(" (version {version})");
+        }
+        what
+    }
+
     fn place(&self) -> String {
         let S3Options { bucket, prefix, place, .. } = &self.options;
-        place.clone().unwrap_or_else(|| format!("s3://{bucket}/{}", prefix.as_str()))
+        let place = place.clone().unwrap_or_else(|| format!("s3://{bucket}/{}", prefix.as_str()));
+        Escaped(place.as_bytes()).to_string()
     }
 
     fn what(&self, request: String) -> error::What {
@@ -145,9 +207,8 @@ impl S3Store {
     }
 
     fn stored(etag: &str, sse: Option<&ServerSideEncryption>) -> Stored {
-        let plain = matches!(sse, None | Some(ServerSideEncryption::Aes256));
         let etag = ETag::new(etag);
-        Stored { is_md5: plain && etag.as_md5().is_some(), etag }
+        Stored { is_md5: head::shows_md5(sse) && etag.as_md5().is_some(), etag }
     }
 
     /// A reply carried the checksum that was sent: the server verified it.
@@ -181,6 +242,11 @@ impl ObjectStore for S3Store {
     ) -> Fut<'_, Result<SmallObject, StoreError>> {
         let (key, unless) = (key.clone(), unless.cloned());
         Box::pin(async move { self.get_object(&key, unless.as_ref()).await })
+    }
+
+    fn get_above(&self, key: &Key) -> Fut<'_, Result<Vec<(Key, Bytes)>, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.get_from_above(&key).await })
     }
 
     fn list(&self, after: Option<&Key>) -> Fut<'_, Result<ListPage, StoreError>> {
@@ -239,8 +305,8 @@ impl ObjectStore for S3Store {
     }
 
     fn first_part_size(&self, key: &Key) -> Fut<'_, Result<Option<u64>, StoreError>> {
-        let key = key.clone();
-        Box::pin(async move { self.size_of_part_one(&key).await })
+        let id = ObjectId { key: key.clone(), version: None, etag: None };
+        Box::pin(async move { self.size_of_part_one(&id).await })
     }
 
     fn create_bucket(&self) -> Fut<'_, Result<(), StoreError>> {
@@ -252,7 +318,6 @@ impl ObjectStore for S3Store {
     }
 
     fn deletes_on_condition(&self) -> bool {
-        let connection = &self.way().connection;
-        connection.is_aws() || connection.is_in_process()
+        self.tells_all()
     }
 }

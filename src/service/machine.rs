@@ -54,3 +54,8 @@ pub fn user_name() -> String {
     });
     named.unwrap_or_else(|| uid.to_string())
 }
+
+/// Whether this process may do as root does.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -260,8 +260,16 @@ impl Tables {
                 match is_folder {
                     true => tally.folders += 1,
                     false => {
+                        let bytes = record.entry.fingerprint.size_bytes;
                         tally.files += 1;
-                        tally.bytes += record.entry.fingerprint.size_bytes;
+                        if record.etag.is_some() {
+                            tally.kept += 1;
+                            tally.kept_bytes += bytes;
+                        }
+                        if record.trust != Trust::Synced {
+                            tally.unsettled += 1;
+                            tally.unsettled_bytes += bytes;
+                        }
                     }
                 }
             }

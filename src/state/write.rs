@@ -7,7 +7,7 @@ use crate::model::{ETag, Entry, Key, Millis, Object, Record, Trust};
 use crate::ports::{Change, Identity, JournaledPart, UploadJournal};
 
 use super::rows::{fingerprint_values, kind_code, signed, trust_code};
-use super::{BackupId, schema};
+use super::{BackupId, read, schema};
 
 pub const HOUR_MS: i64 = 3_600_000;
 /// Hours that count as the last 24: the running one and 24 before it.
@@ -39,11 +39,7 @@ pub fn backup_row_id(c: &Connection, name: &str, id: &BackupId) -> rusqlite::Res
          ON CONFLICT DO UPDATE SET name = excluded.name",
         params![id.source, id.endpoint, id.bucket, id.prefix, rebuilt, name],
     )?;
-    c.query_row(
-        "SELECT id FROM backup WHERE source = ?1 AND endpoint = ?2 AND bucket = ?3 AND prefix = ?4",
-        params![id.source, id.endpoint, id.bucket, id.prefix],
-        |row| row.get(0),
-    )
+    read::backup_id(c, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
 pub fn set_default_bucket(

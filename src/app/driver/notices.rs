@@ -71,10 +71,13 @@ impl Driver {
             Notice::Held(hold) => {
                 let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
                 let reasons = reasons.join("; ");
+                let files = match hold.pending {
+                    1 => "1 file".to_owned(),
+                    files => format!("{files} files"),
+                };
                 tracing::warn!(
                     backup = %name,
-                    "deletions are held ({} files): {reasons}. See: keepwatch deletions list",
-                    hold.pending
+                    "deletions are held ({files}): {reasons}. See: keepwatch deletions list"
                 );
             }
             Notice::Released => tracing::info!(backup = %name, "deletions go on"),

@@ -17,7 +17,6 @@ use crate::ports::{
 
 use super::super::backup::Backup;
 use super::super::failure_of;
-use super::super::progress::raise;
 use super::compare::{differs_in_kind, digest_parts, head, matching_parts};
 use super::small::unstable;
 use super::{
@@ -257,7 +256,8 @@ impl Upload<'_> {
         let has = |number| kept.iter().any(|part| part.stored.number == number);
         let missing: Vec<u32> = (1..=count).filter(|number| !has(*number)).collect();
         let mut missing = missing.into_iter();
-        raise(&self.backup.progress.handled_bytes, kept.iter().map(|p| p.digest.bytes).sum());
+        let advance = |bytes| self.backup.progress.advance(&self.job.key, bytes);
+        advance(kept.iter().map(|part| part.digest.bytes).sum());
         let mut parts = kept;
         let mut flying = FuturesUnordered::new();
         let mut failed = None;
@@ -320,7 +320,7 @@ impl Upload<'_> {
         let stored = StoredPart { number, size_bytes: length, etag };
         let part = JournaledPart { stored, digest: chunk.digest };
         self.backup.record(vec![Change::PartDone { key: key.clone(), part: part.clone() }]).await?;
-        raise(&self.backup.progress.handled_bytes, length);
+        self.backup.progress.advance(key, length);
         Ok(part)
     }
 

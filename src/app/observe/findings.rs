@@ -136,12 +136,12 @@ impl Findings {
             };
             self.note_missing(since);
         }
-        self.tell_deletion(key);
+        self.tell_deletion(key, base);
     }
 
     fn missing(&mut self, key: Key, base: Option<&Record>) {
         self.note_missing(self.now);
-        self.tell_deletion(&key);
+        self.tell_deletion(&key, base);
         if base.is_some_and(|record| record.entry.kind != Kind::Folder) {
             self.missed();
         }
@@ -161,12 +161,18 @@ impl Findings {
         self.oldest_missing = Some(self.oldest_missing.map_or(since, |known| known.min(since)));
     }
 
-    fn tell_deletion(&self, key: &Key) {
-        let action = match self.backup.settings.deletions {
-            Deletions::Delete => "delete",
-            Deletions::Tag => "tag",
+    /// In a dry run: tells, and counts it as if it were done.
+    fn tell_deletion(&self, key: &Key, base: Option<&Record>) {
+        let progress = &self.backup.progress;
+        let (action, counter) = match self.backup.settings.deletions {
+            Deletions::Delete => ("delete", &progress.deleted),
+            Deletions::Tag => ("tag", &progress.tagged),
             Deletions::Keep => return,
         };
+        let is_file = base.is_some_and(|record| record.entry.kind != Kind::Folder);
+        if self.backup.is_dry_run() && is_file {
+            raise(counter, 1);
+        }
         self.backup.tell(action, key, "the source is gone");
     }
 
@@ -179,12 +185,9 @@ impl Findings {
         if !self.eager && self.young.len() < YOUNG_MAX && self.is_young(&job) {
             return self.young.push(job.path);
         }
-        let progress = &self.backup.progress;
         if matches!(job.task, Task::Upload) {
             self.missed();
         }
-        raise(&progress.planned, 1);
-        raise(&progress.planned_bytes, job.size_bytes());
         self.jobs.push(job);
     }
 

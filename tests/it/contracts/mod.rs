@@ -2,9 +2,13 @@
 //! both is what use-cases may rely on, and what makes the simulation worth its green.
 
 mod objects;
+mod reader;
 mod source;
 mod state;
 mod state_random;
+mod target;
+mod target_disks;
+mod target_safety;
 mod tree;
 mod tree_random;
 mod watch;

@@ -1,6 +1,7 @@
 //! Servers: the embedded store over HTTP with a log and scripted faults, moto, and Garage. Each
 //! listens on a free port of loopback, and ends with the test.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -251,6 +252,68 @@ impl Drop for External {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+    }
+}
+
+/// `keepwatch serve`, with objects that thaw in no time.
+pub fn served() -> External {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let reach = Reach {
+        endpoint: format!("http://127.0.0.1:{port}"),
+        access_key: "served".to_owned(),
+        secret_key: "secret".to_owned(),
+        region: "us-east-1".to_owned(),
+    };
+    let child = Command::new(env!("CARGO_BIN_EXE_keepwatch"))
+        .args(["serve", "--no-sync", "--thaw-after", "100ms", "--listen"])
+        .arg(format!("127.0.0.1:{port}"))
+        .arg(format!("file://{}", folder.path().display()))
+        .env("AWS_ACCESS_KEY_ID", &reach.access_key)
+        .env("AWS_SECRET_ACCESS_KEY", &reach.secret_key)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let server = External { reach, child, _folder: folder };
+    wait_for("keepwatch to serve", || is_listening(port));
+    server
+}
+
+/// A server that gives every request the reply of a script, and closes.
+pub struct Scripted {
+    pub reach: Reach,
+    /// Heads of the requests so far.
+    pub requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Scripted {
+    /// `script` answers the head of a request with a reply, or with as much of one as is sent.
+    pub fn start(script: impl Fn(&str) -> String + Send + 'static) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let reach = Reach {
+            endpoint: format!("http://{}", listener.local_addr().unwrap()),
+            access_key: "key".to_owned(),
+            secret_key: "secret".to_owned(),
+            region: "us-east-1".to_owned(),
+        };
+        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = requests.clone();
+        // It ends with the process of the test.
+        std::thread::spawn(move || {
+            for mut socket in listener.incoming().flatten() {
+                let mut head = vec![];
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).is_ok_and(|n| n > 0) {
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let reply = script(&head);
+                heard.lock().unwrap().push(head);
+                socket.write_all(reply.as_bytes()).ok();
+            }
+        });
+        Self { reach, requests }
     }
 }
 

@@ -1,0 +1,264 @@
+//! Restore: everything back, from any moment, into a folder.
+//!
+//! The objects of the moment are listed in key order, twice: once to say how much there is and
+//! whether it fits ([`survey`]), once to bring it back ([`pass`]). Each object is looked at in the
+//! target, [`crate::plan::restore::choose`] decides, and [`file`] fetches, verifies, and gives the
+//! file its name in one step. What must be thawed waits in [`thaw`]. Deleting what the backup does
+//! not have happens only when asked, at the very end, in [`prune`].
+//!
+//! Nothing is recorded: a restore that was cut short is run again, and finds what is right already.
+
+mod fetch;
+mod file;
+mod objects;
+mod pass;
+mod patience;
+mod prune;
+mod survey;
+mod tally;
+mod thaw;
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{Key, Meta, Millis, RelPath};
+use crate::plan::{ErrorClass, Failure, MaxDelete, Overwrite};
+use crate::ports::{
+    Attributes, Clock, Fetched, LocalTree, ObjectId, ObjectReader, TargetError, TargetTree, Tier,
+};
+
+use super::backup::{PlanSink, PlannedAction};
+use super::progress::Progress;
+
+pub use objects::{Kept, Objects, Where};
+pub use survey::Survey;
+pub use tally::{Counts, Tally};
+
+/// How a restore behaves.
+#[derive(Clone, Debug)]
+pub struct RestoreSettings {
+    /// As it was at this moment; `None`: as it is now.
+    pub at: Option<Millis>,
+    /// Only this path and what is below it.
+    pub within: Option<RelPath>,
+    pub overwrite: Overwrite,
+    /// Delete what the backup does not have.
+    pub delete: bool,
+    pub max_delete: MaxDelete,
+    /// Give files their owner.
+    pub owner: bool,
+    /// Give files their setuid and setgid bits.
+    pub setuid: bool,
+    /// Make links that lead out of the target.
+    pub outside_links: bool,
+    /// Requests that transfer content, in flight at most.
+    pub transfers: usize,
+    pub tier: Tier,
+    /// For how long thawed objects stay readable.
+    pub days: u32,
+    /// Wait for what must be thawed.
+    pub wait: bool,
+    /// Between looks at what is being thawed.
+    pub poll_ms: u64,
+    pub retry_for_ms: u64,
+}
+
+/// Whether a path takes part. The flag says that it is a folder.
+pub type Filter = Arc<dyn Fn(&RelPath, bool) -> bool + Send + Sync>;
+
+/// One restore at run time.
+pub struct Restore {
+    pub settings: RestoreSettings,
+    pub reader: Arc<dyn ObjectReader>,
+    pub target: Arc<dyn TargetTree>,
+    /// The same folder, to be walked when something is to be deleted.
+    pub here: Arc<dyn LocalTree>,
+    pub wanted: Filter,
+    pub progress: Arc<Progress>,
+    pub clock: Arc<dyn Clock>,
+    /// Given in a dry run: nothing is written or asked for, only told.
+    pub plan: Option<PlanSink>,
+    pub tally: Tally,
+    pub cancel: CancellationToken,
+    slots: Semaphore,
+    patience: patience::Patience,
+    frozen: Mutex<thaw::Queue>,
+}
+
+/// How a restore ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Done,
+    Interrupted,
+    /// All of it, for this reason.
+    Failed(Failure),
+}
+
+/// Why one path, or everything, goes no further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// This path failed; the rest goes on.
+    Path(String),
+    /// This path is left out, and why.
+    Skip(String),
+    /// What is there, or the object, is not what it was: look again.
+    Again,
+    All(Failure),
+    Interrupted,
+}
+
+impl From<TargetError> for Stop {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::InTheWay(path) => Self::Path(format!("{path} is in the way")),
+            TargetError::Changed => Self::Again,
+            TargetError::Path(cause) => Self::Path(cause),
+            TargetError::Failed(failure) => Self::All(failure),
+        }
+    }
+}
+
+/// The ports of a restore.
+pub struct Ports {
+    pub reader: Arc<dyn ObjectReader>,
+    pub target: Arc<dyn TargetTree>,
+    pub here: Arc<dyn LocalTree>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Restore {
+    pub fn new(
+        settings: RestoreSettings,
+        ports: Ports,
+        wanted: Filter,
+        plan: Option<PlanSink>,
+    ) -> Self {
+        let Ports { reader, target, here, clock } = ports;
+        let cancel = CancellationToken::new();
+        Self {
+            slots: Semaphore::new(settings.transfers.max(1)),
+            patience: patience::Patience::new(settings.retry_for_ms, cancel.clone()),
+            frozen: Mutex::default(),
+            tally: Tally::default(),
+            progress: Arc::default(),
+            settings,
+            reader,
+            target,
+            here,
+            wanted,
+            clock,
+            plan,
+            cancel,
+        }
+    }
+
+    /// Runs to the end.
+    pub async fn run(self: &Arc<Self>) -> End {
+        let end = self.steps().await;
+        if self.plan.is_none()
+            && let Err(failure) = self.target.finish().await
+            && end.is_ok()
+        {
+            return End::Failed(failure);
+        }
+        match end {
+            Ok(()) => End::Done,
+            Err(Stop::Interrupted) => End::Interrupted,
+            Err(Stop::All(failure)) => End::Failed(failure),
+            Err(Stop::Path(cause) | Stop::Skip(cause)) => {
+                End::Failed(Failure::new(ErrorClass::Path, cause))
+            }
+            Err(Stop::Again) => {
+                End::Failed(Failure::new(ErrorClass::Path, "the target changes all the time"))
+            }
+        }
+    }
+
+    async fn steps(self: &Arc<Self>) -> Result<(), Stop> {
+        self.check_versions().await?;
+        let survey = self.survey().await?;
+        self.say(&survey);
+        self.check_space(&survey).await?;
+        if self.plan.is_none() {
+            self.target.prepare().await.map_err(Stop::All)?;
+        }
+        self.pass().await?;
+        self.thaw_all().await?;
+        if self.settings.delete {
+            self.prune().await?;
+        }
+        Ok(())
+    }
+
+    async fn check_versions(&self) -> Result<(), Stop> {
+        if self.settings.at.is_none() {
+            return Ok(());
+        }
+        let keeps = self.patience.insist(|| self.reader.keeps_versions()).await?;
+        if keeps {
+            return Ok(());
+        }
+        let message = format!(
+            "{} keeps no versions, so nothing is known of how it was before",
+            self.reader.place()
+        );
+        let failure = Failure::new(ErrorClass::Configuration, message);
+        Err(Stop::All(failure.with_hint("leave --at out to restore what is there now")))
+    }
+
+    fn where_from(&self) -> Where {
+        Where { at: self.settings.at, within: self.settings.within.clone() }
+    }
+
+    fn objects(&self) -> Objects {
+        Objects::new(self.reader.clone(), self.where_from())
+    }
+
+    /// Whether this place takes part.
+    fn takes_part(&self, path: &RelPath, is_folder: bool) -> bool {
+        (self.wanted)(path, is_folder)
+    }
+
+    fn tell(&self, action: &'static str, path: String, why: impl Into<String>) {
+        if let Some(plan) = &self.plan {
+            plan(PlannedAction { action, path, why: why.into() });
+        }
+    }
+
+    /// What is set beside the content.
+    fn attributes(&self, meta: &Meta) -> Attributes {
+        const SETUID_SETGID: u32 = 0o6000;
+        let permissions = meta.mode.map(|mode| {
+            let mask = if self.settings.setuid { 0 } else { SETUID_SETGID };
+            mode & 0o7777 & !mask
+        });
+        let owner = meta.uid.zip(meta.gid).filter(|_| self.settings.owner);
+        Attributes { mtime: meta.mtime, permissions, owner }
+    }
+
+    /// Whether the object was deleted, by its tags, at the moment that is asked for.
+    async fn is_tagged_deleted(&self, id: &ObjectId, tags: Option<u32>) -> Result<bool, Stop> {
+        if tags.unwrap_or(0) == 0 {
+            return Ok(false);
+        }
+        const MINUTE_MS: u64 = 60_000;
+        let deleted = self.patience.insist(|| self.reader.deleted_at(id)).await?;
+        Ok(match (deleted, self.settings.at) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            // The tag tells the minute.
+            (Some(deleted), Some(at)) => {
+                deleted.0.div_euclid(MINUTE_MS as i64) <= at.0.div_euclid(MINUTE_MS as i64)
+            }
+        })
+    }
+
+    /// Whether the backup has an object with this key.
+    async fn has(&self, key: &Key) -> Result<bool, Stop> {
+        let id = ObjectId { key: key.clone(), version: None, etag: None };
+        let found = self.patience.insist(|| self.reader.head(&id)).await?;
+        Ok(!matches!(found, Fetched::Gone))
+    }
+}

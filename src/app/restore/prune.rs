@@ -1,0 +1,167 @@
+//! Deleting what the backup does not have: only when asked, last of all, and under the guard.
+//!
+//! The target is walked in key order beside the listing, twice: to count, and to delete.
+
+use std::sync::Arc;
+
+use crate::model::{Key, Kind, RelPath};
+use crate::plan::restore::{Place, place};
+use crate::plan::{ErrorClass, Failure, Guard, Merge, Side, Step};
+use crate::ports::{LocalLook, Seen, StoreError};
+
+use super::super::progress::raise;
+use super::{Restore, Stop};
+
+/// What one walk found.
+#[derive(Default)]
+struct Extra {
+    /// Files and links that the backup does not have.
+    files: u64,
+    /// Files and links that it has.
+    kept: u64,
+}
+
+impl Restore {
+    pub(super) async fn prune(self: &Arc<Self>) -> Result<(), Stop> {
+        if self.tally.counts().failed.count > 0 {
+            let why = "some paths failed, so nothing is deleted";
+            self.tally.skipped("--delete".to_owned(), why.to_owned());
+            return Ok(());
+        }
+        let extra = self.walk(false).await?;
+        let guard = Guard {
+            max_delete: self.settings.max_delete,
+            same_source: true,
+            files: extra.kept,
+            pending: extra.files,
+            files_max: extra.kept + extra.files,
+            ..Guard::default()
+        };
+        if let Some(hold) = guard.check() {
+            raise(&self.tally.held, hold.pending);
+            tracing::warn!(
+                "{} files here are not in the backup, and are held for safety: more than \
+                 --max-delete {} allows, or all there are",
+                hold.pending,
+                self.settings.max_delete
+            );
+            return Ok(());
+        }
+        self.walk(true).await?;
+        Ok(())
+    }
+
+    /// Goes through the target beside the listing; deletes what only the target has.
+    async fn walk(&self, delete: bool) -> Result<Extra, Stop> {
+        let top = self.settings.within.clone().unwrap_or_else(RelPath::root);
+        let mut walk = self.here.walk(top, None);
+        let mut objects = self.objects();
+        let mut merge: Merge<Seen, (), ()> = Merge::default();
+        merge.end(Side::Base);
+        let mut extra = Extra::default();
+        let mut markers = Markers::default();
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(Stop::Interrupted);
+            }
+            match merge.next() {
+                Step::Done => return Ok(extra),
+                Step::Need(Side::Source) => match walk.next().await {
+                    None => merge.end(Side::Source),
+                    Some(batch) => {
+                        merge.push_source(batch.map_err(Stop::All)?).map_err(|e| disorder(&e))?;
+                    }
+                },
+                Step::Need(_) => match self.next(&mut objects).await? {
+                    None => merge.end(Side::Target),
+                    Some(kept) if self.was_deleted(&kept.id.key) => {}
+                    Some(kept) => {
+                        let key = match place(&kept.id.key, kept.object.size_bytes) {
+                            Ok(Place::File(path)) => Key::file(&path),
+                            Ok(Place::Folder(path)) => Key::folder(&path),
+                            Err(_) => continue,
+                        };
+                        // A key that is quoted in another way stands elsewhere in the order.
+                        if key != kept.id.key {
+                            markers.literal.insert(key);
+                            continue;
+                        }
+                        merge.push_target([(key, ())]).map_err(|e| disorder(&e))?;
+                    }
+                },
+                Step::Triple(triple) => {
+                    let is_kept = triple.target.is_some();
+                    markers.pass(&triple.key, is_kept);
+                    let Some(Seen::Entry(path, entry)) = triple.source else { continue };
+                    if entry.kind != Kind::Folder {
+                        match is_kept {
+                            true => extra.kept += 1,
+                            false => extra.files += 1,
+                        }
+                    }
+                    if !is_kept && !markers.literal.contains(&triple.key) && delete {
+                        self.delete(path, &markers).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Deletes one file, link or empty folder, and the folders above that this leaves empty.
+    async fn delete(&self, path: RelPath, markers: &Markers) -> Result<(), Stop> {
+        if self.plan.is_some() {
+            self.tell("delete", path.to_string(), "the backup does not have it");
+            raise(&self.tally.deleted, 1);
+            return Ok(());
+        }
+        let name = path.to_string();
+        let is = self.target.look(path.clone()).await?;
+        let is_folder = matches!(is, LocalLook::Folder(_));
+        match self.target.remove(path.clone(), is).await.map_err(Stop::from) {
+            Ok(()) if !is_folder => raise(&self.tally.deleted, 1),
+            Ok(()) => {}
+            // A folder with a mode of its own still has something in it.
+            Err(_) if is_folder => return Ok(()),
+            Err(stop) => return self.note(name, Err(stop)),
+        }
+        let mut above = path.parent();
+        while let Some(folder) = above.filter(|folder| !folder.is_root()) {
+            let is = self.target.look(folder.clone()).await?;
+            if markers.has(&folder) || self.target.remove(folder.clone(), is).await.is_err() {
+                break;
+            }
+            above = folder.parent();
+        }
+        Ok(())
+    }
+}
+
+/// Folder markers of the backup that the walk is below of, and keys that are out of order.
+#[derive(Default)]
+struct Markers {
+    above: Vec<Key>,
+    literal: std::collections::BTreeSet<Key>,
+}
+
+impl Markers {
+    fn pass(&mut self, key: &Key, is_kept: bool) {
+        while self.above.last().is_some_and(|folder| !key.as_str().starts_with(folder.as_str())) {
+            self.above.pop();
+        }
+        if is_kept && key.is_folder() {
+            self.above.push(key.clone());
+        }
+    }
+
+    fn has(&self, folder: &RelPath) -> bool {
+        self.above.contains(&Key::folder(folder))
+    }
+}
+
+fn disorder(error: &crate::plan::OutOfOrder) -> Stop {
+    let failure = super::super::failure_of(
+        StoreError::Failed(Failure::new(ErrorClass::Server, error.to_string())),
+        "list the backup",
+    );
+    Stop::All(failure)
+}

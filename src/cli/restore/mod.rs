@@ -1,0 +1,300 @@
+//! `restore` and `--restore`: a backup brought back into a folder, then a summary and an exit code.
+
+pub mod args;
+mod ls;
+mod moment;
+mod summary;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::MultiProgress;
+use tokio::sync::mpsc;
+
+use crate::app::restore::{End, Filter, Ports, Restore, RestoreSettings};
+use crate::config::{BackupConfig, BackupOptions, Defaults, Destination, resolve, resolve_one};
+use crate::fs::{RuleOptions, Rules, Target, Tree};
+use crate::model::RelPath;
+use crate::model::key::KEY_MAX_BYTES;
+use crate::report::log;
+use crate::report::progress::{Show, When};
+use crate::service::{machine, paths, signals};
+
+use super::args::Global;
+use super::ask::no_such_backup;
+use super::error::{CliError, Code};
+use super::sync::{config_file, faulty, plan_sink};
+use super::wire::{SystemClock, connect, open_state, place};
+
+use args::RestoreOptions;
+use summary::RestoreSummary;
+
+pub use ls::ls;
+
+/// One backup to bring back.
+struct Job {
+    config: BackupConfig,
+    target: PathBuf,
+}
+
+/// `restore SOURCE TARGET`: no configuration, no state.
+pub async fn run(global: &Global, restore: args::Restore) -> Result<Code, CliError> {
+    let args::Restore { source, target, options } = restore;
+    run_jobs(global, &options, || {
+        let config = from_argument(global, &source, &target, &options)?;
+        Ok(vec![Job { config, target }])
+    })
+    .await
+}
+
+/// `--restore [NAME...] [--to DIR]`: the configured backups.
+pub async fn run_configured(global: &Global, asked: &args::Configured) -> Result<Code, CliError> {
+    let args::Configured { restore, to, options } = asked;
+    let (names, to) = (restore.as_deref().unwrap_or_default(), to.as_deref());
+    // Over the sources themselves, no daemon may watch meanwhile.
+    let state = match to {
+        None if !global.dry_run => Some(open_state(global)?),
+        _ => None,
+    };
+    let code = run_jobs(global, options, || configured(global, names, to, options)).await;
+    if let Some(state) = state {
+        state.state.close();
+    }
+    code
+}
+
+/// The place that an argument names. It must not contain the target, nor the other way round.
+fn from_argument(
+    global: &Global,
+    source: &str,
+    target: &Path,
+    options: &RestoreOptions,
+) -> Result<BackupConfig, CliError> {
+    let flags = global.clone().into_options(BackupOptions {
+        transfers: Some(options.transfers),
+        bandwidth: Some(options.bandwidth),
+        ..BackupOptions::default()
+    });
+    let home = paths::home();
+    let target = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
+    let target = Some(target.as_path());
+    let config = resolve_one("restore", target, source, flags, Defaults::ONE_SHOT, home.as_deref())
+        .map_err(|lines| CliError::new(Code::Usage, lines))?;
+    if config.destination == Destination::Default {
+        return Err(CliError::new(Code::Usage, "`default` does not say which bucket")
+            .hint("name it: keepwatch restore s3://bucket DIR"));
+    }
+    Ok(config)
+}
+
+fn configured(
+    global: &Global,
+    names: &[String],
+    to: Option<&Path>,
+    options: &RestoreOptions,
+) -> Result<Vec<Job>, CliError> {
+    let file = config_file(global)?.ok_or_else(|| {
+        CliError::new(Code::NeedsPerson, "there is no configuration file")
+            .hint("without one: keepwatch restore s3://bucket/prefix DIR")
+    })?;
+    let flags = global.clone().into_options(BackupOptions {
+        transfers: Some(options.transfers),
+        ..BackupOptions::default()
+    });
+    let home = paths::home();
+    let configs = resolve(&file, &flags, Defaults::ONE_SHOT, home.as_deref())
+        .map_err(|faults| faulty(&faults, global))?;
+    if let Some(unknown) = names.iter().find(|name| configs.iter().all(|c| c.name != **name)) {
+        let known: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
+        return Err(no_such_backup(unknown, known.iter().map(String::as_str)));
+    }
+    let chosen: Vec<BackupConfig> =
+        configs.into_iter().filter(|c| names.is_empty() || names.contains(&c.name)).collect();
+    let several = chosen.len() > 1;
+    chosen
+        .into_iter()
+        .map(|config| {
+            if config.destination == Destination::Default {
+                let message = format!("the destination of {} is `default`", config.name);
+                return Err(CliError::new(Code::NeedsPerson, message)
+                    .hint("`keepwatch status` shows its bucket")
+                    .hint("then: keepwatch restore s3://bucket DIR"));
+            }
+            let target = match to {
+                Some(folder) if several => folder.join(&config.name),
+                Some(folder) => folder.to_owned(),
+                None => config.source.clone(),
+            };
+            Ok(Job { config, target })
+        })
+        .collect()
+}
+
+async fn run_jobs(
+    global: &Global,
+    options: &RestoreOptions,
+    jobs: impl FnOnce() -> Result<Vec<Job>, CliError>,
+) -> Result<Code, CliError> {
+    let started = Instant::now();
+    let bars = MultiProgress::new();
+    log::init(global.log(true), &bars);
+    let mut sum = RestoreSummary::default();
+    let result = run_all(global, options, jobs, &bars, &mut sum).await;
+    let (code, error) = match result {
+        Ok((code, error)) => (code, error),
+        Err(error) => (error.code, Some(error)),
+    };
+    sum.end(code, error.as_ref(), started.elapsed());
+    sum.print(global);
+    match error {
+        Some(error) => Err(CliError { code, ..error }),
+        None => Ok(code),
+    }
+}
+
+async fn run_all(
+    global: &Global,
+    options: &RestoreOptions,
+    jobs: impl FnOnce() -> Result<Vec<Job>, CliError>,
+    bars: &MultiProgress,
+    sum: &mut RestoreSummary,
+) -> Result<(Code, Option<CliError>), CliError> {
+    let jobs = jobs()?;
+    let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
+        .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
+    let (mut code, mut first) = (Code::Done, None);
+    for job in &jobs {
+        let error = match run_one(global, options, job, bars, &mut wishes, sum).await {
+            Ok((own, error)) => {
+                code = code.and(own);
+                error
+            }
+            Err(error) => {
+                code = code.and(error.code);
+                Some(error)
+            }
+        };
+        if let Some(error) = error {
+            let stop = error.code == Code::Interrupted;
+            match &first {
+                None => first = Some(error),
+                Some(_) => {
+                    use std::io::Write as _;
+                    write!(std::io::stderr(), "{}", error.render(global.color())).ok();
+                }
+            }
+            if stop {
+                break;
+            }
+        }
+    }
+    Ok((code, first))
+}
+
+async fn run_one(
+    global: &Global,
+    options: &RestoreOptions,
+    job: &Job,
+    bars: &MultiProgress,
+    wishes: &mut mpsc::Receiver<signals::Wish>,
+    sum: &mut RestoreSummary,
+) -> Result<(Code, Option<CliError>), CliError> {
+    let restore = Arc::new(wire(global, options, job).await?);
+    let when = if global.quiet { When::Never } else { global.progress };
+    let show = Show::start(&job.config.name, restore.progress.clone(), when, bars);
+    let mut running = std::pin::pin!(restore.run());
+    let end = loop {
+        tokio::select! {
+            end = &mut running => break end,
+            Some(wish) = wishes.recv() => {
+                if wish == signals::Wish::Stop {
+                    tracing::info!("stopping; what is complete stays, run it again to go on");
+                    restore.cancel.cancel();
+                }
+            }
+        }
+    };
+    show.finish();
+    let code = sum.add(&restore.tally.counts(), restore.reader.requests());
+    Ok(match end {
+        End::Done => (code, None),
+        End::Interrupted => {
+            let error = CliError::new(Code::Interrupted, "interrupted")
+                .hint("run it again to go on: what is complete is not fetched again");
+            (code.and(Code::Interrupted), Some(error))
+        }
+        End::Failed(failure) => {
+            let error = CliError::from(failure);
+            (code.and(error.code), Some(error))
+        }
+    })
+}
+
+async fn wire(global: &Global, options: &RestoreOptions, job: &Job) -> Result<Restore, CliError> {
+    let config = BackupConfig { create_bucket: false, ..job.config.clone() };
+    let (bucket, prefix) = place(&config.destination);
+    let reader = Arc::new(connect(&config, bucket, &prefix, global.dry_run).await?);
+    let target = std::path::absolute(&job.target).map_err(|e| {
+        let message = format!("cannot use {}", job.target.display());
+        CliError::new(Code::NeedsPerson, message).caused_by(&e)
+    })?;
+    let rules = || {
+        Rules::new(RuleOptions {
+            include: options.include.clone(),
+            exclude: options.exclude.clone(),
+            ..RuleOptions::default()
+        })
+        .map_err(|error| {
+            CliError::new(Code::Usage, error.to_string()).hint("patterns are gitignore rules")
+        })
+    };
+    let patterns = rules()?;
+    let wanted: Filter = Arc::new(move |path, is_folder| patterns.lets_in(path, is_folder));
+    let here = Arc::new(Tree::new(&target, rules()?, KEY_MAX_BYTES));
+    let ports = Ports {
+        reader,
+        target: Arc::new(Target::new(&target)),
+        here,
+        clock: Arc::new(SystemClock),
+    };
+    let plan = global.dry_run.then(|| plan_sink(global.json));
+    Ok(Restore::new(settings(options)?, ports, wanted, plan))
+}
+
+/// A path below the backup, as typed.
+pub fn within(path: Option<&PathBuf>) -> Result<Option<RelPath>, CliError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Some(path) = path else { return Ok(None) };
+    let bytes = path.as_os_str().as_bytes();
+    let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
+    match RelPath::new(bytes) {
+        Ok(path) if !path.is_root() => Ok(Some(path)),
+        Ok(_) => Ok(None),
+        Err(error) => {
+            let message = format!("--path {} is no path below the backup", path.display());
+            Err(CliError::new(Code::Usage, message)
+                .caused_by(&error)
+                .hint("write it as it is below the source: photos/2026"))
+        }
+    }
+}
+
+fn settings(options: &RestoreOptions) -> Result<RestoreSettings, CliError> {
+    Ok(RestoreSettings {
+        at: options.at.map(|at| at.0),
+        within: within(options.path.as_ref())?,
+        overwrite: options.overwrite.into(),
+        delete: options.delete,
+        max_delete: options.max_delete,
+        owner: options.owner || (!options.no_owner && machine::is_root()),
+        setuid: options.setuid,
+        outside_links: options.outside_links,
+        transfers: options.transfers.0,
+        tier: options.tier.into(),
+        days: options.days,
+        wait: !options.no_wait,
+        poll_ms: options.poll.millis().max(100),
+        retry_for_ms: options.retry_for.millis(),
+    })
+}

@@ -1,0 +1,304 @@
+//! The folder at the top of the target in which files are made before they get their names. One
+//! restore holds it at a time; what a killed one left in it is removed.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, mkdirat, openat,
+    readlinkat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::fs::beneath;
+use crate::fs::meta::explain;
+use crate::model::RelPath;
+use crate::model::key::RESERVED_NAME;
+use crate::plan::{ErrorClass, Failure};
+use crate::ports::TargetError;
+
+use super::root::{Root, unwritable};
+
+/// How names of unfinished files begin.
+const UNFINISHED: &str = "unfinished-";
+/// How names of notes begin. A note is a link whose target is the path of an unfinished file that
+/// must be elsewhere, on another file system.
+const NOTE: &str = "elsewhere-";
+/// How names of unfinished files begin outside this folder.
+pub const BESIDE: &str = ".keepwatch-unfinished-";
+
+pub struct Staging {
+    pub root: Root,
+    pub folder: OwnedFd,
+    /// Two spellings of a name are one here.
+    pub folds_names: bool,
+    /// Permissions of a new file for which none are asked: what the umask gives.
+    pub default_permissions: u32,
+    mount: Mount,
+    /// Other file systems in the target that were written to.
+    mounts: Mutex<BTreeMap<Mount, OwnedFd>>,
+    count: AtomicU64,
+}
+
+/// Where a rename can reach: the number of the device, and that of the mount where it is known.
+type Mount = (u64, u64);
+
+impl Staging {
+    /// Makes the target where it is missing, takes the lock and clears what is left over.
+    pub fn prepare(path: &Path) -> Result<Self, Failure> {
+        make_target(path)?;
+        let failed = |errno| unwritable(path, errno);
+        let root = Root::open(path).map_err(|errno| no_folder(path, errno))?;
+        let folder = lock(&root)?;
+        sweep(&root, &folder).map_err(failed)?;
+        let (folds_names, default_permissions) = probe(&folder).map_err(failed)?;
+        let mount = mount_of(&folder).map_err(failed)?;
+        let (mounts, count) = (Mutex::default(), AtomicU64::default());
+        Ok(Self { root, folder, folds_names, default_permissions, mount, mounts, count })
+    }
+
+    /// Names for an unfinished file: in this folder, beside its place, and of the note about that.
+    pub fn names(&self) -> (String, String, String) {
+        let n = self.count.fetch_add(1, Ordering::Relaxed);
+        let beside = format!("{BESIDE}{:016x}", fastrand::u64(..));
+        (format!("{UNFINISHED}{n}"), beside, format!("{NOTE}{n}"))
+    }
+
+    /// Whether a rename from here into `folder` is possible. Where it is not, the other file system
+    /// is remembered for the end.
+    pub fn reaches(&self, folder: &OwnedFd) -> Result<bool, Errno> {
+        let mount = mount_of(folder)?;
+        if mount == self.mount {
+            return Ok(true);
+        }
+        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Vacant(new) = mounts.entry(mount) {
+            new.insert(openat(folder, ".", LIST, Mode::empty())?);
+        }
+        Ok(false)
+    }
+
+    /// Nothing is restored to where this folder is.
+    pub fn admit(&self, path: &RelPath) -> Result<(), TargetError> {
+        let top = path.segments().next().unwrap_or_default();
+        let folded = self.folds_names && top.eq_ignore_ascii_case(RESERVED_NAME);
+        match top == RESERVED_NAME || folded {
+            true => Err(TargetError::Path(
+                "the name .keepwatch at the top is keepwatch's own".to_owned(),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes durable what was written, and removes this folder.
+    pub fn finish(&self) -> Result<(), Failure> {
+        let failed = |errno| unwritable(&self.root.path, errno);
+        sweep(&self.root, &self.folder).map_err(failed)?;
+        match unlinkat(&self.root.fd, OsStr::from_bytes(RESERVED_NAME), AtFlags::REMOVEDIR) {
+            // Somebody keeps something else in it.
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        let mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        mounts.values().chain([&self.folder]).try_for_each(sync).map_err(failed)
+    }
+}
+
+const LIST: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+#[cfg(target_os = "linux")]
+fn sync(folder: &OwnedFd) -> Result<(), Errno> {
+    rustix::fs::syncfs(folder)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync(_: &OwnedFd) -> Result<(), Errno> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+fn mount_of(folder: &OwnedFd) -> Result<Mount, Errno> {
+    let device = crate::fs::meta::device(&fstat(folder)?);
+    Ok((device, mount_number(folder)))
+}
+
+/// A folder mounted at a second place has one device number and two mounts.
+#[cfg(target_os = "linux")]
+fn mount_number(folder: &OwnedFd) -> u64 {
+    use rustix::fs::{StatxFlags, statx};
+    let seen = statx(folder, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+    seen.map_or(0, |seen| seen.stx_mnt_id)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mount_number(_: &OwnedFd) -> u64 {
+    0
+}
+
+fn no_folder(path: &Path, errno: Errno) -> Failure {
+    let path = path.display();
+    let (message, hint) = match errno {
+        Errno::NOTDIR => (
+            format!("{path} is not a folder"),
+            "name a folder to restore into; one that does not exist yet is made",
+        ),
+        Errno::NOENT => (
+            format!("there is no folder to make {path} in"),
+            "check the path, or make the folder above it first",
+        ),
+        _ => (
+            format!("cannot restore into {path}"),
+            "name another folder, or give this user the right to use it",
+        ),
+    };
+    Failure::new(ErrorClass::Configuration, message).because(explain(errno)).with_hint(hint)
+}
+
+fn make_target(path: &Path) -> Result<(), Failure> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            // On a read-only disk that is said although the folder is there.
+            match path.is_dir() {
+                true => Ok(()),
+                false => Err(no_folder(path, errno)),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes and opens the folder, and keeps every other restore out of it.
+fn lock(root: &Root) -> Result<OwnedFd, Failure> {
+    let name = OsStr::from_bytes(RESERVED_NAME);
+    let shown = root.path.join(name);
+    let failed = |errno| unwritable(&root.path, errno);
+    loop {
+        match mkdirat(&root.fd, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        let folder = match openat(&root.fd, name, LIST, Mode::empty()) {
+            Ok(folder) => folder,
+            // Another restore has just ended.
+            Err(Errno::NOENT) => continue,
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let message = format!("{} is in the way: it is not a folder", shown.display());
+                return Err(own(message));
+            }
+            Err(errno) => return Err(failed(errno)),
+        };
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                let message = format!("another restore is filling {}", root.path.display());
+                let hint = "wait until it has ended, or restore into another folder";
+                return Err(Failure::new(ErrorClass::Configuration, message).with_hint(hint));
+            }
+            Err(Errno::INTR) => continue,
+            // A file system without locks: two restores that meet there would remove each other's
+            // unfinished files, and say so.
+            Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        let held = fstat(&folder).map_err(failed)?;
+        if held.st_uid != rustix::process::geteuid().as_raw() {
+            let message = format!("{} belongs to another user", shown.display());
+            return Err(own(message));
+        }
+        // Unfinished files are nobody else's business, whatever their final permissions are.
+        fchmod(&folder, Mode::RWXU).map_err(failed)?;
+        // The lock is worth nothing on a folder that was removed meanwhile.
+        match statat(&root.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(seen) if (seen.st_ino, seen.st_dev) == (held.st_ino, held.st_dev) => {
+                return Ok(folder);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn own(message: String) -> Failure {
+    let hint = "move it away: keepwatch makes unfinished files there while it restores";
+    Failure::new(ErrorClass::Configuration, message).with_hint(hint)
+}
+
+/// Removes unfinished files: those in this folder, and those elsewhere that it has notes about.
+fn sweep(root: &Root, folder: &OwnedFd) -> Result<(), Errno> {
+    let mut names = vec![];
+    for entry in Dir::read_from(folder)? {
+        names.push(entry?.file_name().to_owned());
+    }
+    for name in names.iter().filter(|name| name.to_bytes().starts_with(NOTE.as_bytes())) {
+        if let Ok(target) = readlinkat(folder, name, vec![]) {
+            sweep_elsewhere(root, target.as_bytes());
+            unlinkat(folder, name, AtFlags::empty())?;
+        }
+    }
+    for name in names.iter().filter(|name| name.to_bytes().starts_with(UNFINISHED.as_bytes())) {
+        if is_unfinished(folder, OsStr::from_bytes(name.to_bytes())) {
+            unlinkat(folder, name, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes an unfinished file elsewhere if it can be reached: its disk may be away.
+fn sweep_elsewhere(root: &Root, path: &[u8]) {
+    let Ok(path) = RelPath::new(path) else { return };
+    let (Some(parent), name) = (path.parent(), OsStr::from_bytes(path.name())) else { return };
+    if path.name().starts_with(BESIDE.as_bytes())
+        && let Ok(parent) = beneath::reach_folder(&root.fd, &parent)
+        && is_unfinished(&parent, name)
+    {
+        unlinkat(&parent, name, AtFlags::empty()).ok();
+    }
+}
+
+/// Folders and the like are not ours, whatever they are called.
+fn is_unfinished(folder: &OwnedFd, name: &OsStr) -> bool {
+    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        matches!(kind, FileType::RegularFile | FileType::Symlink)
+    })
+}
+
+/// Whether names are folded, and which permissions a new file gets.
+fn probe(folder: &OwnedFd) -> Result<(bool, u32), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+    let (upper, lower) = (format!("{UNFINISHED}A"), format!("{UNFINISHED}a"));
+    let file = openat(folder, upper.as_str(), flags, open)?;
+    let permissions = fstat(&file)?.st_mode & 0o777;
+    let mut folds = statat(folder, lower.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    unlinkat(folder, upper.as_str(), AtFlags::empty())?;
+    let (one, two) = (format!("{UNFINISHED}\u{e9}"), format!("{UNFINISHED}e\u{301}"));
+    // Where a name with an accent cannot be, there is nothing to fold.
+    if openat(folder, one.as_str(), flags, open).is_ok() {
+        folds |= statat(folder, two.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        unlinkat(folder, one.as_str(), AtFlags::empty())?;
+    }
+    Ok((folds, permissions))
+}
+
+/// What must be there before anything is restored, looked at without changing anything.
+pub fn existing(path: &Path) -> Result<OwnedFd, Failure> {
+    let above = path.ancestors().map(|at| match at.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => at,
+    });
+    let mut found = Err(Errno::NOENT);
+    for at in above {
+        found = beneath::open_root(at);
+        if !matches!(found, Err(Errno::NOENT)) {
+            break;
+        }
+    }
+    found.map_err(|errno| no_folder(path, errno))
+}

@@ -1,0 +1,1 @@
+//! Restore, seen whole: the program run against real servers and hostile ones.
