@@ -20,7 +20,7 @@ use super::same::{assert_same, differences, seen};
 /// Garage has keys of up to 480 bytes here, the prefix included.
 const KEY_MAX_BYTES: usize = 478;
 
-fn set_mtime(path: &Path, secs: i64, nanos: i64) {
+pub fn set_mtime(path: &Path, secs: i64, nanos: i64) {
     let time = Timespec { tv_sec: secs, tv_nsec: nanos };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(rustix::fs::CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
@@ -112,13 +112,20 @@ fn names(tree: &Tree) {
     tree.write(deep.join("/"), b"at the bottom");
 }
 
+/// So many bytes that nothing can make smaller.
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.rotate_left(23).to_le_bytes()
+    });
+    let mut noise: Vec<u8> = words.take(bytes.div_ceil(8)).flatten().collect();
+    noise.truncate(bytes);
+    noise
+}
+
 fn contents(tree: &Tree) {
-    let mut noise = 7_u64;
-    let mut random = || {
-        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (noise >> 32) as u8
-    };
-    let large: Vec<u8> = (0..(18 << 20) + 1).map(|_| random()).collect();
+    let large = noise((18 << 20) + 1);
     tree.write("large/in-parts", &large);
     tree.write("large/in-one", &large[..(4 << 20) + 1]);
     tree.write("large/one-part-and-a-byte", &large[..(5 << 20) + 1]);
@@ -164,25 +171,25 @@ fn modes(tree: &Tree) {
 }
 
 /// A place to restore into, and what was said about it.
-struct Restored {
+pub struct Restored {
     folder: tempfile::TempDir,
-    said: Said,
+    pub said: Said,
 }
 
 impl Restored {
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("target")
     }
 }
 
-fn restore(user: &User, from: &str, more: &[&str], code: i32) -> Restored {
+pub fn restore(user: &User, from: &str, more: &[&str], code: i32) -> Restored {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target");
     let said = again(user, from, &target, more, code);
     Restored { folder, said }
 }
 
-fn again(user: &User, from: &str, target: &Path, more: &[&str], code: i32) -> Said {
+pub fn again(user: &User, from: &str, target: &Path, more: &[&str], code: i32) -> Said {
     let args = [&["restore", from, target.to_str().unwrap(), "--json"], more].concat();
     let said = user.run(&args);
     assert_eq!(said.code, code, "{args:?}: {said:?}");
