@@ -48,7 +48,8 @@ fn regular() -> Tree {
 
 /// What every tool can upload: small, empty, and of such a size that it goes in parts of 5 MiB.
 fn plain() -> Tree {
-    let tree = Tree::new(&[("a file.txt", b"content"), ("empty", b""), ("sub/naïve 日本", b"below")]);
+    let tree =
+        Tree::new(&[("a file.txt", b"content"), ("empty", b""), ("sub/naïve 日本", b"below")]);
     let large = noise((12 << 20) + 3);
     tree.write("large/three-parts", &large);
     tree.write("large/exact", &large[..10 << 20]);
@@ -88,10 +89,7 @@ fn what_rclone_makes_of_the_rest() {
     let from = rclone::remote(&scene.server.reach, "bucket/p");
     for markers in [false, true] {
         let copy = Tree::new(&[]);
-        let more: &[&str] = match markers {
-            true => &["--s3-directory-markers", "--create-empty-src-dirs"],
-            false => &[],
-        };
+        let more: &[&str] = if markers { &["--s3-directory-markers"] } else { &[] };
         let to = at(copy.folder.path());
         rclone::run(&[&["copy", &from, to, "--metadata"], &SPELLING[..], &FILES, more].concat());
         let found = seen(copy.folder.path());
@@ -99,9 +97,7 @@ fn what_rclone_makes_of_the_rest() {
         assert_eq!(link.content.as_deref(), Some(&b"file"[..]), "{link:?}");
         assert_eq!(link.mode & 0o170_000, 0o100_000, "a file with the target as content");
         assert_eq!(found.contains_key(b"empty".as_slice()), markers);
-        let mode = found[b"own".as_slice()].mode & 0o777;
-        println!("markers {markers}: {found:?}");
-        assert_eq!(mode == 0o700, markers, "{mode:o}");
+        assert_eq!(found[b"own".as_slice()].mode & 0o777, 0o755, "folders have no mode there");
     }
 }
 
@@ -124,7 +120,10 @@ impl Tool {
             }
             Self::Aws => {
                 let args = ["s3", "cp", "--recursive", "--only-show-errors", at(from)];
-                self.run(reach, &[&args[..], &["s3://bucket/p"]].concat());
+                self.run(reach, &[&args[..], &["s3://bucket/p", "--exclude", "empty"]].concat());
+                // After an empty body it takes a minute for the next request on the connection.
+                let empty = from.join("empty");
+                self.run(reach, &["s3", "cp", "--only-show-errors", at(&empty), "s3://bucket/p/"]);
             }
             Self::S5cmd => {
                 let from = format!("{}/", at(from));
@@ -157,7 +156,7 @@ impl Tool {
 }
 
 /// What one tool has uploaded comes back, and every byte of it is verified by something.
-fn comes_back(reach: &Reach, tool: Tool) -> [u64; 3] {
+fn comes_back(reach: &Reach, tool: Tool) {
     Bucket::create(reach, "bucket");
     let tree = if tool == Tool::Rclone { regular() } else { plain() };
     tool.upload(reach, tree.folder.path());
@@ -182,15 +181,14 @@ fn comes_back(reach: &Reach, tool: Tool) -> [u64; 3] {
     let said = again(&user, TO, &back.path(), &[], 0);
     let numbers = ["downloaded", "unchanged", "requests.get"].map(|name| said.number(name));
     assert_eq!(numbers, [0, files as u64, 0], "{tool:?}: {said:?}");
-    ["crc64nvme", "md5", "etag_of_parts"]
-        .map(|name| back.said.number(&format!("verified_by.{name}")))
+    println!("{tool:?}: {}", back.said.json()["verified_by"]);
 }
 
 #[test]
 fn what_other_tools_have_uploaded_comes_back() {
     for tool in [Tool::Rclone, Tool::Aws, Tool::S5cmd] {
         let server = Embedded::start();
-        println!("{tool:?} {:?}", comes_back(&server.reach, tool));
+        comes_back(&server.reach, tool);
     }
 }
 
@@ -198,7 +196,7 @@ fn what_other_tools_have_uploaded_comes_back() {
 fn what_other_tools_have_uploaded_comes_back_from_garage() {
     for tool in [Tool::Rclone, Tool::Aws, Tool::S5cmd] {
         let server = garage();
-        println!("{tool:?} {:?}", comes_back(&server.reach, tool));
+        comes_back(&server.reach, tool);
     }
 }
 
@@ -206,12 +204,12 @@ fn what_other_tools_have_uploaded_comes_back_from_garage() {
 fn what_other_tools_have_uploaded_comes_back_from_moto() {
     for tool in [Tool::Rclone, Tool::Aws, Tool::S5cmd] {
         let server = moto();
-        println!("{tool:?} {:?}", comes_back(&server.reach, tool));
+        comes_back(&server.reach, tool);
     }
 }
 
 #[test]
-fn what_was_copied_through_rclone_to_another_bucket_comes_back_whole() {
+fn what_rclone_has_copied_to_another_bucket_comes_back() {
     let scene = Scene::new(&[("file", b"content"), ("sub/100%", b"in a folder")]);
     scene.tree.write("large", &noise(11 << 20));
     std::os::unix::fs::symlink("file", scene.tree.path("link")).unwrap();
@@ -220,9 +218,12 @@ fn what_was_copied_through_rclone_to_another_bucket_comes_back_whole() {
     scene.sync(&["--multipart-threshold", "5MiB", "--part-size", "5MiB"], 0);
     Bucket::create(&scene.server.reach, "second");
     let [from, to] = ["bucket/p", "second/q"].map(|at| rclone::remote(&scene.server.reach, at));
-    let folders = ["--s3-directory-markers", "--create-empty-src-dirs"];
+    let folders = ["--s3-directory-markers"];
     rclone::run(&[&["copy", &from, &to, "--metadata"], &SPELLING[..], &FILES, &folders].concat());
     let back = restore(&scene.user, "s3://second/q", &[], 0);
-    assert_eq!(differences(scene.tree.folder.path(), &back.path()), [""; 0]);
+    // All but the modes of folders.
+    let different = differences(scene.tree.folder.path(), &back.path());
+    assert_eq!(different.len(), 1, "{different:?}");
+    assert!(different[0].starts_with("\"sub\" is 40755 "), "{different:?}");
     assert_eq!(back.said.number("unverified"), 0, "{:?}", back.said);
 }

@@ -216,7 +216,9 @@ fn comes_back(reach: &Reach) {
     assert_eq!(back.said.number("downloaded"), count, "{:?}", back.said);
     assert_eq!((back.said.number("verified"), back.said.number("unverified")), (count, 0));
     assert!(!user.state_folder().exists(), "a restore needs no state");
-    for (name, most) in [("sparse/small", 1 << 20), ("sparse/large", 1 << 20), ("sparse/hole", 4096)] {
+    for (name, most) in
+        [("sparse/small", 1 << 20), ("sparse/large", 1 << 20), ("sparse/hole", 4096)]
+    {
         let on_disk = back.path().join(name).metadata().unwrap().blocks() * 512;
         assert!(on_disk <= most, "{name} has {on_disk} bytes on the disk");
     }
