@@ -1,9 +1,12 @@
 //! The command line: the only place that sees both adapters and use-cases.
 
 mod args;
+mod ask;
 mod commands;
 mod daemon;
+mod doors;
 mod error;
+mod out;
 mod restore;
 mod serve;
 mod sync;
@@ -23,13 +26,23 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            error.print().ok();
+            out::note(error.print());
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if asked { ExitCode::SUCCESS } else { Code::Usage.into() };
+            return if asked { end(Ok(Code::Done), false) } else { Code::Usage.into() };
         }
     };
     let color = cli.global.color();
-    match dispatch(cli) {
+    end(dispatch(cli), color)
+}
+
+/// Tells the error, if there is one. A result that nobody could read is one too.
+fn end(result: Result<Code, CliError>, color: bool) -> ExitCode {
+    let lost = out::lost();
+    let result = match (result, lost) {
+        (Ok(code), Some(lost)) => Err(CliError { code: code.and(lost.code), ..lost }),
+        (result, _) => result,
+    };
+    match result {
         Ok(code) => code.into(),
         Err(error) => {
             write!(std::io::stderr(), "{}", error.render(color)).ok();
@@ -46,6 +59,10 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
         .build()
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot start").caused_by(&e))?;
     let Cli { global, restore, command } = cli;
+    if restore.is_asked() && command.is_some() {
+        return Err(CliError::new(Code::Usage, "--restore is a command of its own")
+            .hint("keepwatch --restore [NAME...] [--to DIR]"));
+    }
     runtime.block_on(async {
         match command {
             None if restore.is_asked() => restore::run_configured(&global, &restore).await,

@@ -110,13 +110,11 @@ struct Numbers {
 
 fn numbers(progress: &Progress) -> Numbers {
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let planned = (get(&progress.planned), get(&progress.planned_bytes));
     Numbers {
         scanning: progress.scanning.load(Ordering::Relaxed),
         scanned: get(&progress.scanned),
-        // A file that is tried again is handled more than once.
-        files: (get(&progress.handled).min(planned.0), planned.0),
-        bytes: (get(&progress.handled_bytes).min(planned.1), planned.1),
+        files: progress.files(),
+        bytes: progress.bytes(),
     }
 }
 

@@ -81,8 +81,12 @@ pub fn summary(summary: &Summary) -> String {
         lines.push(format!("{} held; see `keepwatch deletions list`", count(s.held, "deletion")));
     }
     if s.unclaimed > 0 {
+        let (belong, are) = match s.unclaimed {
+            1 => ("belongs", "is"),
+            _ => ("belong", "are"),
+        };
         lines.push(format!(
-            "{} in the destination belong to no file here, and are left alone",
+            "{} in the destination {belong} to no file here, and {are} left alone",
             count(s.unclaimed, "object")
         ));
     }
@@ -94,8 +98,16 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
     let mut lines = vec![
         format!("{}  {} -> {}", s.name, s.source, s.destination),
         format!("  {}", headline(s, now_ms)),
-        format!("  {} ({}) in the destination", count(s.files, "file"), bytes(s.bytes)),
     ];
+    if let Some(error) = &s.error {
+        lines.push(format!("  not started: {error}"));
+        lines.push("  mend that, then send the daemon a HUP, or start it again".to_owned());
+    }
+    // Of what was never begun there is nothing to tell.
+    if s.error.is_none() || s.files > 0 {
+        let (files, bytes) = (count(s.files, "file"), bytes(s.bytes));
+        lines.push(format!("  {files} ({bytes}) in the destination"));
+    }
     let mut add = |line: String| lines.push(format!("  {line}"));
     if s.pending_files > 0 {
         add(format!("{} waiting ({})", count(s.pending_files, "file"), bytes(s.pending_bytes)));
@@ -111,7 +123,7 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
         add(format!("{} held: {}", count(s.held, "deletion"), s.held_reasons.join("; ")));
         add("see `keepwatch deletions list`, then approve or discard".to_owned());
     } else if s.missing > 0 {
-        add(format!("{} waiting for their deletion", count(s.missing, "missing file")));
+        add(format!("{} to be deleted", count(s.missing, "missing file")));
     }
     for (number, what) in [
         (s.failing, "path failing"),
@@ -150,6 +162,27 @@ fn headline(s: &BackupStatus, now_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_and_many_agree_with_their_verbs() {
+        let told = |unclaimed| summary(&Summary { unclaimed, ..Summary::default() });
+        assert!(told(1).contains("1 object in the destination belongs to no file here, and is"));
+        assert!(told(2).contains("2 objects in the destination belong to no file here, and are"));
+    }
+
+    #[test]
+    fn a_backup_that_did_not_start_says_why() {
+        let failed = BackupStatus {
+            condition: "failed".to_owned(),
+            error: Some("the source /a is not a folder".to_owned()),
+            ..BackupStatus::default()
+        };
+        let told = status(&failed, 0);
+        assert!(told.contains("not started: the source /a is not a folder"), "{told}");
+        assert!(!told.contains("0 files"), "nothing is known of it: {told}");
+        let known = status(&BackupStatus { files: 2, ..failed }, 0);
+        assert!(known.contains("2 files"), "{known}");
+    }
 
     #[test]
     fn numbers() {

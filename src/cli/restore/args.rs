@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::config::units::{Rate, Span};
+use crate::config::units::{Rate, Span, Transfers};
 use crate::plan::{MaxDelete, Overwrite};
 use crate::ports::Tier;
 
@@ -77,8 +77,8 @@ pub struct RestoreOptions {
     #[arg(long)]
     pub outside_links: bool,
     /// Transfers at once
-    #[arg(long, value_name = "NUMBER", default_value_t = 16)]
-    pub transfers: usize,
+    #[arg(long, value_name = "NUMBER", default_value = "16")]
+    pub transfers: Transfers,
     /// Bytes a second at most, or off
     #[arg(long, value_name = "RATE", default_value = "off")]
     pub bandwidth: Rate,

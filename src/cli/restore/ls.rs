@@ -9,7 +9,7 @@ use crate::app::failure_of;
 use crate::app::restore::{Objects, Where};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
-use crate::cli::sync::print_line;
+use crate::cli::out::print_line;
 use crate::cli::wire::{connect, place};
 use crate::config::{BackupOptions, Defaults, Destination, resolve_one};
 use crate::model::{Key, KeyTarget, Millis, RelPath};
@@ -23,7 +23,7 @@ pub async fn ls(global: &Global, ls: &Ls) -> Result<Code, CliError> {
     let flags = global.clone().into_options(BackupOptions::default());
     let home = paths::home();
     let defaults = Defaults::ONE_SHOT;
-    let config = resolve_one("ls", "", &ls.destination, flags, defaults, home.as_deref())
+    let config = resolve_one("ls", None, &ls.destination, flags, defaults, home.as_deref())
         .map_err(|lines| CliError::new(Code::Usage, lines))?;
     if config.destination == Destination::Default {
         return Err(CliError::new(Code::Usage, "`default` does not say which bucket"));

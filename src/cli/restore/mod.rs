@@ -22,7 +22,7 @@ use crate::report::progress::{Show, When};
 use crate::service::{machine, paths, signals};
 
 use super::args::Global;
-use super::commands::no_such_backup;
+use super::ask::no_such_backup;
 use super::error::{CliError, Code};
 use super::sync::{config_file, faulty, plan_sink};
 use super::wire::{SystemClock, connect, open_state, place};
@@ -78,10 +78,9 @@ fn from_argument(
     });
     let home = paths::home();
     let target = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
-    let target = target.to_string_lossy();
-    let config =
-        resolve_one("restore", &target, source, flags, Defaults::ONE_SHOT, home.as_deref())
-            .map_err(|lines| CliError::new(Code::Usage, lines))?;
+    let target = Some(target.as_path());
+    let config = resolve_one("restore", target, source, flags, Defaults::ONE_SHOT, home.as_deref())
+        .map_err(|lines| CliError::new(Code::Usage, lines))?;
     if config.destination == Destination::Default {
         return Err(CliError::new(Code::Usage, "`default` does not say which bucket")
             .hint("name it: keepwatch restore s3://bucket DIR"));
@@ -291,7 +290,7 @@ fn settings(options: &RestoreOptions) -> Result<RestoreSettings, CliError> {
         owner: options.owner || (!options.no_owner && machine::is_root()),
         setuid: options.setuid,
         outside_links: options.outside_links,
-        transfers: options.transfers,
+        transfers: options.transfers.0,
         tier: options.tier.into(),
         days: options.days,
         wait: !options.no_wait,

@@ -9,7 +9,7 @@ use crate::app::restore::Counts;
 use crate::app::status::{Requests, Summary};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
-use crate::cli::sync::print_line;
+use crate::cli::out::print_line;
 use crate::ports::RequestCounts;
 use crate::report::text;
 
