@@ -94,8 +94,8 @@ impl RestoreSummary {
         }
         if global.json {
             print_line(&serde_json::to_string(self).unwrap_or_default());
-        } else if !global.quiet && !global.dry_run {
-            print_line(&self.text());
+        } else if !global.quiet {
+            print_line(&self.text(global.dry_run));
         }
     }
 
@@ -110,11 +110,13 @@ impl RestoreSummary {
         }
     }
 
-    fn text(&self) -> String {
+    /// A dry run says the same of what would be.
+    fn text(&self, dry_run: bool) -> String {
         let s = &self.common;
         let count = text::count;
         let mut parts = vec![format!(
-            "restored {} ({})",
+            "{} {} ({})",
+            if dry_run { "would restore" } else { "restored" },
             count(s.downloaded, "file"),
             text::bytes(s.downloaded_bytes)
         )];
@@ -123,7 +125,7 @@ impl RestoreSummary {
             (s.retouched, "given other times or modes only"),
             (self.kept, "kept as they are here"),
             (self.left_out, "left out, tagged as deleted"),
-            (s.deleted, "deleted"),
+            (s.deleted, if dry_run { "to be deleted" } else { "deleted" }),
         ] {
             if number > 0 {
                 parts.push(format!("{} {words}", text::grouped(number)));
@@ -132,6 +134,10 @@ impl RestoreSummary {
         if s.folders > 0 {
             parts.push(count(s.folders, "folder"));
         }
+        let frozen = match dry_run {
+            true => "to be thawed first",
+            false => "being thawed: run this again later",
+        };
         let mut lines = vec![format!("{} in {}", parts.join(", "), text::duration(s.elapsed_ms))];
         let mut proofs = vec![];
         for (number, by) in [
@@ -148,7 +154,7 @@ impl RestoreSummary {
         }
         for (number, one, words) in [
             (self.unverified, "object", "without a checksum to compare with"),
-            (self.frozen, "archived object", "being thawed: run this again later"),
+            (self.frozen, "archived object", frozen),
             (s.skipped, "path", "skipped"),
             (s.failed, "path", "failed"),
             (s.held, "deletion", "held for safety: see --max-delete"),
