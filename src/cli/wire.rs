@@ -59,8 +59,8 @@ pub fn state_folder(global: &Global) -> Result<PathBuf, CliError> {
     })
 }
 
-/// Takes the lock and opens the database.
-pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
+/// Takes the lock: nobody else uses the state meanwhile, and no daemon runs on it.
+pub fn lock_state(global: &Global) -> Result<(PathBuf, lock::Lock), CliError> {
     let folder = state_folder(global)?;
     let lock = take_lock(&folder).map_err(|error| match &error {
         lock::LockError::Held { .. } => CliError::new(Code::NeedsPerson, error.to_string())
@@ -70,6 +70,12 @@ pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
             CliError::new(Code::NeedsPerson, error.to_string()).caused_by(source)
         }
     })?;
+    Ok((folder, lock))
+}
+
+/// Takes the lock and opens the database.
+pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
+    let (folder, lock) = lock_state(global)?;
     let (state, opened) = State::open(&folder, SystemClock.now()).map_err(|error| {
         let hint = match &error {
             OpenError::Newer { .. } => "upgrade keepwatch, or use another --state-dir",
@@ -134,29 +140,30 @@ pub struct Wired {
 pub fn check(config: &BackupConfig, state: &Path) -> Result<(), CliError> {
     rules(config)?;
     refuse_state_in_source(&real(&config.source), state)?;
-    check_nesting(config)
+    refuse_nested(&config.destination, &config.source, "source")
 }
 
-/// The store must not be inside the source, nor the other way round.
-fn check_nesting(config: &BackupConfig) -> Result<(), CliError> {
-    if let Destination::Store { folder, .. } = &config.destination {
-        let (folder, source) = (real(folder), real(&config.source));
-        if folder.starts_with(&source) || source.starts_with(&folder) {
-            let message = format!(
-                "the store {} and the source {} contain each other",
-                folder.display(),
-                source.display()
-            );
-            return Err(CliError::new(Code::NeedsPerson, message)
-                .hint("the backup would back up itself: choose another folder"));
-        }
+/// A store and a folder that is read or filled must not contain each other.
+pub fn refuse_nested(destination: &Destination, folder: &Path, what: &str) -> Result<(), CliError> {
+    let Destination::Store { folder: store, .. } = destination else { return Ok(()) };
+    let (store, folder) = (real(store), real(folder));
+    if !store.starts_with(&folder) && !folder.starts_with(&store) {
+        return Ok(());
     }
-    Ok(())
+    let (store, folder) = (store.display(), folder.display());
+    let message = format!("the store {store} and the {what} {folder} contain each other");
+    Err(CliError::new(Code::NeedsPerson, message)
+        .hint("one would grow into the other: choose another folder"))
 }
 
-/// The path without links, where there is something.
+/// The path without links, as far as there is something.
 fn real(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    let there = path.ancestors().find_map(|at| Some((at, at.canonicalize().ok()?)));
+    let Some((at, real)) = there else { return path.to_owned() };
+    match path.strip_prefix(at) {
+        Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+        _ => real,
+    }
 }
 
 /// Makes the ports of a backup and puts them together.
@@ -307,9 +314,7 @@ pub async fn connect(
     dry_run: bool,
 ) -> Result<S3Store, CliError> {
     let place = match &config.destination {
-        Destination::Store { folder, .. } => {
-            Some(format!("file://{}/{bucket}/{}", folder.display(), prefix.as_str()))
-        }
+        Destination::Store { .. } => Some(as_typed(&config.destination)),
         _ => None,
     };
     let options = S3Options {
@@ -356,6 +361,15 @@ pub async fn connect(
     Ok(S3Store::new(connection, options))
 }
 
+/// The place of a store, such that a key can follow.
+fn as_typed(destination: &Destination) -> String {
+    let mut place = destination.to_string();
+    if !place.ends_with('/') {
+        place.push('/');
+    }
+    place
+}
+
 fn is_store(folder: &Path) -> bool {
     folder.join(".keepwatch-store").is_dir()
 }
@@ -378,7 +392,7 @@ fn random_word() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(20).collect()
 }
 
-fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
+pub fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
     Rules::new(RuleOptions {
         include: config.include.clone(),
         exclude: config.exclude.clone(),

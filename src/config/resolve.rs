@@ -242,7 +242,8 @@ fn check(config: &BackupConfig) -> Vec<Complaint> {
     let mut complain = |option, title: String, help: &str| {
         complaints.push((option, title, (!help.is_empty()).then(|| help.to_owned())));
     };
-    if config.name.is_empty() || config.name.chars().any(|c| c.is_control() || c == '/') {
+    let is_odd = matches!(config.name.as_str(), "" | "." | "..");
+    if is_odd || config.name.chars().any(|c| c.is_control() || c == '/') {
         complain("name", "a name is one line of text without '/'".to_owned(), "");
     }
     if config.max_wait < config.settle {
@@ -270,6 +271,7 @@ fn check(config: &BackupConfig) -> Vec<Complaint> {
         complain("sse_kms_key_id", "a KMS key needs KMS encryption".to_owned(), help);
     }
     if let Destination::Store { folder, .. } = &config.destination
+        && !config.source.as_os_str().is_empty()
         && (folder.starts_with(&config.source) || config.source.starts_with(folder))
     {
         let title = "the store and the source contain each other".to_owned();
