@@ -7,6 +7,7 @@
 mod attributes;
 mod file;
 mod root;
+mod spelling;
 mod staging;
 mod unfinished;
 

@@ -24,6 +24,7 @@ use crate::plan::{ErrorClass, Failure};
 use crate::ports::TargetError;
 
 use super::root::{Root, unwritable};
+use super::spelling::Spelling;
 
 /// How names of unfinished files begin.
 const UNFINISHED: &str = "unfinished-";
@@ -54,10 +55,11 @@ impl Staging {
     pub fn prepare(path: &Path) -> Result<Self, Failure> {
         make_target(path)?;
         let failed = |errno| unwritable(path, errno);
-        let root = Root::open(path).map_err(|errno| no_folder(path, errno))?;
+        let mut root = Root::open(path).map_err(|errno| no_folder(path, errno))?;
         let folder = lock(&root)?;
         sweep(&root, &folder).map_err(failed)?;
         let (folds_names, default_permissions) = probe(&folder).map_err(failed)?;
+        root.spelling = folds_names.then(Spelling::default);
         let mount = mount_of(&folder).map_err(failed)?;
         let (mounts, count) = (Mutex::default(), AtomicU64::default());
         Ok(Self { root, folder, folds_names, default_permissions, mount, mounts, count })
