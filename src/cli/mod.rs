@@ -16,6 +16,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{Cli, Command};
@@ -59,6 +60,16 @@ fn parse() -> Result<Cli, clap::Error> {
         _ => arg,
     });
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let alone = command.get_arguments().find(|arg| {
+        arg.get_help_heading() == Some(RESTORE_OPTIONS) && is_typed(arg.get_id().as_str())
+    });
+    if let Some(option) = alone.and_then(clap::Arg::get_long)
+        && !is_typed("restore")
+    {
+        let message = format!("--{option} belongs behind its command, or with --restore");
+        return Err(command.error(ErrorKind::ArgumentConflict, message));
+    }
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 

@@ -21,9 +21,12 @@ const FOLDERS_MAX: usize = 16;
 /// Seconds and nanoseconds of the last change of a folder.
 type Stamp = (i64, i64);
 
+/// All names in a folder, and when it had changed last.
+type Listed = (Stamp, BTreeSet<Box<[u8]>>);
+
 #[derive(Default)]
 pub struct Spelling {
-    read: Mutex<BTreeMap<RelPath, (Stamp, BTreeSet<Box<[u8]>>)>>,
+    read: Mutex<BTreeMap<RelPath, Listed>>,
 }
 
 impl Spelling {

@@ -46,9 +46,9 @@ fn grow(tree: &Tree, generation: usize) {
     for n in 0..45 {
         let name = format!("d{}/f{n}", n % 5);
         let _ = std::fs::remove_file(tree.path(&name));
-        if (n + generation) % 3 != 0 {
+        if !(n + generation).is_multiple_of(3) {
             tree.write(&name, format!("{n} {}", (n + generation) / 4).as_bytes());
-            tree.chmod(&name, if (n * generation) % 5 == 0 { 0o600 } else { 0o644 });
+            tree.chmod(&name, if (n * generation).is_multiple_of(5) { 0o600 } else { 0o644 });
         }
     }
     let (link, empty) = (tree.path("link"), tree.path("empty"));
