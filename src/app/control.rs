@@ -3,11 +3,14 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::model::{Key, Trust};
-use crate::plan::{ErrorClass, Failure, Guard, MaxDelete};
-use crate::ports::{BackupRow, Change, Clock, KeyRange, LocalTree, StateStore, Tally};
+use crate::model::{Key, Millis, RelPath, Source, Trust};
+use crate::plan::{DeleteItem, ErrorClass, Failure, Guard, MaxDelete, is_believed};
+use crate::ports::{BackupRow, Change, Clock, KeyRange, LocalTree, Stat, StateStore, Tally};
 
 use super::status::BackupStatus;
+
+/// Objects deleted by one request.
+pub const DELETIONS_AT_ONCE: usize = 1_000;
 
 /// What is known of a backup without its destination.
 pub struct Facts<'a> {
@@ -30,21 +33,31 @@ impl Facts<'_> {
         }
     }
 
+    /// The first of the missing files whose absence proves nothing, for its disk is not there. All
+    /// that one batch of deletions may delete is looked at.
+    async fn displaced(&self) -> Result<Option<RelPath>, Failure> {
+        let due = self.state.due(Millis(i64::MAX), DELETIONS_AT_ONCE).await?;
+        let stats = self.tree.stat(due.iter().map(|item| item.path.clone()).collect()).await?;
+        let displaced = |(item, stat): &(DeleteItem, Stat)| {
+            stat.at(&item.key) == Source::Absent && !is_believed(&item.record, stat.disk())
+        };
+        Ok(due.into_iter().zip(stats).find(displaced).map(|(item, _)| item.path))
+    }
+
     /// The facts that the guard judges.
     pub async fn guard(&self, max_delete: MaxDelete, tally: &Tally) -> Result<Guard, Failure> {
         let row = self.state.backup().await?;
+        let same_source = self.is_source_of(&row).await;
         Ok(Guard {
             max_delete,
-            same_source: self.is_source_of(&row).await,
+            same_source,
+            displaced: if same_source { self.displaced().await? } else { None },
             files: tally.files,
             pending: tally.pending,
             spent: tally.spent,
             files_max: tally.files_max.max(tally.files + tally.pending),
             state_rebuilt: row.rebuilt,
-            held_before: match (row.held_at, tally.oldest_missing) {
-                (Some(at), Some(since)) => since <= at,
-                _ => false,
-            },
+            held_before: row.held_since(tally.oldest_missing),
         })
     }
 }
@@ -52,8 +65,9 @@ impl Facts<'_> {
 /// A request to a running backup.
 pub enum Command {
     Status(oneshot::Sender<BackupStatus>),
-    /// Answers with the number of paths that failed, once all that exists now was dealt with.
-    Flush(oneshot::Sender<u64>),
+    /// Answers with the number of paths that failed, once all that exists now was dealt with; or
+    /// with why nobody can tell what exists.
+    Flush(oneshot::Sender<Result<u64, Failure>>),
     Approve {
         new_root: bool,
         answer: oneshot::Sender<Result<Verdict, Failure>>,
@@ -64,11 +78,6 @@ pub enum Command {
     List {
         max: usize,
         answer: oneshot::Sender<Result<DeletionList, Failure>>,
-    },
-    /// A page of files after this key.
-    Files {
-        after: Option<Key>,
-        answer: oneshot::Sender<Result<FilePage, Failure>>,
     },
     /// Drain and end.
     Stop,
@@ -137,7 +146,7 @@ pub async fn list(
     let now = facts.clock.now();
     let tally = facts.state.tally(now).await?;
     let guard = facts.guard(max_delete, &tally).await?;
-    let hold = guard.check().filter(|_| tally.pending > 0);
+    let hold = guard.check().filter(|_| tally.oldest_missing.is_some());
     let due = facts.state.due(now, max).await?;
     let unclaimed = facts.state.unclaimed(None, max).await?;
     Ok(DeletionList {

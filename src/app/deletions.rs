@@ -1,26 +1,25 @@
 //! Deleting: the guard over all that is due, one more look at each name, and the requests.
 //!
 //! No object is deleted unless it is one that this backup uploaded or adopted; its name was absent
-//! in an error-free look, has been so for the delay, and is so now; the source is the recorded one;
-//! and the budget has room, or a person approved. The budget is charged before the request.
+//! in an error-free look, has been so for the delay, and is so now, on the disk where it was; the
+//! source is the recorded one; and the budget has room, or a person approved. The budget is charged
+//! before the request.
 
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::engine::DueReport;
-use crate::model::{ETag, Key, Kind, Millis, Source};
+use crate::model::{ETag, Key, Kind, Millis};
 use crate::plan::{DeleteItem, Deletion, ErrorClass, Failure, LastWord, Outcome, last_word};
-use crate::ports::{Change, Stat, StoreError};
+use crate::ports::{Change, StoreError};
 
 use super::FILE;
 use super::backup::Backup;
+use super::control::DELETIONS_AT_ONCE;
 use super::failure_of;
 use super::owner;
 use super::progress::raise;
-
-/// Objects deleted by one request.
-const BATCH: usize = 1_000;
 
 /// Evaluates the guard and fetches what is due.
 pub async fn due(backup: Arc<Backup>) -> DueReport {
@@ -44,7 +43,7 @@ async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
         None => now.minus_ms(backup.settings.delete_delay_ms),
     };
     let items = match guard.same_source {
-        true => backup.state.due(before, BATCH).await?,
+        true => backup.state.due(before, DELETIONS_AT_ONCE).await?,
         false => vec![],
     };
     let next_due_in_ms = match (&hold, tally.oldest_missing) {
@@ -84,13 +83,13 @@ async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, 
     let mut changes = vec![];
     let (mut doomed, mut tagged) = (vec![], vec![]);
     for (item, stat) in items.into_iter().zip(stats) {
-        let source = source_of(&item.key, &stat);
-        match last_word(&source, &item.record, backup.settings.deletions) {
+        let source = stat.at(&item.key);
+        match last_word(&source, stat.disk(), &item.record, backup.settings.deletions) {
             LastWord::Delete => doomed.push(item),
             LastWord::Tag => tagged.push(item),
             // Unknown is never absent: the mark goes, and comes again when a look can tell.
             LastWord::Wait | LastWord::Back => {
-                changes.push(Change::Found { key: item.key.clone() });
+                changes.push(Change::Found { key: item.key.clone(), disk: None });
                 results.push((item, Deletion::Spared));
             }
             LastWord::Disown => {
@@ -103,18 +102,6 @@ async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, 
     remove(backup, doomed, &mut results).await?;
     tag(backup, tagged, &mut results).await?;
     Ok(results)
-}
-
-/// What a fresh look at the path means for this key: a folder where a file was is absence of the
-/// file, and a file where a folder was is absence of the marker.
-fn source_of(key: &Key, stat: &Stat) -> Source {
-    match (stat, key.is_folder()) {
-        (Stat::Absent, _) => Source::Absent,
-        (Stat::Unknown(_), _) => Source::Unknown,
-        (Stat::Excluded, _) => Source::Excluded,
-        (Stat::Entry(entry), false) | (Stat::Folder(Some(entry)), true) => Source::Present(*entry),
-        (Stat::Entry(_) | Stat::Folder(None), true) | (Stat::Folder(_), false) => Source::Absent,
-    }
 }
 
 fn object_of(item: &DeleteItem) -> Option<crate::model::Object> {

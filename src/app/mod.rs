@@ -9,6 +9,7 @@ pub mod control;
 pub mod deletions;
 pub mod driver;
 pub mod execute;
+mod neighbours;
 pub mod observe;
 pub mod owner;
 pub mod progress;

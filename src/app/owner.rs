@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use crate::model::{Crc64, ETag, Key, Md5, Meta};
 use crate::plan::{ErrorClass, Failure};
-use crate::ports::{BackupRow, Change, Condition, Put, SmallObject, StoreError};
+use crate::ports::{BackupRow, Change, Condition, ListPage, Put, SmallObject, StoreError};
 
 use super::backup::Backup;
-use super::failure_of;
+use super::{failure_of, neighbours};
 
 /// Key of the record, below the prefix.
 pub const OWNER_KEY: &str = ".keepwatch/owner.json";
@@ -34,16 +34,22 @@ pub struct OwnerIdentity {
 
 /// What is in the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct OwnerRecord {
+pub(super) struct OwnerRecord {
     version: u32,
-    machine: String,
+    pub machine: String,
     #[serde(default)]
-    host: String,
-    user: String,
-    source: String,
+    pub host: String,
+    pub user: String,
+    pub source: String,
     generation: u64,
     /// Of the state database that owns the prefix.
     state: String,
+}
+
+impl OwnerRecord {
+    pub fn read(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
 }
 
 /// What was last seen of the record.
@@ -51,12 +57,25 @@ struct OwnerRecord {
 pub struct Owner {
     seen: Mutex<Option<(ETag, Instant)>>,
     refused: AtomicBool,
+    /// The first page of a listing that was made before the claim, when nothing here was ours.
+    first_page: Mutex<Option<(ListPage, Instant)>>,
 }
 
 impl Owner {
-    /// Whether the record, as last read, names another owner.
+    /// Whether a record, as last read, names another owner of this place.
     pub fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn keep_first_page(&self, page: ListPage) {
+        let mut first = self.first_page.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *first = Some((page, Instant::now()));
+    }
+
+    /// The page that was kept, once, and only while it is fresh.
+    pub(super) fn take_first_page(&self) -> Option<ListPage> {
+        let mut first = self.first_page.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        first.take().filter(|(_, at)| at.elapsed() < FRESH).map(|(page, _)| page)
     }
 
     fn seen(&self) -> Option<(ETag, Instant)> {
@@ -110,7 +129,10 @@ async fn read_and_judge(backup: &Backup, seen: Option<ETag>) -> Result<(), Failu
             }
             Ok(())
         }
-        SmallObject::Absent => claim(backup, &row, None).await,
+        SmallObject::Absent => {
+            neighbours::check(backup, &row).await.map_err(|failure| refuse(backup, failure))?;
+            claim(backup, &row, None).await
+        }
         SmallObject::Found { body, etag } => judge(backup, &row, body, etag).await,
     }
 }
@@ -121,9 +143,7 @@ async fn judge(
     body: Bytes,
     mut etag: ETag,
 ) -> Result<(), Failure> {
-    let Ok(record) = serde_json::from_slice::<OwnerRecord>(&body) else {
-        return Err(unreadable(&body));
-    };
+    let Some(record) = OwnerRecord::read(&body) else { return Err(unreadable(&body)) };
     let me = &backup.settings.owner;
     if record.state == row.owner_id {
         if row.owner_etag.as_ref() == Some(&etag) || backup.is_dry_run() {
@@ -139,8 +159,16 @@ async fn judge(
     if (same && fresh) || backup.settings.take_over {
         return claim(backup, row, Some((etag, record.generation))).await;
     }
-    backup.owner.refused.store(true, Ordering::Relaxed);
-    Err(refused(&record, same))
+    Err(refuse(backup, refused(&record, same)))
+}
+
+/// What is a matter of configuration here stays so until a person acts.
+fn refuse(backup: &Backup, failure: Failure) -> Failure {
+    let failure = everybodys(failure);
+    if failure.class == ErrorClass::Configuration {
+        backup.owner.refused.store(true, Ordering::Relaxed);
+    }
+    failure
 }
 
 fn unreadable(body: &[u8]) -> Failure {
@@ -267,7 +295,7 @@ async fn read_back(backup: &Backup, record: &OwnerRecord) -> Result<ETag, Failur
     let key = Key::literal(OWNER_KEY);
     match backup.store.get_small(&key, None).await {
         Ok(SmallObject::Found { body, etag })
-            if serde_json::from_slice(&body).ok().as_ref() == Some(record) =>
+            if OwnerRecord::read(&body).as_ref() == Some(record) =>
         {
             Ok(etag)
         }

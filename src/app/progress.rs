@@ -25,17 +25,27 @@ pub struct Progress {
     /// Differences that only a look at everything found: what the watcher missed.
     pub missed: AtomicU64,
     pub overflows: AtomicU64,
-    /// Files planned for upload, and their bytes.
+    /// Jobs that are known of, done or not, and their bytes, as they were a moment ago.
     pub planned: AtomicU64,
     pub planned_bytes: AtomicU64,
-    /// Planned files that are dealt with, and their bytes, also of parts of files under way.
+    /// Jobs that are done, and their bytes. One that is tried again is not done.
     pub handled: AtomicU64,
     pub handled_bytes: AtomicU64,
+    /// Archived objects that are waited for.
+    pub frozen: AtomicU64,
     /// A look at everything is running.
     pub scanning: AtomicBool,
     /// One has ended: what the next finds is what the watcher missed.
     pub looked: AtomicBool,
-    current: Mutex<BTreeMap<Key, String>>,
+    current: Mutex<BTreeMap<Key, Transfer>>,
+}
+
+/// A file on its way.
+#[derive(Debug)]
+struct Transfer {
+    name: String,
+    /// What the server has of it.
+    bytes: u64,
 }
 
 /// The counters at one moment.
@@ -82,6 +92,27 @@ impl Progress {
         }
     }
 
+    /// Takes what is not done at this moment.
+    pub fn plan(&self, jobs: u64, bytes: u64) {
+        let done = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.planned.store(done(&self.handled) + jobs, Ordering::Relaxed);
+        self.planned_bytes.store(done(&self.handled_bytes) + bytes, Ordering::Relaxed);
+    }
+
+    /// Files that are done, of all that are known of.
+    pub fn files(&self) -> (u64, u64) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let done = get(&self.handled);
+        (done, get(&self.planned).max(done))
+    }
+
+    /// Bytes that the server has, of all that are known of.
+    pub fn bytes(&self) -> (u64, u64) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let done = get(&self.handled_bytes) + self.advanced();
+        (done, get(&self.planned_bytes).max(done))
+    }
+
     /// Counts what came of one job. Markers count as folders, not as files.
     pub fn count(&self, kind: Kind, done: Done) {
         match (done, kind) {
@@ -101,7 +132,19 @@ impl Progress {
 
     /// Names what is being transferred.
     pub fn begin(&self, key: &Key, name: String) {
-        self.lock().insert(key.clone(), name);
+        self.lock().insert(key.clone(), Transfer { name, bytes: 0 });
+    }
+
+    /// Counts bytes of it that the server has.
+    pub fn advance(&self, key: &Key, bytes: u64) {
+        if let Some(transfer) = self.lock().get_mut(key) {
+            transfer.bytes += bytes;
+        }
+    }
+
+    /// Bytes that the server has of files that are not done.
+    fn advanced(&self) -> u64 {
+        self.lock().values().map(|transfer| transfer.bytes).sum()
     }
 
     pub fn end(&self, key: &Key) {
@@ -110,10 +153,33 @@ impl Progress {
 
     /// Names of some of the files that are being transferred.
     pub fn current(&self, max: usize) -> Vec<String> {
-        self.lock().values().take(max).cloned().collect()
+        self.lock().values().take(max).map(|transfer| transfer.name.clone()).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Transfer>> {
         self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_again_counts_once() {
+        let (progress, key) = (Progress::default(), Key::literal("large"));
+        let told = || (progress.files(), progress.bytes());
+        progress.plan(2, 110);
+        for _ in 0..2 {
+            progress.begin(&key, "large".to_owned());
+            progress.advance(&key, 60);
+            assert_eq!(told(), ((0, 2), (60, 110)));
+            progress.end(&key);
+            assert_eq!(told(), ((0, 2), (0, 110)), "it failed, and is tried again");
+        }
+        raise(&progress.handled, 1);
+        raise(&progress.handled_bytes, 100);
+        progress.plan(1, 10);
+        assert_eq!(told(), ((1, 2), (100, 110)));
     }
 }

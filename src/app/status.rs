@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Sight, Snapshot};
 use crate::model::{Millis, Tick};
+use crate::plan::HoldReason;
 use crate::ports::{BackupRow, RequestCounts, StateError, StateStore, Tally};
 
 use super::backup::Backup;
@@ -16,14 +17,19 @@ pub struct BackupStatus {
     pub source: String,
     pub destination: String,
     /// In one word: `starting`, `scanning`, `uploading`, `waiting`, `held`, `failing`,
-    /// `up-to-date`, `stopped`.
+    /// `up-to-date`, `stopping`, `stopped`; `failed`: it could not be started, see `error`.
     pub condition: String,
+    /// Why it could not be started. A person must act.
+    pub error: Option<String>,
     /// Every change made before this moment is in the destination. Absent until a first pass.
     pub watermark_ms: Option<i64>,
     /// Age of the oldest change that is not in the destination.
     pub oldest_waiting_ms: Option<u64>,
+    /// Files of which the destination has acknowledged an object. One that is being replaced
+    /// counts, for its former object is there, with the size that it will have.
     pub files: u64,
     pub bytes: u64,
+    /// Files that are to be sent; without a daemon, those whose sending was not acknowledged.
     pub pending_files: u64,
     pub pending_bytes: u64,
     pub in_flight: u64,
@@ -85,13 +91,15 @@ pub struct Live {
     pub tick: Tick,
     pub sight: Option<(Sight, String)>,
     pub stopping: bool,
-    pub source_missing: Option<String>,
+    pub source_missing: Option<(String, Tick)>,
+    pub was_away: bool,
 }
 
 /// The status from what is recorded and from the running driver.
 pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateError> {
     let now = backup.clock.now();
-    let mut status = recorded(&*backup.state, now).await?;
+    let (tally, row) = (backup.state.tally(now).await?, backup.state.backup().await?);
+    let mut status = from_records(&tally, &row);
     status.name.clone_from(&backup.settings.name);
     status.source.clone_from(&backup.settings.owner.source);
     let counts = backup.progress.counts();
@@ -109,13 +117,23 @@ pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateE
 /// The status from the records alone.
 pub async fn recorded(state: &dyn StateStore, now: Millis) -> Result<BackupStatus, StateError> {
     let (tally, row) = (state.tally(now).await?, state.backup().await?);
-    Ok(BackupStatus { condition: "stopped".to_owned(), ..from_records(&tally, &row) })
+    let mut status = BackupStatus {
+        condition: "stopped".to_owned(),
+        pending_files: tally.unsettled,
+        pending_bytes: tally.unsettled_bytes,
+        ..from_records(&tally, &row)
+    };
+    if tally.pending > 0 && row.held_since(tally.oldest_missing) {
+        status.held = tally.pending;
+        status.held_reasons = vec![HoldReason::HeldBefore.to_string()];
+    }
+    Ok(status)
 }
 
 fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
     BackupStatus {
-        files: tally.files,
-        bytes: tally.bytes,
+        files: tally.kept,
+        bytes: tally.kept_bytes,
         skipped: tally.skipped,
         failing: tally.failed,
         unclaimed: tally.unclaimed,
@@ -155,8 +173,9 @@ fn add_live(status: &mut BackupStatus, live: &Live, now: Millis, backup: &Backup
         status.waiting_for = Some(waiting.failure.to_string());
         status.waiting_ms = Some(live.tick.since(waiting.since));
     }
-    if let Some(message) = &live.source_missing {
+    if let Some((message, since)) = &live.source_missing {
         status.waiting_for = Some(message.clone());
+        status.waiting_ms = Some(live.tick.since(*since));
     }
     status.watermark_ms = watermark(live, now);
     let scanning = backup.progress.scanning.load(std::sync::atomic::Ordering::Relaxed);
@@ -169,7 +188,7 @@ fn watermark(live: &Live, now: Millis) -> Option<i64> {
     let last_full = snapshot.last_full?;
     // What the watcher does not see is known only as of the last pass.
     let sees_all = matches!(&live.sight, Some((Sight::Full, _)));
-    let known_until = if sees_all && live.source_missing.is_none() { live.tick } else { last_full };
+    let known_until = if sees_all && !live.was_away { live.tick } else { last_full };
     let until = snapshot.oldest.map_or(known_until, |oldest| oldest.min(known_until));
     Some(now.minus_ms(live.tick.since(until)).0)
 }

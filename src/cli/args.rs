@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::BackupOptions;
 use crate::config::units::Span;
+use crate::config::{BackupOptions, EndpointUrl, Line};
 use crate::report::log::{Format, LogOptions};
 use crate::report::progress::When;
 use crate::service::socket::DeletionVerb;
@@ -16,11 +16,8 @@ use super::restore::args as restore;
 /// Keeps folders backed up to S3, all the time
 #[derive(Debug, Parser)]
 #[command(name = "keepwatch", version, about, long_about = None, max_term_width = 100)]
-#[command(
-    after_help = "Without a command, keepwatch runs the daemon for every backup in the \
-    configuration file.",
-    args_conflicts_with_subcommands = true
-)]
+#[command(after_help = "Without a command, keepwatch runs the daemon for every backup in the \
+    configuration file. With --restore it takes the options of `keepwatch help restore`.")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -76,13 +73,13 @@ pub struct Global {
         hide_env = true,
         value_name = "URL"
     )]
-    pub endpoint_url: Option<String>,
+    pub endpoint_url: Option<EndpointUrl>,
     /// Region of the bucket
     #[arg(long, global = true, env = "KEEPWATCH_REGION", hide_env = true, value_name = "REGION")]
-    pub region: Option<String>,
+    pub region: Option<Line>,
     /// Profile in the shared AWS configuration
     #[arg(long, global = true, env = "KEEPWATCH_PROFILE", hide_env = true, value_name = "PROFILE")]
-    pub profile: Option<String>,
+    pub profile: Option<Line>,
     /// Put the bucket's name in the path, not in the host name
     #[arg(long, global = true, env = "KEEPWATCH_PATH_STYLE", hide_env = true)]
     pub path_style: bool,
@@ -94,7 +91,7 @@ pub struct Global {
         hide_env = true,
         value_name = "FILE"
     )]
-    pub credentials_file: Option<String>,
+    pub credentials_file: Option<Line>,
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long, global = true, env = "KEEPWATCH_DRY_RUN", hide_env = true)]
     pub dry_run: bool,
@@ -156,6 +153,7 @@ pub struct Sync {
         env = "KEEPWATCH_RETRY_FOR",
         hide_env = true,
         value_name = "DURATION",
+        allow_hyphen_values = true,
         default_value = "60s"
     )]
     pub retry_for: Span,
@@ -169,14 +167,14 @@ pub struct Status {
     /// Exit with 6 when the protection is older than --max-age
     #[arg(long)]
     pub check: bool,
-    #[arg(long, value_name = "DURATION", default_value = "15m")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "15m")]
     pub max_age: Span,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct Flush {
     /// How long to wait at most
-    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "60s")]
     pub timeout: Span,
 }
 
@@ -184,10 +182,10 @@ pub struct Flush {
 pub struct Deletions {
     #[arg(value_enum)]
     pub verb: Verb,
-    /// Names of backups
+    /// Backups, by name, source or destination
     pub names: Vec<String>,
     /// Every backup
-    #[arg(long)]
+    #[arg(long, conflicts_with = "names")]
     pub all: bool,
     /// With `approve`: accept the folder that is there now as the source
     #[arg(long)]
@@ -282,8 +280,16 @@ impl Global {
             region: self.region,
             profile: self.profile,
             path_style: self.path_style.then_some(true),
-            credentials_file: self.credentials_file,
+            credentials_file: self.credentials_file.map(absolute),
             ..options
         }
     }
+}
+
+/// A file that was typed is found from the folder one is in; `~/` is the home folder, as in the
+/// configuration.
+fn absolute(file: Line) -> Line {
+    let text = file.to_string();
+    let found = std::path::absolute(&text).ok().filter(|_| !text.starts_with("~/"));
+    found.and_then(|path| path.to_str()?.parse().ok()).unwrap_or(file)
 }

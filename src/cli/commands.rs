@@ -8,46 +8,28 @@ use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
 use crate::app::control::{self, DeletionList, Facts, FilePage};
-use crate::app::status::{self, BackupStatus};
-use crate::config::{BackupConfig, Defaults, Destination, EXAMPLE, resolve, schema};
+use crate::app::status::BackupStatus;
+use crate::config::{BackupConfig, Defaults, EXAMPLE, resolve, schema};
 use crate::fs::{RuleOptions, Rules, Tree};
-use crate::model::Prefix;
 use crate::model::key::KEY_MAX_BYTES;
+use crate::model::{Escaped, Key};
 use crate::plan::MaxDelete;
 use crate::ports::Clock as _;
 use crate::report::{log, text};
 use crate::service::paths;
-use crate::service::socket::{Answer, DeletionVerb, Request, ask};
-use crate::state::{BackupId, BackupState};
+use crate::service::socket::{DeletionVerb, Request};
+use crate::state::BackupId;
 
 use super::args::{Config, ConfigVerb, Deletions, Flush, Global, Status};
+use super::ask::{ANSWER, Called, as_called, ask_daemon, ask_to_flush, chosen};
+use super::doors::{files, recorded};
 use super::error::{CliError, Code};
-use super::sync::{config_file, faulty, print_line};
-use super::wire::{OpenState, SystemClock, open_state, state_folder};
+use super::out::print_line;
+use super::sync::{config_file, faulty};
+use super::wire::{OpenState, SystemClock, check, destination_of, open_state, state_folder};
 
 const NO_BACKUP: &str =
     "no backup is on record; start one with: keepwatch watch SOURCE DESTINATION";
-
-/// Asks the daemon; `None` when there is none.
-async fn ask_daemon(global: &Global, request: &Request) -> Result<Option<Value>, CliError> {
-    let folder = state_folder(global)?;
-    let path = paths::control_socket(&folder);
-    let answer = ask(&path, request).await.map_err(|e| {
-        CliError::new(Code::NeedsPerson, format!("cannot ask the daemon on {}", path.display()))
-            .caused_by(&e)
-    })?;
-    match answer {
-        None => Ok(None),
-        Some(Answer::Ok(value)) => Ok(Some(value)),
-        Some(Answer::Error { code, message, hint }) => {
-            let error = CliError::new(Code::of_number(code), message);
-            Err(match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            })
-        }
-    }
-}
 
 /// Where the state could not be used: a daemon that did not listen yet may have it, and listen now.
 async fn or_ask_again(
@@ -56,14 +38,14 @@ async fn or_ask_again(
     request: &Request,
 ) -> Result<Value, CliError> {
     match recorded {
-        Err(error) => ask_daemon(global, request).await?.ok_or(error),
+        Err(error) => ask_daemon(global, request, ANSWER).await?.ok_or(error),
         recorded => recorded,
     }
 }
 
 pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError> {
     log::init(global.log(false), &MultiProgress::new());
-    let mut report = match ask_daemon(global, &Request::Status).await? {
+    let mut report = match ask_daemon(global, &Request::Status, ANSWER).await? {
         Some(report) => report,
         None => or_ask_again(recorded_status(global).await, global, &Request::Status).await?,
     };
@@ -71,32 +53,20 @@ pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError>
         serde_json::from_value(report["backups"].clone()).unwrap_or_default();
     if options.files {
         for (index, backup) in backups.iter().enumerate() {
-            report["backups"][index]["paths"] = all_files(global, &backup.name).await?.into();
+            report["backups"][index]["paths"] = all_files(global, backup).await?.into();
         }
     }
     let now = SystemClock.now().0;
     if global.json {
         print_line(&report.to_string());
     } else if !global.quiet {
-        if backups.is_empty() {
-            print_line(NO_BACKUP);
-        } else if report["daemon"] != true {
-            print_line("no daemon is running; this is what is recorded");
-        }
-        for (index, backup) in backups.iter().enumerate() {
-            print_line(&text::status(backup, now));
-            for file in report["backups"][index]["paths"].as_array().into_iter().flatten() {
-                let uploaded = if file["uploaded"] == true { "uploaded" } else { "waiting " };
-                let md5 = file["md5"].as_str().unwrap_or("-");
-                print_line(&format!(
-                    "  {uploaded}  {md5}  {}",
-                    file["path"].as_str().unwrap_or("")
-                ));
-            }
-        }
+        show_status(&report, &backups, now);
     }
     if !options.check {
         return Ok(Code::Done);
+    }
+    if backups.iter().any(|backup| backup.error.is_some()) {
+        return Ok(Code::NeedsPerson);
     }
     let oldest = i64::try_from(options.max_age.millis()).unwrap_or(i64::MAX);
     let fresh = |s: &BackupStatus| s.watermark_ms.is_some_and(|at| now - at <= oldest);
@@ -104,22 +74,42 @@ pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError>
     Ok(if all { Code::Done } else { Code::Stale })
 }
 
-async fn all_files(global: &Global, name: &str) -> Result<Vec<Value>, CliError> {
+fn show_status(report: &Value, backups: &[BackupStatus], now: i64) {
+    if report["sync"] == true {
+        print_line(&format!("a sync is running (process {})", report["process"]));
+    } else if backups.is_empty() {
+        print_line(NO_BACKUP);
+    } else if report["daemon"] != true {
+        print_line("no daemon is running; this is what is recorded");
+    }
+    for (index, backup) in backups.iter().enumerate() {
+        print_line(&text::status(backup, now));
+        for file in report["backups"][index]["paths"].as_array().into_iter().flatten() {
+            let uploaded = if file["uploaded"] == true { "uploaded" } else { "waiting " };
+            let md5 = file["md5"].as_str().unwrap_or("-");
+            print_line(&format!("  {uploaded}  {md5}  {}", file["path"].as_str().unwrap_or("")));
+        }
+    }
+}
+
+async fn all_files(global: &Global, backup: &BackupStatus) -> Result<Vec<Value>, CliError> {
+    let BackupStatus { source, destination, .. } = backup;
     let mut all = vec![];
-    let mut after = None;
+    let mut after: Option<String> = None;
     loop {
-        let request = Request::Files { name: name.to_owned(), after: after.clone() };
-        let page: FilePage = match ask_daemon(global, &request).await? {
-            Some(page) => serde_json::from_value(page).unwrap_or_default(),
+        let (source, destination) = (source.clone(), destination.clone());
+        let request = Request::Files { source, destination, after: after.clone() };
+        let page = match ask_daemon(global, &request, ANSWER).await? {
+            Some(page) => page,
             None => {
                 let state = open_state(global)?;
-                let records = find(&state, name).await?;
-                let key = after.as_deref().map(crate::model::Key::literal);
-                let page = control::files(&records, key).await?;
+                let after = after.as_deref().map(Key::literal);
+                let page = files(&state.state, &backup.source, &backup.destination, after).await?;
                 state.state.close();
                 page
             }
         };
+        let page: FilePage = serde_json::from_value(page).unwrap_or_default();
         all.extend(page.files.iter().map(|file| json!(file)));
         after = page.next;
         if after.is_none() {
@@ -128,61 +118,25 @@ async fn all_files(global: &Global, name: &str) -> Result<Vec<Value>, CliError> 
     }
 }
 
-/// A name that no backup has.
-pub fn no_such_backup<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> CliError {
-    let known: Vec<&str> = known.into_iter().collect();
-    let error = CliError::new(Code::Usage, format!("there is no backup {name:?}"));
-    match known[..] {
-        [] => error,
-        _ => error.hint(format!("there are: {}", known.join(", "))),
-    }
-}
-
-/// The records of the backup of this name.
-async fn find(state: &OpenState, name: &str) -> Result<BackupState, CliError> {
-    let all = state.state.backups().await?;
-    let Some((name, id)) = all.into_iter().find(|(known, _)| known == name) else {
-        return Err(no_such_backup(name, []));
-    };
-    Ok(state.state.backup(&name, id).await?)
+/// The state, where there is one: a question makes none.
+fn open_known_state(global: &Global) -> Result<Option<OpenState>, CliError> {
+    let is_there = state_folder(global)?.join(crate::state::FILE_NAME).exists();
+    is_there.then(|| open_state(global)).transpose()
 }
 
 /// Status from the state alone.
 async fn recorded_status(global: &Global) -> Result<Value, CliError> {
-    let folder = state_folder(global)?;
-    if !folder.join(crate::state::FILE_NAME).exists() {
-        return Ok(json!({ "version": 1, "daemon": false, "backups": [] }));
-    }
-    let state = open_state(global)?;
     let mut backups = vec![];
-    for (name, id) in state.state.backups().await? {
-        let records = state.state.backup(&name, id.clone()).await?;
-        let mut status = status::recorded(&records, SystemClock.now()).await?;
-        status.name = name;
-        status.source = crate::model::Escaped(&id.source).to_string();
-        status.destination = destination_of(&id);
-        backups.push(status);
+    if let Some(state) = open_known_state(global)? {
+        backups = recorded(&state.state).await?;
+        state.state.close();
     }
-    state.state.close();
-    Ok(json!({ "version": 1, "daemon": false, "backups": backups }))
-}
-
-fn destination_of(id: &BackupId) -> String {
-    let (bucket, prefix) = (id.bucket.clone(), Prefix::new(&id.prefix));
-    let destination = match id.endpoint.strip_prefix("file://") {
-        Some(folder) => Destination::Store { folder: PathBuf::from(folder), bucket, prefix },
-        None => Destination::S3 { bucket, prefix },
-    };
-    destination.to_string()
+    Ok(json!({ "version": 1, "daemon": false, "sync": false, "backups": backups }))
 }
 
 pub async fn flush(global: &Global, options: &Flush) -> Result<Code, CliError> {
     log::init(global.log(false), &MultiProgress::new());
-    let asked = ask_daemon(global, &Request::Flush);
-    let Ok(answer) = tokio::time::timeout(options.timeout.0, asked).await else {
-        return Err(not_flushed(global).await);
-    };
-    let Some(answer) = answer? else {
+    let Some(answer) = ask_to_flush(global, options.timeout.0).await? else {
         return Err(CliError::new(Code::NeedsPerson, "no daemon is running")
             .hint("bring the destination up to date once with: keepwatch sync"));
     };
@@ -197,18 +151,6 @@ pub async fn flush(global: &Global, options: &Flush) -> Result<Code, CliError> {
     Ok(Code::Done)
 }
 
-/// Time ran out: says what is being waited for.
-async fn not_flushed(global: &Global) -> CliError {
-    let report = ask_daemon(global, &Request::Status).await.ok().flatten().unwrap_or_default();
-    let waiting = report["backups"].as_array().into_iter().flatten();
-    let waiting = waiting.filter_map(|backup| backup["waiting_for"].as_str()).next();
-    match waiting {
-        Some(what) => CliError::new(Code::Unreachable, format!("not done in time: {what}")),
-        None => CliError::new(Code::Stale, "not done in time")
-            .hint("uploads go on; wait longer with --timeout"),
-    }
-}
-
 pub async fn deletions(global: &Global, options: Deletions) -> Result<Code, CliError> {
     log::init(global.log(false), &MultiProgress::new());
     let verb: DeletionVerb = options.verb.into();
@@ -217,8 +159,9 @@ pub async fn deletions(global: &Global, options: Deletions) -> Result<Code, CliE
             .hint("`keepwatch deletions list` shows them"));
     }
     let Deletions { names, all, new_root, .. } = options;
+    let names: Vec<String> = names.iter().map(|name| as_called(name)).collect();
     let request = Request::Deletions { verb, names, all, new_root };
-    let answer = match ask_daemon(global, &request).await? {
+    let answer = match ask_daemon(global, &request, ANSWER).await? {
         Some(answer) => answer,
         None => {
             let recorded = recorded_deletions(global, &request).await;
@@ -272,14 +215,24 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
         return Ok(Value::Null);
     };
     let configured = configured(global);
-    let state = open_state(global)?;
-    let known = state.state.backups().await?;
-    if let Some(name) = names.iter().find(|name| !known.iter().any(|(known, _)| known == *name)) {
-        return Err(no_such_backup(name, known.iter().map(|(name, _)| name.as_str())));
-    }
-    let everything = *all || (*verb == DeletionVerb::List && names.is_empty());
+    let state = open_known_state(global)?;
+    let known = match &state {
+        Some(state) => state.state.backups().await?,
+        None => vec![],
+    };
+    let called = |(name, id): &(String, BackupId)| Called {
+        name: name.clone(),
+        source: Escaped(&id.source).to_string(),
+        destination: destination_of(id),
+    };
+    let all_called: Vec<Called> = known.iter().map(called).collect();
+    let places = match *all || (*verb == DeletionVerb::List && names.is_empty()) {
+        true => (0..known.len()).collect(),
+        false => chosen(&all_called, names)?,
+    };
+    let Some(state) = state else { return Ok(json!({ "backups": [] })) };
     let mut done = vec![];
-    for (name, id) in known.into_iter().filter(|(name, _)| everything || names.contains(name)) {
+    for (name, id) in places.into_iter().map(|at| known[at].clone()) {
         let source = PathBuf::from(OsStr::from_bytes(&id.source));
         let records = state.state.backup(&name, id).await?;
         let rules = Rules::new(RuleOptions::default())
@@ -328,7 +281,8 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
             let flags = global.clone().into_options(options.options.clone());
             let configs = resolve(&file, &flags, Defaults::DAEMON, paths::home().as_deref())
                 .map_err(|faults| faulty(&faults, global))?;
-            check_rules(&configs)?;
+            let folder = state_folder(global)?;
+            configs.iter().try_for_each(|config| check(config, &folder))?;
             if options.what == ConfigVerb::Show {
                 show(&configs, global.json);
             } else {
@@ -340,28 +294,12 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
     Ok(Code::Done)
 }
 
-/// Patterns are read by the matcher itself.
-fn check_rules(configs: &[BackupConfig]) -> Result<(), CliError> {
-    for config in configs {
-        let options = RuleOptions {
-            include: config.include.clone(),
-            exclude: config.exclude.clone(),
-            ..RuleOptions::default()
-        };
-        Rules::new(options).map_err(|error| {
-            CliError::new(Code::NeedsPerson, format!("{}: {error}", config.name))
-                .hint("patterns are gitignore rules")
-        })?;
-    }
-    Ok(())
-}
-
 fn show(configs: &[BackupConfig], json: bool) {
     let shown = configs.iter().map(|config| {
         let mut pairs = vec![
             ("name", toml::Value::from(config.name.clone()).to_string()),
             ("source", toml::Value::from(config.source.display().to_string()).to_string()),
-            ("destination", toml::Value::from(config.destination.to_string()).to_string()),
+            ("destination", toml::Value::from(config.destination.url()).to_string()),
         ];
         pairs.extend(config.effective().shown());
         pairs

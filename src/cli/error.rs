@@ -118,6 +118,14 @@ impl CliError {
         std::iter::once(self.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
     }
 
+    /// The same with the next steps.
+    pub fn with_hints(&self) -> String {
+        match self.hints[..] {
+            [] => self.line(),
+            _ => format!("{} ({})", self.line(), self.hints.join("; ")),
+        }
+    }
+
     pub fn render(&self, color: bool) -> String {
         let (red, cyan, plain) =
             if color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };

@@ -1,9 +1,12 @@
 //! The command line: the only place that sees both adapters and use-cases.
 
 mod args;
+mod ask;
 mod commands;
 mod daemon;
+mod doors;
 mod error;
+mod out;
 mod restore;
 mod serve;
 mod sync;
@@ -12,30 +15,62 @@ mod wire;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{Cli, Command};
 use error::{CliError, Code};
+use restore::args::RESTORE_OPTIONS;
 
 /// Runs the program; answers with its exit code.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
-            error.print().ok();
+            out::note(error.print());
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if asked { ExitCode::SUCCESS } else { Code::Usage.into() };
+            return if asked { end(Ok(Code::Done), false) } else { Code::Usage.into() };
         }
     };
     let color = cli.global.color();
-    match dispatch(cli) {
+    end(dispatch(cli), color)
+}
+
+/// Tells the error, if there is one. A result that nobody could read is one too.
+fn end(result: Result<Code, CliError>, color: bool) -> ExitCode {
+    let lost = out::lost();
+    let result = match (result, lost) {
+        (Ok(code), Some(lost)) => Err(CliError { code: code.and(lost.code), ..lost }),
+        (result, _) => result,
+    };
+    match result {
         Ok(code) => code.into(),
         Err(error) => {
             write!(std::io::stderr(), "{}", error.render(color)).ok();
             error.code.into()
         }
     }
+}
+
+/// The options of `--restore` are those of `restore`, and told of there.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = Cli::command().mut_args(|arg| match arg.get_help_heading() {
+        Some(RESTORE_OPTIONS) => arg.hide(true),
+        _ => arg,
+    });
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let alone = command.get_arguments().find(|arg| {
+        arg.get_help_heading() == Some(RESTORE_OPTIONS) && is_typed(arg.get_id().as_str())
+    });
+    if let Some(option) = alone.and_then(clap::Arg::get_long)
+        && !is_typed("restore")
+    {
+        let message = format!("--{option} belongs behind its command, or with --restore");
+        return Err(command.error(ErrorKind::ArgumentConflict, message));
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn dispatch(cli: Cli) -> Result<Code, CliError> {
@@ -46,6 +81,10 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
         .build()
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot start").caused_by(&e))?;
     let Cli { global, restore, command } = cli;
+    if restore.is_asked() && command.is_some() {
+        return Err(CliError::new(Code::Usage, "--restore is a command of its own")
+            .hint("keepwatch --restore [NAME...] [--to DIR]"));
+    }
     runtime.block_on(async {
         match command {
             None if restore.is_asked() => restore::run_configured(&global, &restore).await,

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use indicatif::MultiProgress;
@@ -14,7 +15,8 @@ use crate::store::{Access, OnAccess, Store, StoreOptions, serve};
 
 use super::args::{Global, Serve};
 use super::error::{CliError, Code};
-use super::sync::print_line;
+use super::out::print_line;
+use super::wire::is_store;
 
 pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {
     log::init(global.log(true), &MultiProgress::new());
@@ -36,6 +38,9 @@ pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {
         }
         None => None,
     };
+    if !is_store(&folder) {
+        tracing::warn!("there was no store in {}: a new, empty one is made", folder.display());
+    }
     let store_options = StoreOptions {
         sync: !options.no_sync,
         thaw_delay: options.thaw_after.0,
@@ -55,7 +60,7 @@ pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {
         CliError::new(Code::NeedsPerson, "the listening socket has no address").caused_by(&e)
     })?;
     let keys = keys();
-    say(global, &folder.display().to_string(), &address.to_string(), &keys);
+    say(global, &folder.display().to_string(), address, &keys);
     let stop = async move {
         while let Some(wish) = wishes.recv().await {
             if wish == signals::Wish::Stop {
@@ -79,7 +84,13 @@ fn keys() -> (String, String) {
     }
 }
 
-fn say(global: &Global, folder: &str, address: &str, (key, secret): &(String, String)) {
+fn say(global: &Global, folder: &str, address: SocketAddr, (key, secret): &(String, String)) {
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "{address} is not loopback and there is no TLS: whoever is on the network can read \
+             what is sent"
+        );
+    }
     let ours = std::env::var("AWS_SECRET_ACCESS_KEY").is_ok_and(|known| known == *secret);
     let secret = if ours { "from AWS_SECRET_ACCESS_KEY" } else { secret };
     if global.json {

@@ -7,21 +7,26 @@ use std::time::Instant;
 
 use indicatif::MultiProgress;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::app::backup::PlanSink;
 use crate::app::control::Command;
 use crate::app::status::Summary;
 use crate::app::{Driver, Ended, PlannedAction};
-use crate::config::{BackupConfig, BackupOptions, ConfigFile, Defaults, resolve, resolve_one};
+use crate::config::{
+    BackupConfig, BackupOptions, ConfigFile, Defaults, real_path, resolve, resolve_one,
+};
 use crate::engine::Mode;
-use crate::report::progress::{Show, When};
+use crate::report::progress::{Show, When, Work};
 use crate::report::{log, text};
-use crate::service::{paths, signals};
+use crate::service::{paths, signals, socket};
 
 use super::args::{Global, Run, Sync};
-use super::commands::no_such_backup;
+use super::ask::no_such_backup;
+use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code, of_exit};
-use super::wire::{OpenState, RunOptions, Wired, open_state, wire};
+use super::out::print_line;
+use super::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 /// Failed paths that are listed by name.
 const LISTED_MAX: usize = 20;
@@ -53,11 +58,6 @@ pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
     }
 }
 
-/// Writes a line to standard output; a reader that went away is not an error of ours.
-pub fn print_line(line: &str) {
-    writeln!(std::io::stdout(), "{line}").ok();
-}
-
 async fn run_all(
     global: &Global,
     sync: &Sync,
@@ -66,7 +66,7 @@ async fn run_all(
     let configs = choose(global, &sync.run, Defaults::ONE_SHOT, true)?;
     let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
-    let state = open_state(global)?;
+    let state = open_state_of(global, &configs)?;
     let options = RunOptions {
         mode: Mode::OneShot { retry_for_ms: sync.retry_for.millis() },
         take_over: sync.run.take_over,
@@ -75,8 +75,12 @@ async fn run_all(
         plan: global.dry_run.then(|| plan_sink(global.json)),
     };
     let (mut sum, mut code, mut first) = (Summary::default(), Code::Done, None);
+    let doors = Doors::default();
+    let serving = serve(&state, &doors);
     for config in &configs {
-        let one = run_one(global, config, &state, &options, bars, &mut wishes).await;
+        let run = OneRun { global, state: &state, options: &options, bars, doors: &doors };
+        let one = run.drive(config, &mut wishes).await;
+        doors.keep(|_| false);
         let error = match one {
             Ok((summary, own, error)) => {
                 sum.add(&summary);
@@ -101,8 +105,28 @@ async fn run_all(
             }
         }
     }
+    if let Some(serving) = serving {
+        serving.abort();
+        serving.await.ok();
+    }
     state.state.close();
     Ok((sum, code, first))
+}
+
+/// Tells whoever asks how far this run is, for the state is in use.
+fn serve(state: &OpenState, doors: &Doors) -> Option<JoinHandle<()>> {
+    let path = paths::control_socket(&state.folder);
+    match socket::Listener::bind(&path) {
+        Ok(listener) => {
+            let desk = Desk { role: Role::Sync, state: state.state.clone(), doors: doors.clone() };
+            Some(tokio::spawn(desk.serve(listener)))
+        }
+        // The run itself does not need it.
+        Err(error) => {
+            tracing::warn!("`status` has no answer meanwhile: {}: {error}", path.display());
+            None
+        }
+    }
 }
 
 /// The backups that a command is about: those of its arguments, or those of the file.
@@ -129,23 +153,35 @@ pub fn choose(
         };
     };
     // A configured backup by its name, or by its folder.
+    let mut names = vec![];
+    let folder = std::path::absolute(source).map(|folder| real_path(&folder));
     if let Some(file) = file {
-        let configs = resolve(&file, &flags, defaults, home.as_deref())
+        let mut configs = resolve(&file, &flags, defaults, home.as_deref())
             .map_err(|faults| faulty(&faults, global))?;
-        let folder = std::path::absolute(source).ok();
-        let names: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
-        let chosen: Vec<BackupConfig> = configs
-            .into_iter()
-            .filter(|config| config.name == *source || Some(&config.source) == folder.as_ref())
-            .collect();
-        if !chosen.is_empty() {
-            return Ok(chosen);
-        }
-        if folder.is_none_or(|folder| !folder.exists()) {
-            return Err(no_such_backup(source, names.iter().map(String::as_str)));
+        names.extend(configs.iter().map(|config| config.name.clone()));
+        let is_meant = |config: &BackupConfig| {
+            config.name == *source || folder.as_ref().is_ok_and(|folder| config.source == *folder)
+        };
+        configs.retain(is_meant);
+        if !configs.is_empty() {
+            return Ok(configs);
         }
     }
-    Ok(vec![from_arguments(source, "default", flags, defaults, home.as_deref())?])
+    let is_there = folder.is_ok_and(|folder| folder.exists());
+    Err(match is_there || names.is_empty() {
+        true => no_destination(source),
+        false => no_such_backup(source, names.iter().map(String::as_str)),
+    })
+}
+
+/// A new bucket is made for whoever says so, never for a word that was forgotten.
+fn no_destination(source: &str) -> CliError {
+    CliError::new(
+        Code::Usage,
+        format!("{source:?} has no destination: no backup of it is configured"),
+    )
+    .hint(format!("write where it goes: {source} s3://bucket/prefix"))
+    .hint(format!("or, for a new bucket of its own: {source} default"))
 }
 
 fn from_arguments(
@@ -161,32 +197,8 @@ fn from_arguments(
         || "root".to_owned(),
         |name| crate::model::Escaped(name.as_encoded_bytes()).to_string(),
     );
-    // A path need not be text; what is checked here is only where it stands.
-    let shown = absolute.to_string_lossy();
-    let config = resolve_one(&name, &shown, destination, flags, defaults, home)
-        .map_err(|lines| CliError::new(Code::Usage, lines))?;
-    let config = BackupConfig { source: absolute, ..config };
-    check_nesting(&config)?;
-    Ok(config)
-}
-
-/// The store must not be inside the source, nor the other way round.
-fn check_nesting(config: &BackupConfig) -> Result<(), CliError> {
-    use crate::config::Destination;
-    if let Destination::Store { folder, .. } = &config.destination {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let (folder, source) = (real(folder), real(&config.source));
-        if folder.starts_with(&source) || source.starts_with(&folder) {
-            let message = format!(
-                "the store {} and the source {} contain each other",
-                folder.display(),
-                source.display()
-            );
-            return Err(CliError::new(Code::Usage, message)
-                .hint("the backup would back up itself: choose another folder"));
-        }
-    }
-    Ok(())
+    resolve_one(&name, Some(&absolute), destination, flags, defaults, home)
+        .map_err(|lines| CliError::new(Code::Usage, lines))
 }
 
 fn no_config() -> CliError {
@@ -232,42 +244,56 @@ pub fn plan_sink(json: bool) -> PlanSink {
     })
 }
 
-async fn run_one(
-    global: &Global,
-    config: &BackupConfig,
-    state: &OpenState,
-    options: &RunOptions,
-    bars: &MultiProgress,
-    wishes: &mut mpsc::Receiver<signals::Wish>,
-) -> Result<(Summary, Code, Option<CliError>), CliError> {
-    let Wired { backup, .. } = wire(config, state, options).await?;
-    let when = if global.quiet { When::Never } else { global.progress };
-    let show = Show::start(&config.name, backup.progress.clone(), when, bars);
-    let (commands, inbox) = mpsc::channel(1);
-    let mut driving = std::pin::pin!(Driver::new(backup.clone(), None).run(inbox));
-    let ended = loop {
-        tokio::select! {
-            ended = &mut driving => break ended,
-            Some(wish) = wishes.recv() => {
-                if wish == signals::Wish::Stop {
-                    tracing::info!("stopping: waiting for what is in flight");
-                    commands.try_send(Command::Stop).ok();
+/// What the runs of one command share.
+struct OneRun<'a> {
+    global: &'a Global,
+    state: &'a OpenState,
+    options: &'a RunOptions,
+    bars: &'a MultiProgress,
+    doors: &'a Doors,
+}
+
+impl OneRun<'_> {
+    async fn drive(
+        &self,
+        config: &BackupConfig,
+        wishes: &mut mpsc::Receiver<signals::Wish>,
+    ) -> Result<(Summary, Code, Option<CliError>), CliError> {
+        let global = self.global;
+        self.doors.set(Door::opening(config));
+        check(config, &self.state.folder)?;
+        let wired = wire(config, self.state, self.options).await?;
+        let when = if global.quiet { When::Never } else { global.progress };
+        let show =
+            Show::start(&config.name, wired.backup.progress.clone(), Work::Keep, when, self.bars);
+        let (commands, inbox) = mpsc::channel(8);
+        self.doors.set(Door::open(&wired, commands.clone()));
+        let backup = wired.backup;
+        let mut driving = std::pin::pin!(Driver::new(backup.clone(), None).run(inbox));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut driving => break ended,
+                Some(wish) = wishes.recv() => {
+                    if wish == signals::Wish::Stop {
+                        tracing::info!("stopping: waiting for what is in flight");
+                        commands.try_send(Command::Stop).ok();
+                    }
                 }
             }
+        };
+        show.finish();
+        let tally = backup.state.tally(backup.clock.now()).await?;
+        let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
+        summary.held = ended.held;
+        summary.unclaimed = tally.unclaimed;
+        if !global.quiet {
+            list_failed(&ended);
         }
-    };
-    show.finish();
-    let tally = backup.state.tally(backup.clock.now()).await?;
-    let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
-    summary.held = ended.held;
-    summary.unclaimed = tally.unclaimed;
-    if !global.quiet {
-        list_failed(&ended);
+        let code = code_of(&summary);
+        let error = of_exit(ended.exit);
+        let code = error.as_ref().map_or(code, |error| code.and(error.code));
+        Ok((summary, code, error))
     }
-    let code = code_of(&summary);
-    let error = of_exit(ended.exit);
-    let code = error.as_ref().map_or(code, |error| code.and(error.code));
-    Ok((summary, code, error))
 }
 
 fn code_of(summary: &Summary) -> Code {

@@ -12,7 +12,7 @@ use crate::app::backup::PlanSink;
 use crate::app::driver::Watching;
 use crate::app::owner::OwnerIdentity;
 use crate::app::{Backup, BackupSettings};
-use crate::config::{BackupConfig, Destination};
+use crate::config::{BackupConfig, Destination, real_path};
 use crate::engine::Mode;
 use crate::fs::{RuleOptions, Rules, Tree};
 use crate::model::key::KEY_MAX_BYTES;
@@ -20,7 +20,7 @@ use crate::model::{Escaped, Millis, Prefix};
 use crate::ports::{Clock, LocalTree};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
 use crate::service::{lock, machine, paths};
-use crate::state::{BackupId, OpenError, State};
+use crate::state::{BackupId, BackupState, OpenError, State};
 use crate::store::{InProcess, Store, StoreOptions};
 use crate::watch;
 
@@ -54,13 +54,20 @@ pub fn state_folder(global: &Global) -> Result<PathBuf, CliError> {
         CliError::new(Code::NeedsPerson, "there is no home folder to keep the state in")
             .hint("name a folder with --state-dir")
     })?;
-    std::path::absolute(&folder).map_err(|e| {
+    std::path::absolute(&folder).map(|folder| real_path(&folder)).map_err(|e| {
         CliError::new(Code::NeedsPerson, format!("cannot use {}", folder.display())).caused_by(&e)
     })
 }
 
-/// Takes the lock and opens the database.
-pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
+/// As [`open_state`], unless these backups would back it up: then nothing is made.
+pub fn open_state_of(global: &Global, configs: &[BackupConfig]) -> Result<OpenState, CliError> {
+    let folder = state_folder(global)?;
+    configs.iter().try_for_each(|config| refuse_state_in_source(&config.source, &folder))?;
+    open_state(global)
+}
+
+/// Takes the lock: nobody else uses the state meanwhile, and no daemon runs on it.
+pub fn lock_state(global: &Global) -> Result<(PathBuf, lock::Lock), CliError> {
     let folder = state_folder(global)?;
     let lock = take_lock(&folder).map_err(|error| match &error {
         lock::LockError::Held { .. } => CliError::new(Code::NeedsPerson, error.to_string())
@@ -70,6 +77,12 @@ pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
             CliError::new(Code::NeedsPerson, error.to_string()).caused_by(source)
         }
     })?;
+    Ok((folder, lock))
+}
+
+/// Takes the lock and opens the database.
+pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
+    let (folder, lock) = lock_state(global)?;
     let (state, opened) = State::open(&folder, SystemClock.now()).map_err(|error| {
         let hint = match &error {
             OpenError::Newer { .. } => "upgrade keepwatch, or use another --state-dir",
@@ -129,6 +142,26 @@ pub struct Wired {
     pub destination: String,
 }
 
+/// Whether a configuration can be used at all, as far as it can be told without touching its
+/// source or its destination.
+pub fn check(config: &BackupConfig, state: &Path) -> Result<(), CliError> {
+    rules(config)?;
+    refuse_state_in_source(&config.source, state)
+}
+
+/// A store and a folder that is filled must not contain each other.
+pub fn refuse_nested(destination: &Destination, folder: &Path, what: &str) -> Result<(), CliError> {
+    let Destination::Store { folder: store, .. } = destination else { return Ok(()) };
+    let (store, folder) = (real_path(store), real_path(folder));
+    if !store.starts_with(&folder) && !folder.starts_with(&store) {
+        return Ok(());
+    }
+    let (store, folder) = (store.display(), folder.display());
+    let message = format!("the store {store} and the {what} {folder} contain each other");
+    Err(CliError::new(Code::NeedsPerson, message)
+        .hint("one would grow into the other: choose another folder"))
+}
+
 /// Makes the ports of a backup and puts them together.
 pub async fn wire(
     config: &BackupConfig,
@@ -136,7 +169,6 @@ pub async fn wire(
     run: &RunOptions,
 ) -> Result<Wired, CliError> {
     let source = source_path(config, run.mode)?;
-    refuse_state_in_source(&source, &state.folder)?;
     let mut config = config.clone();
     let endpoint_name = endpoint_name(&config);
     if config.destination == Destination::Default {
@@ -150,21 +182,41 @@ pub async fn wire(
         bucket: bucket.clone(),
         prefix: prefix.as_str().to_owned(),
     };
-    let records = state.state.backup(&config.name, id).await?;
     let store = connect(&config, bucket, &prefix, run.plan.is_some()).await?;
     let rules = rules(&config)?;
+    let records = records(&config.name, id, state, run).await?;
     let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
-    let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&source, rules, key_max_bytes));
+    // By the name that the person gave: where it leads now is found out at each look.
+    let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&config.source, rules, key_max_bytes));
     let settings = settings(&config, run, &source)?;
     let clock = Arc::new(SystemClock);
     let backup =
         Backup::new(settings, tree, Arc::new(store), Arc::new(records), clock, run.plan.clone());
     let watching = (run.mode == Mode::Daemon).then(|| {
-        let (folders, hints) = watch::start(&source);
+        let (folders, hints) = watch::start(&config.source);
         Watching { hints: Box::new(hints), folders }
     });
     let destination = config.destination.to_string();
     Ok(Wired { backup: Arc::new(backup), watching, destination })
+}
+
+/// The records of a backup. A dry run leaves none behind.
+async fn records(
+    name: &str,
+    id: BackupId,
+    state: &OpenState,
+    run: &RunOptions,
+) -> Result<BackupState, CliError> {
+    if run.plan.is_none() {
+        return Ok(state.state.backup(name, id).await?);
+    }
+    if let Some(known) = state.state.known_backup(id.clone()).await? {
+        return Ok(known);
+    }
+    let scratch = State::scratch().map_err(|e| {
+        CliError::new(Code::NeedsPerson, "cannot keep notes in memory").caused_by(&e)
+    })?;
+    Ok(scratch.backup(name, id).await?)
 }
 
 /// The source with links resolved. A daemon waits for one that is not there; a one-shot command
@@ -189,7 +241,6 @@ fn source_path(config: &BackupConfig, mode: Mode) -> Result<PathBuf, CliError> {
 }
 
 fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), CliError> {
-    let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
     if !state.starts_with(source) {
         return Ok(());
     }
@@ -207,6 +258,16 @@ fn endpoint_name(config: &BackupConfig) -> String {
     let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
     let url = config.endpoint_url.clone().or_else(|| from("AWS_ENDPOINT_URL_S3"));
     url.or_else(|| from("AWS_ENDPOINT_URL")).unwrap_or_default()
+}
+
+/// The destination of records, as a person writes it.
+pub fn destination_of(id: &BackupId) -> String {
+    let (bucket, prefix) = (id.bucket.clone(), Prefix::new(&id.prefix));
+    let destination = match id.endpoint.strip_prefix("file://") {
+        Some(folder) => Destination::Store { folder: PathBuf::from(folder), bucket, prefix },
+        None => Destination::S3 { bucket, prefix },
+    };
+    destination.to_string()
 }
 
 pub fn place(destination: &Destination) -> (String, Prefix) {
@@ -230,7 +291,7 @@ async fn default_destination(
     let bucket = match known {
         Some(bucket) if !run.new_bucket => bucket,
         _ => {
-            let name = jiff::Zoned::now().strftime("keepwatch-%m-%d-%y-%H%M%S").to_string();
+            let name = new_bucket_name(state).await?;
             tracing::info!("the new bucket {name} is the destination of {}", Escaped(&source));
             if run.plan.is_none() {
                 let bucket = name.clone();
@@ -242,6 +303,18 @@ async fn default_destination(
     Ok(Destination::S3 { bucket, prefix: Prefix::default() })
 }
 
+/// The name of this second, or of the first one after it that no backup here has used.
+async fn new_bucket_name(state: &OpenState) -> Result<String, CliError> {
+    let mut moment = jiff::Zoned::now();
+    loop {
+        let name = moment.strftime("keepwatch-%m-%d-%y-%H%M%S").to_string();
+        if !state.state.knows_bucket(name.clone()).await? {
+            return Ok(name);
+        }
+        moment = moment.saturating_add(jiff::Span::new().seconds(1));
+    }
+}
+
 pub async fn connect(
     config: &BackupConfig,
     bucket: String,
@@ -249,9 +322,7 @@ pub async fn connect(
     dry_run: bool,
 ) -> Result<S3Store, CliError> {
     let place = match &config.destination {
-        Destination::Store { folder, .. } => {
-            Some(format!("file://{}/{bucket}/{}", folder.display(), prefix.as_str()))
-        }
+        Destination::Store { .. } => Some(as_typed(&config.destination)),
         _ => None,
     };
     let options = S3Options {
@@ -298,7 +369,17 @@ pub async fn connect(
     Ok(S3Store::new(connection, options))
 }
 
-fn is_store(folder: &Path) -> bool {
+/// The place of a store, such that a key can follow.
+fn as_typed(destination: &Destination) -> String {
+    let mut place = destination.to_string();
+    if !place.ends_with('/') {
+        place.push('/');
+    }
+    place
+}
+
+/// Whether there is a store in this folder.
+pub fn is_store(folder: &Path) -> bool {
     folder.join(".keepwatch-store").is_dir()
 }
 
@@ -320,7 +401,7 @@ fn random_word() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(20).collect()
 }
 
-fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
+pub fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
     Rules::new(RuleOptions {
         include: config.include.clone(),
         exclude: config.exclude.clone(),

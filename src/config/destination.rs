@@ -7,7 +7,10 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::model::Prefix;
+use crate::model::key::RESERVED_NAME;
+use crate::model::{Escaped, Prefix};
+
+use super::place::real_path;
 
 /// Bucket of the embedded store where the URL names none.
 pub const STORE_BUCKET: &str = "keepwatch";
@@ -40,8 +43,22 @@ pub enum DestinationError {
     Bucket(String),
     #[error("file: destinations need an absolute path: file:///folder")]
     Relative,
+    #[error("the prefix {0:?} has a part that is empty, \".\", \"..\" or \".keepwatch\"")]
+    Prefix(String),
     #[error("the prefix is longer than S3 allows for a whole key (1024 bytes)")]
     PrefixTooLong,
+}
+
+impl Destination {
+    /// The store's folder without links and dots.
+    pub fn in_real_folder(self) -> Self {
+        match self {
+            Self::Store { folder, bucket, prefix } => {
+                Self::Store { folder: real_path(&folder), bucket, prefix }
+            }
+            other => other,
+        }
+    }
 }
 
 impl FromStr for Destination {
@@ -92,24 +109,35 @@ fn check_bucket(bucket: &str) -> Result<(), DestinationError> {
 
 /// The owner record must fit behind the prefix, and so should names of some length.
 fn check_prefix(prefix: &str) -> Result<Prefix, DestinationError> {
-    let prefix = Prefix::new(prefix);
-    if prefix.as_str().len() > 900 { Err(DestinationError::PrefixTooLong) } else { Ok(prefix) }
+    let checked = Prefix::new(prefix);
+    let mut parts = checked.as_str().split_terminator('/');
+    // Tools resolve dots away, and records of other prefixes live under `.keepwatch`.
+    if parts.any(|part| matches!(part.as_bytes(), b"" | b"." | b".." | RESERVED_NAME)) {
+        return Err(DestinationError::Prefix(prefix.to_owned()));
+    }
+    if checked.as_str().len() > 900 { Err(DestinationError::PrefixTooLong) } else { Ok(checked) }
 }
 
+impl Destination {
+    /// What can be written in a configuration.
+    pub fn url(&self) -> String {
+        match self {
+            Self::S3 { bucket, prefix } => format!("s3://{bucket}/{}", prefix.as_str()),
+            Self::Store { folder, bucket, prefix } => {
+                let mut url = format!("file://{}", folder.display());
+                if bucket != STORE_BUCKET || !prefix.as_str().is_empty() {
+                    url += &format!("#{bucket}/{}", prefix.as_str());
+                }
+                url
+            }
+            Self::Default => "default".to_owned(),
+        }
+    }
+}
+
+/// What can be shown: nothing in a prefix acts on a terminal.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::S3 { bucket, prefix } => {
-                write!(f, "s3://{bucket}/{}", prefix.as_str())
-            }
-            Self::Store { folder, bucket, prefix } => {
-                write!(f, "file://{}", folder.display())?;
-                if bucket != STORE_BUCKET || !prefix.as_str().is_empty() {
-                    write!(f, "#{bucket}/{}", prefix.as_str())?;
-                }
-                Ok(())
-            }
-            Self::Default => f.write_str("default"),
-        }
+        Escaped(self.url().as_bytes()).fmt(f)
     }
 }

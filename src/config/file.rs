@@ -137,20 +137,31 @@ impl<'i, 'f> Table<'i, 'f> {
         T::Err: std::fmt::Display,
     {
         let value = self.take(name)?;
-        let span = value.span();
+        self.read_as(name, &value, "text")
+    }
+
+    fn read_as<T: FromStr>(
+        &mut self,
+        name: &str,
+        value: &Spanned<DeValue<'_>>,
+        wanted: &str,
+    ) -> Option<T>
+    where
+        T::Err: std::fmt::Display,
+    {
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) => number.to_string(),
             _ => {
-                self.wrong(name, span, "text");
+                self.wrong(name, value.span(), wanted);
                 return None;
             }
         };
         match text.parse() {
-            Ok(value) => Some(value),
+            Ok(read) => Some(read),
             Err(error) => {
                 let title = format!("{name} cannot be {text:?}");
-                self.fault(span, title, Some(error.to_string()));
+                self.fault(value.span(), title, Some(error.to_string()));
                 None
             }
         }
@@ -167,33 +178,18 @@ impl<'i, 'f> Table<'i, 'f> {
         }
     }
 
-    pub fn count(&mut self, name: &str) -> Option<usize> {
-        let value = self.take(name)?;
-        let number = match value.get_ref() {
-            DeValue::Integer(number) => number.to_string().parse().ok(),
-            _ => None,
-        };
-        if number.is_none() {
-            self.wrong(name, value.span(), "a number, 0 or more");
-        }
-        number
-    }
-
-    pub fn list(&mut self, name: &str) -> Option<Vec<String>> {
+    pub fn list<T: FromStr>(&mut self, name: &str) -> Option<Vec<T>>
+    where
+        T::Err: std::fmt::Display,
+    {
+        const WANTED: &str = "a list of texts, in brackets";
         let value = self.take(name)?;
         let span = value.span();
         let DeValue::Array(items) = value.into_inner() else {
-            self.wrong(name, span, "a list of texts, in brackets");
+            self.wrong(name, span, WANTED);
             return None;
         };
-        let mut texts = vec![];
-        for item in items {
-            match item.get_ref() {
-                DeValue::String(text) => texts.push(text.to_string()),
-                _ => self.wrong(name, item.span(), "a list of texts"),
-            }
-        }
-        Some(texts)
+        Some(items.iter().filter_map(|item| self.read_as(name, item, WANTED)).collect())
     }
 
     fn required(&mut self, name: &str) -> String {

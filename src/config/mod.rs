@@ -8,14 +8,18 @@ pub mod destination;
 mod fault;
 mod file;
 mod options;
+mod place;
 mod resolve;
 pub mod units;
+mod words;
 
 pub use destination::{Destination, DestinationError};
 pub use fault::Faults;
 pub use file::{ConfigFile, NamedBackup, read};
 pub use options::BackupOptions;
+pub use place::real_path;
 pub use resolve::{BackupConfig, Defaults, resolve, resolve_one};
+pub use words::{EndpointUrl, Line};
 
 /// The commented example, as `config example` prints it.
 pub const EXAMPLE: &str = include_str!("../../config/keepwatch.toml");

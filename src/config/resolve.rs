@@ -9,7 +9,8 @@ use super::destination::Destination;
 use super::fault::{Fault, Faults};
 use super::file::ConfigFile;
 use super::options::BackupOptions;
-use super::units::{Rate, Size, Span};
+use super::place::real_path;
+use super::units::{Rate, Size, Span, Transfers};
 
 /// A backup with every value settled.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,11 +53,7 @@ pub struct BackupConfig {
 impl BackupConfig {
     /// Every option with the value that holds.
     pub fn effective(&self) -> BackupOptions {
-        let list = |values: &Vec<String>| Some(values.clone()).filter(|v| !v.is_empty());
         BackupOptions {
-            include: list(&self.include),
-            exclude: list(&self.exclude),
-            exclude_if_present: list(&self.exclude_if_present),
             one_file_system: Some(self.one_file_system),
             symlinks: Some(self.symlinks),
             deletions: Some(self.deletions),
@@ -68,7 +65,7 @@ impl BackupConfig {
             verify_every: Some(self.verify_every),
             compare: Some(self.compare),
             multipart_threshold: Some(Size(self.multipart_threshold)),
-            transfers: Some(self.transfers),
+            transfers: Some(Transfers(self.transfers)),
             bandwidth: Some(Rate(self.bandwidth)),
             create_bucket: Some(self.create_bucket),
             path_style: Some(self.path_style),
@@ -118,16 +115,11 @@ pub fn resolve(
                 own.or_else(|| find(&file.spans.options, option)).unwrap_or(entry.span.clone())
             }
         };
-        let settled =
-            settle(&entry.name, &entry.source, &entry.destination, options, defaults, home);
-        let complaints = match settled {
-            Ok(config) => {
-                let complaints = against_others(&config, &configs);
-                configs.push(config);
-                complaints
-            }
-            Err(complaints) => complaints,
-        };
+        let source = expand(&entry.source, home);
+        let (config, mut complaints) =
+            settle(&entry.name, source, &entry.destination, options, defaults, home);
+        complaints.extend(against_others(&config, &configs));
+        configs.push(config);
         for (option, title, help) in complaints.into_iter().filter(|(o, ..)| !unread(o)) {
             faults.push(Fault { span: span(option), title, help });
         }
@@ -147,64 +139,69 @@ fn find(spans: &[(String, Range<usize>)], option: &str) -> Option<Range<usize>> 
     spans.iter().find(|(name, _)| name == option).map(|(_, span)| span.clone())
 }
 
-/// Settles one backup from the command line alone. The error lists what is wrong, a line each.
+/// Settles one backup, or a destination alone, from the command line. The error lists what is
+/// wrong, a line each.
 pub fn resolve_one(
     name: &str,
-    source: &str,
+    source: Option<&Path>,
     destination: &str,
     options: BackupOptions,
     defaults: Defaults,
     home: Option<&Path>,
 ) -> Result<BackupConfig, String> {
-    settle(name, source, destination, options, defaults, home).map_err(|complaints| {
-        let lines = complaints.into_iter().map(|(option, title, help)| {
-            let title = match option {
-                "" | "source" | "destination" => title,
-                option => format!("--{}: {title}", option.replace('_', "-")),
-            };
-            match help {
-                Some(help) => format!("{title} ({help})"),
-                None => title,
-            }
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    })
+    let source = Ok(source.map(Path::to_owned).unwrap_or_default());
+    let (config, complaints) = settle(name, source, destination, options, defaults, home);
+    if complaints.is_empty() {
+        return Ok(config);
+    }
+    let lines = complaints.into_iter().map(|(option, title, help)| {
+        let title = match option {
+            "" | "source" | "destination" => title,
+            option => format!("--{}: {title}", option.replace('_', "-")),
+        };
+        match help {
+            Some(help) => format!("{title} ({help})"),
+            None => title,
+        }
+    });
+    Err(lines.collect::<Vec<_>>().join("\n"))
 }
 
+/// The backup with every value settled, and what is wrong with it. A source or destination that
+/// cannot be read is empty.
 fn settle(
     name: &str,
-    source: &str,
+    source: Result<PathBuf, String>,
     destination: &str,
     set: BackupOptions,
     defaults: Defaults,
     home: Option<&Path>,
-) -> Result<BackupConfig, Vec<Complaint>> {
+) -> (BackupConfig, Vec<Complaint>) {
     let mut complaints: Vec<Complaint> = vec![];
-    let destination = match destination.parse() {
-        Ok(destination) => destination,
-        Err(error) => {
-            let error: super::DestinationError = error;
-            complaints.push(("destination", error.to_string(), None));
-            Destination::Default
-        }
-    };
-    let source = match expand(source, home) {
-        Ok(source) => source,
-        Err(title) => {
-            complaints.push(("source", title, None));
+    let destination = destination.parse::<Destination>().unwrap_or_else(|error| {
+        complaints.push(("destination", error.to_string(), None));
+        Destination::Default
+    });
+    let source = source.unwrap_or_else(|title| {
+        complaints.push(("source", title, None));
+        PathBuf::new()
+    });
+    let credentials_file = set.credentials_file.as_ref().map(|file| {
+        expand(&file.to_string(), home).unwrap_or_else(|title| {
+            complaints.push(("credentials_file", title, None));
             PathBuf::new()
-        }
-    };
+        })
+    });
     let options = set.clone();
     let span = |value: Option<Span>, secs| value.unwrap_or(Span::secs(secs));
     let size = |value: Option<Size>| value.map(|Size(bytes)| bytes);
     let config = BackupConfig {
         name: name.to_owned(),
-        source,
-        destination,
-        include: options.include.unwrap_or_default(),
-        exclude: options.exclude.unwrap_or_default(),
-        exclude_if_present: options.exclude_if_present.unwrap_or_default(),
+        source: real_path(&source),
+        destination: destination.in_real_folder(),
+        include: texts(options.include),
+        exclude: texts(options.exclude),
+        exclude_if_present: texts(options.exclude_if_present),
         max_file_size: size(options.max_file_size),
         one_file_system: options.one_file_system.unwrap_or(false),
         symlinks: options.symlinks.unwrap_or_default(),
@@ -216,24 +213,32 @@ fn settle(
         rescan: span(options.rescan, 3_600),
         verify_every: span(options.verify_every, 7 * 86_400),
         compare: options.compare.unwrap_or_default(),
-        storage_class: options.storage_class,
-        sse: options.sse,
-        sse_kms_key_id: options.sse_kms_key_id,
+        storage_class: text(options.storage_class),
+        sse: text(options.sse),
+        sse_kms_key_id: text(options.sse_kms_key_id),
         multipart_threshold: size(options.multipart_threshold).unwrap_or(16 * parts::MIB),
         part_size: size(options.part_size),
-        transfers: options.transfers.unwrap_or(16),
+        transfers: options.transfers.map_or(16, |Transfers(number)| number),
         bandwidth: options.bandwidth.and_then(|Rate(rate)| rate),
-        bucket_owner: options.bucket_owner,
+        bucket_owner: text(options.bucket_owner),
         create_bucket: options.create_bucket.unwrap_or(false),
-        endpoint_url: options.endpoint_url,
-        region: options.region,
-        profile: options.profile,
+        endpoint_url: text(options.endpoint_url),
+        region: text(options.region),
+        profile: text(options.profile),
         path_style: options.path_style.unwrap_or(false),
-        credentials_file: options.credentials_file.and_then(|file| expand(&file, home).ok()),
+        credentials_file,
         set,
     };
     complaints.extend(check(&config));
-    if complaints.is_empty() { Ok(config) } else { Err(complaints) }
+    (config, complaints)
+}
+
+fn text(value: Option<impl ToString>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+fn texts<T: ToString>(values: Option<Vec<T>>) -> Vec<String> {
+    values.into_iter().flatten().map(|value| value.to_string()).collect()
 }
 
 /// Values that make no sense alone or together.
@@ -242,14 +247,12 @@ fn check(config: &BackupConfig) -> Vec<Complaint> {
     let mut complain = |option, title: String, help: &str| {
         complaints.push((option, title, (!help.is_empty()).then(|| help.to_owned())));
     };
-    if config.name.is_empty() || config.name.chars().any(|c| c.is_control() || c == '/') {
+    let is_odd = matches!(config.name.as_str(), "" | "." | "..");
+    if is_odd || config.name.chars().any(|c| c.is_control() || c == '/') {
         complain("name", "a name is one line of text without '/'".to_owned(), "");
     }
     if config.max_wait < config.settle {
         complain("max_wait", "max_wait is shorter than settle".to_owned(), "");
-    }
-    if !(1..=1_000).contains(&config.transfers) {
-        complain("transfers", "transfers must be 1 to 1000".to_owned(), "");
     }
     if let Some(bytes) = config.part_size
         && !(parts::PART_MIN_BYTES..=parts::PART_MAX_BYTES).contains(&bytes)
@@ -265,11 +268,13 @@ fn check(config: &BackupConfig) -> Vec<Complaint> {
     if config.rescan < Span::secs(1) {
         complain("rescan", "rescan must be at least 1s".to_owned(), "");
     }
-    if config.sse_kms_key_id.is_some() && config.sse.as_deref() != Some("aws:kms") {
+    let uses_kms = config.sse.as_deref().is_some_and(|sse| sse.starts_with("aws:kms"));
+    if config.sse_kms_key_id.is_some() && !uses_kms {
         let help = "set sse = \"aws:kms\" too";
         complain("sse_kms_key_id", "a KMS key needs KMS encryption".to_owned(), help);
     }
     if let Destination::Store { folder, .. } = &config.destination
+        && !config.source.as_os_str().is_empty()
         && (folder.starts_with(&config.source) || config.source.starts_with(folder))
     {
         let title = "the store and the source contain each other".to_owned();

@@ -99,7 +99,7 @@ source = "/b"
             "\"relative\" is not an absolute path",
             "\"ftp://x\" is not a destination; write s3://bucket/prefix, bucket::prefix, \
              file:///folder, or default",
-            "transfers must be a number, 0 or more",
+            "transfers cannot be \"many\"",
             "this entry has no destination",
         ]
     );
@@ -128,13 +128,50 @@ fn what_is_wrong_only_together_is_told_at_once_too() {
         destination = "file:///c/store"
     "#;
     let told = faults(text);
-    for part in ["max_wait is shorter", "a part of 1MiB", "\"relative\"", "contain each other"] {
+    for part in [
+        "max_wait is shorter",
+        "a part of 1MiB",
+        "\"relative\"",
+        "contain each other",
+        "the name a is taken",
+        "writes to the same place",
+    ] {
         assert!(told.iter().any(|title| title.contains(part)), "{part} in {told:?}");
     }
-    let overlapping = text.replace("max_wait = \"1s\"", "").replace("part_size = \"1MiB\"", "");
-    let told = faults(&overlapping.replace("relative", "/b"));
-    for part in ["the name a is taken", "writes to the same place"] {
-        assert!(told.iter().any(|title| title.contains(part)), "{part} in {told:?}");
+}
+
+#[test]
+fn a_list_shows_which_of_its_values_is_wrong() {
+    let text = r##"endpoint_url = "foo"
+region = ""
+storage_class = "very cold"
+sse = "yes"
+credentials_file = "keys"
+exclude = ["*.tmp", "{x", "[z-a]", "", "#recycle"]
+[[backup]]
+name = "a"
+source = "/a"
+destination = "s3://bucket/x/.keepwatch"
+"##;
+    let told = faults(text);
+    assert_eq!(
+        told,
+        [
+            "endpoint_url cannot be \"foo\"",
+            "region cannot be \"\"",
+            "storage_class cannot be \"very cold\"",
+            "sse cannot be \"yes\"",
+            "\"keys\" is not an absolute path",
+            "exclude cannot be \"[z-a]\"",
+            "exclude cannot be \"\"",
+            "exclude cannot be \"#recycle\"",
+            "the prefix \"x/.keepwatch\" has a part that is empty, \".\", \"..\" or \".keepwatch\"",
+        ]
+    );
+    let shown = load(text).unwrap_err().to_string();
+    let expected = [":6:27", "write a-z", "^^^^^^^", ":1:16", "write a URL such as https", ":5:20"];
+    for part in expected {
+        assert!(shown.contains(part), "{part} in\n{shown}");
     }
 }
 

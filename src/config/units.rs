@@ -9,6 +9,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::plan::{Compare, Deletions, MaxDelete, Symlinks};
 
+/// Server-side encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sse {
+    Aes256,
+    Kms,
+    KmsTwice,
+}
+
 /// A length of time: `2s`, `1h 30m`, `7d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -92,6 +100,27 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A number of transfers at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfers(pub usize);
+
+impl FromStr for Transfers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(number @ 1..=1_000) => Ok(Self(number)),
+            _ => Err("write a number, 1 to 1000".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Transfers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl FromStr for MaxDelete {
     type Err = String;
 
@@ -141,6 +170,7 @@ macro_rules! words {
 words!(Deletions { Delete = "delete", Tag = "tag", Keep = "keep" });
 words!(Compare { Fingerprint = "fingerprint", Md5 = "md5", Size = "size" });
 words!(Symlinks { Store = "store", Skip = "skip" });
+words!(Sse { Aes256 = "AES256", Kms = "aws:kms", KmsTwice = "aws:kms:dsse" });
 
 /// A value with a unit is text in the file; numbers are taken where a bare number makes sense.
 macro_rules! text_schema {
@@ -163,3 +193,4 @@ text_schema!(Span, "string", "1h 30m");
 text_schema!(Size, ["string", "integer"], "16MiB");
 text_schema!(Rate, ["string", "integer"], "2MiB");
 text_schema!(MaxDelete, ["string", "integer"], "25%");
+text_schema!(Transfers, ["string", "integer"], 16);

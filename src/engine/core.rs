@@ -95,6 +95,7 @@ impl Engine {
             Event::Start => self.looks.want_full(now),
             Event::Hints(hints) => self.hinted(hints, now),
             Event::Overflow => self.overflowed(now),
+            Event::SourceGone => self.source_gone(now),
             Event::Sight(sight) => self.sighted(sight, now),
             Event::Planned { look, jobs } => self.planned(look, jobs, now),
             Event::LookEnded { look, report } => self.look_ended(look, report, now),

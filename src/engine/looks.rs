@@ -135,6 +135,12 @@ impl Engine {
         self.notice(Notice::Overflow);
     }
 
+    /// Whether it is there again, somewhere else, or nowhere, a look tells.
+    pub(super) fn source_gone(&mut self, now: Tick) {
+        self.looks.want_full(now);
+        self.notice(Notice::SourceGone);
+    }
+
     fn may_look(&self) -> bool {
         self.gate.admits() && self.wants_jobs() && self.looks.exit.is_none()
     }

@@ -103,6 +103,8 @@ pub enum Event {
     Hints(Vec<Hint>),
     /// The watcher lost events.
     Overflow,
+    /// The source was moved, removed or unmounted.
+    SourceGone,
     Sight(Sight),
     /// Jobs found by a look that goes on.
     Planned {
@@ -225,6 +227,7 @@ pub enum Notice {
     Held(Hold),
     Released,
     Overflow,
+    SourceGone,
     LookFailed(Failure),
     DeletionsFailed(Failure),
 }

@@ -4,44 +4,85 @@
 //! walked segment by segment.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::model::RelPath;
+
+use super::meta::{What, file_system, what};
 
 /// Opens the source itself. This one path may go through links: it is what the user named.
 pub fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(root, SEARCH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Opens a folder for listing.
-pub fn open_folder(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    if path.is_root() {
-        return rustix::fs::openat(root, ".", flags, Mode::empty());
+/// A folder that is held open, and the disk that it lies on. What is seen in it was seen on that
+/// disk, whatever is mounted over its path meanwhile.
+pub struct Place {
+    pub fd: OwnedFd,
+    pub disk: u64,
+}
+
+impl Place {
+    /// Number of the disk: the id of the file system; its complement behind a mount below the
+    /// source, so that a folder which is mounted from the same file system is told apart from the
+    /// empty one that it covers.
+    fn of((fd, mounted): (OwnedFd, bool)) -> Result<Self, Errno> {
+        let id = file_system(&fd)?;
+        Ok(Self { fd, disk: if mounted { !id } else { id } })
     }
-    open(root, path, flags)
+
+    /// `lstat` of a name in this folder.
+    pub fn stat(&self, name: &[u8]) -> Result<Stat, Errno> {
+        rustix::fs::statat(&self.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// What a name in this folder stands for.
+    pub fn what(&self, name: &[u8]) -> Result<What, Errno> {
+        self.stat(name).map(|stat| what(&stat, self.disk))
+    }
+
+    /// Opens a file for reading. Never blocks, also when the name has become a FIFO meanwhile.
+    pub fn open_file(&self, name: &[u8]) -> Result<File, Errno> {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, OsStr::from_bytes(name), flags, Mode::empty()).map(File::from)
+    }
+
+    /// The target of a link.
+    pub fn read_link(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let target = rustix::fs::readlinkat(&self.fd, OsStr::from_bytes(name), vec![])?;
+        Ok(target.into_bytes())
+    }
+}
+
+/// Opens a folder for listing.
+pub fn folder(root: &OwnedFd, path: &RelPath) -> Result<Place, Errno> {
+    Place::of(open(root, path, OFlags::RDONLY)?)
+}
+
+/// Opens a folder for looking at names in it.
+pub fn place(root: &OwnedFd, path: &RelPath) -> Result<Place, Errno> {
+    Place::of(open(root, path, SEARCH)?)
 }
 
 /// Opens a folder to reach what is in it, which takes no right to list it.
 pub fn reach_folder(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
-    if path.is_root() {
-        return rustix::fs::openat(root, ".", REACH, Mode::empty());
-    }
-    open(root, path, REACH)
+    open(root, path, SEARCH).map(|(fd, _)| fd)
 }
 
 /// Holds on to a file, folder or link without opening it.
 #[cfg(target_os = "linux")]
 pub fn hold(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
-    if path.is_root() {
-        return rustix::fs::openat(root, ".", REACH, Mode::empty());
-    }
-    open(root, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
+    let Some(parent) = path.parent() else { return reach_folder(root, path) };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let name = OsStr::from_bytes(path.name());
+    rustix::fs::openat(reach_folder(root, &parent)?, name, flags, Mode::empty())
 }
 
 /// Makes a folder and those above it where they are missing, and tells whether it was. An error
@@ -62,46 +103,21 @@ pub fn make_folder(root: &OwnedFd, path: &RelPath) -> Result<(OwnedFd, bool), (R
             Err(Errno::EXIST) => false,
             Err(errno) => return Err((at, errno)),
         };
-        folder = rustix::fs::openat(&folder, name, REACH, Mode::empty())
+        folder = rustix::fs::openat(&folder, name, SEARCH | FOLDER, Mode::empty())
             .map_err(|errno| (at.clone(), errno))?;
     }
     Ok((folder, made))
 }
 
-/// Opens a file for reading. Never blocks, also when the name has become a FIFO meanwhile.
-pub fn open_file(root: &OwnedFd, path: &RelPath) -> Result<OwnedFd, Errno> {
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    open(root, path, flags)
+/// Opens the folder that holds `path`.
+pub fn parent(root: &OwnedFd, path: &RelPath) -> Result<Place, Errno> {
+    place(root, &path.parent().unwrap_or_else(RelPath::root))
 }
 
-/// `lstat` below the root.
-#[cfg(target_os = "linux")]
-pub fn stat(root: &OwnedFd, path: &RelPath) -> Result<Stat, Errno> {
-    if path.is_root() {
-        return rustix::fs::fstat(root);
-    }
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match open2(root, path, flags) {
-        Err(Errno::NOSYS | Errno::PERM) => stat_by_segments(root, path),
-        result => rustix::fs::fstat(result?),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn stat(root: &OwnedFd, path: &RelPath) -> Result<Stat, Errno> {
-    if path.is_root() {
-        return rustix::fs::fstat(root);
-    }
-    stat_by_segments(root, path)
-}
-
-/// The target of a link.
-pub fn read_link(root: &OwnedFd, path: &RelPath) -> Result<Vec<u8>, Errno> {
-    let parent = open_parent(root, path)?;
-    let name = OsStr::from_bytes(path.name());
-    rustix::fs::readlinkat(parent.as_ref().map_or(root.as_fd(), |p| p.as_fd()), name, vec![])
-        .map(|target| target.into_bytes())
+/// Whether an error proves that nothing is at a path: the name does not exist, or what should hold
+/// it is no folder any more. Behind a link is nothing of ours.
+pub fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
 }
 
 #[cfg(target_os = "linux")]
@@ -109,50 +125,49 @@ const SEARCH: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const SEARCH: OFlags = OFlags::RDONLY;
 
-/// How a folder is opened on the way to what is in it.
-const REACH: OFlags =
-    SEARCH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-#[cfg(target_os = "linux")]
-fn open2(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
-    use rustix::fs::ResolveFlags;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let path = OsStr::from_bytes(path.as_bytes());
-    loop {
-        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-            // The kernel saw a rename race and asks to try again.
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return result,
-        }
+/// Opens a folder; answers also with whether a mount lies between it and the source, as far as that
+/// can be known.
+fn open(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<(OwnedFd, bool), Errno> {
+    let flags = flags | FOLDER;
+    if path.is_root() {
+        return Ok((rustix::fs::openat(root, ".", flags, Mode::empty())?, false));
     }
-}
-
-fn open(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
     #[cfg(target_os = "linux")]
     match open2(root, path, flags) {
         // Old kernels lack the call, some sandboxes forbid it.
         Err(Errno::NOSYS | Errno::PERM) => {}
         result => return result,
     }
-    let parent = open_parent(root, path)?;
-    let parent = parent.as_ref().map_or(root.as_fd(), |p| p.as_fd());
-    rustix::fs::openat(parent, OsStr::from_bytes(path.name()), flags, Mode::empty())
+    Ok((open_by_segments(root, path, flags)?, false))
 }
 
-fn stat_by_segments(root: &OwnedFd, path: &RelPath) -> Result<Stat, Errno> {
-    let parent = open_parent(root, path)?;
-    let parent = parent.as_ref().map_or(root.as_fd(), |p| p.as_fd());
-    let name = OsStr::from_bytes(path.name());
-    rustix::fs::statat(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// Opens the folder that holds `path`, segment by segment; `None` when that is the root.
-fn open_parent(root: &OwnedFd, path: &RelPath) -> Result<Option<OwnedFd>, Errno> {
-    let mut folder: Option<OwnedFd> = None;
-    let Some(parent) = path.parent() else { return Ok(None) };
-    for segment in parent.segments() {
-        let at = folder.as_ref().map_or(root.as_fd(), |f| f.as_fd());
-        folder = Some(rustix::fs::openat(at, OsStr::from_bytes(segment), REACH, Mode::empty())?);
+#[cfg(target_os = "linux")]
+fn open2(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<(OwnedFd, bool), Errno> {
+    use rustix::fs::ResolveFlags;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let path = OsStr::from_bytes(path.as_bytes());
+    let resolve = |within| loop {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), within) {
+            // The kernel saw a rename race and asks to try again.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    };
+    match resolve(within | ResolveFlags::NO_XDEV) {
+        Err(Errno::XDEV) => Ok((resolve(within)?, true)),
+        result => Ok((result?, false)),
     }
-    Ok(folder)
+}
+
+fn open_by_segments(root: &OwnedFd, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut folder: Option<OwnedFd> = None;
+    let last = path.segments().count().saturating_sub(1);
+    for (n, segment) in path.segments().enumerate() {
+        let at = folder.as_ref().map_or(root.as_fd(), |f| f.as_fd());
+        let flags = if n == last { flags } else { SEARCH | FOLDER };
+        folder = Some(rustix::fs::openat(at, OsStr::from_bytes(segment), flags, Mode::empty())?);
+    }
+    folder.ok_or(Errno::INVAL)
 }

@@ -1,10 +1,8 @@
 //! Looks at single paths, under the same rules as a walk.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fs::{AtFlags, Dir, statat};
+use rustix::fs::Dir;
 use rustix::io::Errno;
 
 use crate::model::key::RESERVED_NAME;
@@ -12,9 +10,10 @@ use crate::model::{Entry, Key, RelPath};
 use crate::plan::{ErrorClass, Failure, Skip};
 use crate::ports::Stat;
 
+use super::Inner;
+use super::beneath::{self, Place};
 use super::meta::{What, device, explain, has_own_mode, what};
-use super::rules::Level;
-use super::{Inner, beneath};
+use super::rules::{Level, Unopened};
 
 pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
     let root = beneath::open_root(&inner.root).map_err(|errno| {
@@ -22,71 +21,122 @@ pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
         Failure::new(ErrorClass::Configuration, message).because(explain(errno))
     })?;
     let device = rustix::fs::fstat(&root).map(|stat| device(&stat)).ok();
-    Ok(paths.iter().map(|path| one(inner, &root, device, path)).collect())
+    let one = |path| one(inner, &root, device, path).unwrap_or_else(|hidden| hidden.into());
+    Ok(paths.iter().map(one).collect())
 }
 
-fn one(inner: &Inner, root: &OwnedFd, root_device: Option<u64>, path: &RelPath) -> Stat {
-    let level = match enter_parents(inner, root, path) {
-        Ok(Some(level)) => level,
-        Ok(None) => return Stat::Excluded,
-        Err(errno) => return unlisted(errno),
-    };
-    if let Some(skip) = unusable(inner, path) {
-        return Stat::Unknown(skip);
+/// Why there is nothing to be seen at a path.
+enum Hidden {
+    Excluded,
+    Unknown(Skip),
+}
+
+impl From<Hidden> for Stat {
+    fn from(hidden: Hidden) -> Self {
+        match hidden {
+            Hidden::Excluded => Self::Excluded,
+            Hidden::Unknown(skip) => Self::Unknown(skip),
+        }
     }
-    let stat = match beneath::stat(root, path) {
-        Ok(stat) => stat,
-        Err(errno) => return unlisted(errno),
+}
+
+impl From<Errno> for Hidden {
+    fn from(errno: Errno) -> Self {
+        Self::Unknown(Skip::Unreadable(explain(errno)))
+    }
+}
+
+impl From<Unopened> for Hidden {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Failed(errno) => errno.into(),
+            Unopened::Rules(unread) => Self::Unknown(unread.skip()),
+        }
+    }
+}
+
+fn one(
+    inner: &Inner,
+    root: &OwnedFd,
+    root_device: Option<u64>,
+    path: &RelPath,
+) -> Result<Stat, Hidden> {
+    let Above { level, place, whole } = above(inner, root, path)?;
+    if let Some(skip) = unusable(inner, path) {
+        return Ok(Stat::Unknown(skip));
+    }
+    let disk = place.disk;
+    if path.is_root() {
+        return Ok(Stat::Folder { marker: None, disk });
+    }
+    let stat = match place.stat(path.name()) {
+        _ if !whole => return Ok(Stat::Absent { disk }),
+        Err(errno) if beneath::is_gone(errno) => return Ok(Stat::Absent { disk }),
+        stat => stat?,
     };
-    match what(&stat) {
-        What::Special => Stat::Unknown(Skip::Special),
-        What::Entry(entry) => match inner.rules.excludes_file(&level, path, &entry) {
-            true => Stat::Excluded,
-            false => Stat::Entry(entry),
-        },
+    match what(&stat, disk) {
+        What::Special => Ok(Stat::Unknown(Skip::Special)),
+        What::Entry(entry) if inner.rules.excludes_file(&level, path, &entry) => Ok(Stat::Excluded),
+        What::Entry(entry) => Ok(Stat::Entry(entry)),
         What::Folder(entry) => {
             let mounted = root_device.is_some_and(|known| known != device(&stat));
             let elsewhere = inner.rules.one_file_system() && mounted;
             if elsewhere || inner.rules.excludes_folder(&level, path) {
-                return Stat::Excluded;
+                return Ok(Stat::Excluded);
             }
-            marker(inner, root, path, &level, entry)
+            let marker = marker(inner, root, path, &level, entry)?;
+            Ok(Stat::Folder { marker, disk })
         }
     }
 }
 
-/// The rules inside the folder that holds `path`; `None` when one of its parents is excluded.
-fn enter_parents(inner: &Inner, root: &OwnedFd, path: &RelPath) -> Result<Option<Level>, Errno> {
-    let mut level = inner.rules.enter(&Level::default(), root, &RelPath::root());
+/// What holds a path.
+struct Above {
+    /// The rules there.
+    level: Level,
+    /// The nearest folder above the path that is there.
+    place: Place,
+    /// That folder is the one that the path names.
+    whole: bool,
+}
+
+fn above(inner: &Inner, root: &OwnedFd, path: &RelPath) -> Result<Above, Hidden> {
     let mut folder = RelPath::root();
-    let Some(parent) = path.parent() else { return Ok(Some(level)) };
-    if has_marker(inner, root, &folder) {
-        return Ok(None);
-    }
+    let mut place = beneath::place(root, &folder)?;
+    let mut level = inner.rules.enter(&Level::default(), &place, &folder)?;
+    let mut whole = true;
+    let parent = path.parent().unwrap_or_else(RelPath::root);
     for segment in parent.segments() {
         folder = folder.join(segment).map_err(|_| Errno::INVAL)?;
-        if inner.rules.excludes_folder(&level, &folder) || has_marker(inner, root, &folder) {
-            return Ok(None);
+        if inner.rules.excludes_folder(&level, &folder) {
+            return Err(Hidden::Excluded);
         }
-        level = inner.rules.enter(&level, root, &folder);
+        match beneath::place(root, &folder) {
+            Err(errno) if beneath::is_gone(errno) => {
+                whole = false;
+                continue;
+            }
+            opened => place = opened?,
+        }
+        if has_marker(inner, &place)? {
+            return Err(Hidden::Excluded);
+        }
+        level = inner.rules.enter(&level, &place, &folder)?;
     }
-    Ok(Some(level))
+    Ok(Above { level, place, whole })
 }
 
-fn has_marker(inner: &Inner, root: &OwnedFd, folder: &RelPath) -> bool {
-    inner.rules.exclude_if_present().iter().any(|name| {
-        folder.join(name.as_bytes()).is_ok_and(|path| beneath::stat(root, &path).is_ok())
-    })
-}
-
-/// Only "no such file" proves absence. A parent that is no folder any more proves it too.
-fn unlisted(errno: Errno) -> Stat {
-    match errno {
-        Errno::NOENT | Errno::NOTDIR => Stat::Absent,
-        // A parent became a link: what is behind it is not ours, and the name is gone.
-        Errno::LOOP => Stat::Absent,
-        errno => Stat::Unknown(Skip::Unreadable(explain(errno))),
+/// Whether a folder holds a file that excludes it.
+fn has_marker(inner: &Inner, place: &Place) -> Result<bool, Errno> {
+    for name in inner.rules.exclude_if_present() {
+        match place.what(name.as_bytes()) {
+            Ok(What::Entry(_) | What::Special) => return Ok(true),
+            Ok(What::Folder(_)) => {}
+            Err(errno) if beneath::is_gone(errno) => {}
+            Err(errno) => return Err(errno),
+        }
     }
+    Ok(false)
 }
 
 /// Names that cannot be backed up whatever they are.
@@ -105,28 +155,26 @@ pub fn too_long(inner: &Inner, key_bytes: usize) -> Option<Skip> {
     })
 }
 
-/// A folder, and the marker it needs: when nothing in it is backed up, or for its mode.
-fn marker(inner: &Inner, root: &OwnedFd, path: &RelPath, above: &Level, entry: Entry) -> Stat {
-    if path.is_root() {
-        return Stat::Folder(None);
+/// The marker that a folder needs: when nothing in it is backed up, or for its mode.
+fn marker(
+    inner: &Inner,
+    root: &OwnedFd,
+    path: &RelPath,
+    above: &Level,
+    entry: Entry,
+) -> Result<Option<Entry>, Hidden> {
+    let place = beneath::folder(root, path)?;
+    if has_marker(inner, &place)? {
+        return Err(Hidden::Excluded);
     }
-    if has_marker(inner, root, path) {
-        return Stat::Excluded;
-    }
-    let included = inner.rules.includes(path, true);
-    if has_own_mode(&entry) && included {
-        return Stat::Folder(Some(entry));
-    }
-    let level = inner.rules.enter(above, root, path);
-    match beneath::open_folder(root, path).and_then(|fd| is_empty(inner, &fd, path, &level)) {
-        Ok(empty) => Stat::Folder((empty && included).then_some(entry)),
-        Err(errno) => Stat::Unknown(Skip::Unreadable(explain(errno))),
-    }
+    let level = inner.rules.enter(above, &place, path)?;
+    let needed = has_own_mode(&entry) || is_empty(inner, &place, path, &level)?;
+    Ok((needed && inner.rules.includes(path, true)).then_some(entry))
 }
 
 /// Whether nothing directly in this folder is backed up. Stops at the first that is.
-fn is_empty(inner: &Inner, fd: &OwnedFd, path: &RelPath, level: &Level) -> Result<bool, Errno> {
-    for child in Dir::read_from(fd)? {
+fn is_empty(inner: &Inner, place: &Place, path: &RelPath, level: &Level) -> Result<bool, Errno> {
+    for child in Dir::read_from(&place.fd)? {
         let child = child?;
         let name = child.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
@@ -136,12 +184,11 @@ fn is_empty(inner: &Inner, fd: &OwnedFd, path: &RelPath, level: &Level) -> Resul
         if unusable(inner, &child).is_some() {
             continue;
         }
-        let stat = match statat(fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
+        let what = match place.what(name) {
             Err(Errno::NOENT) => continue,
-            Err(errno) => return Err(errno),
+            what => what?,
         };
-        let counts = match what(&stat) {
+        let counts = match what {
             What::Special => false,
             What::Entry(entry) => !inner.rules.excludes_file(level, &child, &entry),
             What::Folder(_) => !inner.rules.excludes_folder(level, &child),

@@ -1,6 +1,7 @@
 //! From `stat` to entries, and what a source is recognised by.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -8,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use crate::model::{Entry, Fingerprint, Kind, RelPath, Timestamp};
+use crate::model::{Entry, Fingerprint, Kind, Timestamp};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{Identity, ReadError};
 
@@ -24,8 +25,9 @@ pub enum What {
     Special,
 }
 
+/// What `stat` tells of a name in a folder on this disk.
 #[allow(clippy::unnecessary_cast, reason = "the types differ between platforms")]
-pub fn what(stat: &Stat) -> What {
+pub fn what(stat: &Stat, device: u64) -> What {
     let kind = match FileType::from_raw_mode(stat.st_mode as _) {
         FileType::RegularFile => Kind::File,
         FileType::Symlink => Kind::Link,
@@ -33,13 +35,13 @@ pub fn what(stat: &Stat) -> What {
         _ => return What::Special,
     };
     let fingerprint = match kind {
-        Kind::Folder => Fingerprint::default(),
+        Kind::Folder => Fingerprint { device, ..Fingerprint::default() },
         Kind::File | Kind::Link => Fingerprint {
             size_bytes: stat.st_size as u64,
             mtime: Timestamp::new(stat.st_mtime as i64, stat.st_mtime_nsec as u32),
             ctime: Timestamp::new(stat.st_ctime as i64, stat.st_ctime_nsec as u32),
             inode: stat.st_ino as u64,
-            device: device(stat),
+            device,
         },
     };
     let mode = stat.st_mode as u32;
@@ -50,15 +52,18 @@ pub fn what(stat: &Stat) -> What {
     }
 }
 
-/// Number of the file system that this is on.
+/// The system's number of the file system that this is on. It may be another after each start.
 #[allow(clippy::unnecessary_cast, reason = "the types differ between platforms")]
 pub fn device(stat: &Stat) -> u64 {
     stat.st_dev as u64
 }
 
-/// What is at a path, without following a link.
-pub fn what_is(root: &OwnedFd, path: &RelPath) -> Result<What, Errno> {
-    beneath::stat(root, path).map(|stat| what(&stat))
+/// What a file system is recognised by: its id, or the device number where it has none.
+pub fn file_system(file: impl AsFd) -> Result<u64, Errno> {
+    match rustix::fs::fstatvfs(&file)?.f_fsid {
+        0 => Ok(device(&rustix::fs::fstat(&file)?)),
+        id => Ok(id),
+    }
 }
 
 /// Whether a folder has a mode of its own: neither of those that a umask gives.
@@ -69,18 +74,22 @@ pub fn has_own_mode(folder: &Entry) -> bool {
 pub fn identity(root: &Path) -> Result<Identity, Failure> {
     let missing = |error: std::io::Error| {
         let message = format!("the source {} is not there", root.display());
-        Failure::new(ErrorClass::Configuration, message).because(error.to_string())
+        Failure::new(ErrorClass::Configuration, message)
+            .because(error.to_string())
+            .with_hint("check the path, and whether its disk is mounted")
     };
-    let metadata = std::fs::metadata(root).map_err(missing)?;
-    if !metadata.is_dir() {
-        let message = format!("the source {} is not a folder", root.display());
-        return Err(Failure::new(ErrorClass::Configuration, message));
-    }
-    let filesystem = rustix::fs::statvfs(root).map_err(|e| missing(e.into()))?.f_fsid;
+    let folder = beneath::open_root(root).map_err(|errno| match errno {
+        Errno::NOTDIR => {
+            let message = format!("the source {} is not a folder", root.display());
+            Failure::new(ErrorClass::Configuration, message).with_hint("name a folder to keep")
+        }
+        errno => missing(errno.into()),
+    })?;
+    let filesystem = file_system(&folder).map_err(|errno| missing(errno.into()))?;
+    let metadata = File::from(folder).metadata().map_err(missing)?;
     let born = metadata.created().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
     Ok(Identity {
-        // Some file systems have no id; then the device number must do.
-        filesystem: if filesystem == 0 { metadata.dev() } else { filesystem },
+        filesystem,
         inode: metadata.ino(),
         born_ns: born.and_then(|t| i64::try_from(t.as_nanos()).ok()),
     })

@@ -1,6 +1,7 @@
 //! Stable reads: a file is opened once, and looked at before, after, and by its path. What the
 //! three say together is judged by [`crate::plan::judge`], not here.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::model::content::Digester;
 use crate::model::{ContentMd5, Crc64, Entry, Kind, Md5, Observed, RelPath};
 use crate::ports::{Chunk, Fut, OpenFile, PartDigest, ReadError, WholeRead};
 
-use super::meta::{What, explain, read_error, what, what_is};
+use super::meta::{What, explain, read_error, what};
 use super::{beneath, blocking, crashed};
 
 /// Bytes hashed at a time, while they are still in the processor's cache.
@@ -23,12 +24,13 @@ const SLICE: usize = 256 * 1024;
 pub fn whole(root: &Path, path: &RelPath, limit: u64) -> Result<WholeRead, ReadError> {
     let root = beneath::open_root(root).map_err(read_error)?;
     let (file, before) = open(&root, path)?;
+    let disk = before.fingerprint.device;
     let size = before.fingerprint.size_bytes;
     let bytes = match size <= limit {
         true => read_exact(&file, 0, size)?,
         false => vec![],
     };
-    let after = entry_of(&file)?;
+    let after = entry_of(&file, disk)?;
     let by_path = look_at(&root, path);
     let (md5, crc64) = (Md5::of(&bytes), Crc64::of(&bytes));
     Ok(WholeRead { before, after, by_path, bytes: Bytes::from(bytes), md5, crc64 })
@@ -37,12 +39,13 @@ pub fn whole(root: &Path, path: &RelPath, limit: u64) -> Result<WholeRead, ReadE
 /// A link's target, with its entry. A link cannot change without becoming another inode.
 pub fn link(root: &Path, path: &RelPath) -> Result<(Entry, Bytes), ReadError> {
     let root = beneath::open_root(root).map_err(read_error)?;
-    let entry_of_link = || match what_is(&root, path).map_err(read_error)? {
+    let place = beneath::parent(&root, path).map_err(read_error)?;
+    let entry_of_link = || match place.what(path.name()).map_err(read_error)? {
         What::Entry(entry) if entry.kind == Kind::Link => Ok(entry),
         _ => Err(ReadError::Changed),
     };
     let before = entry_of_link()?;
-    let target = beneath::read_link(&root, path).map_err(read_error)?;
+    let target = place.read_link(path.name()).map_err(read_error)?;
     if entry_of_link()? != before {
         return Err(ReadError::Changed);
     }
@@ -53,34 +56,34 @@ pub fn link(root: &Path, path: &RelPath) -> Result<(Entry, Bytes), ReadError> {
 ///
 /// RACE: a name that becomes a FIFO or device between the two looks is opened; `O_NONBLOCK` keeps
 /// that from blocking, and nothing is read from it.
-pub fn open(root: &OwnedFd, path: &RelPath) -> Result<(std::fs::File, Entry), ReadError> {
-    match what_is(root, path).map_err(read_error)? {
+pub fn open(root: &OwnedFd, path: &RelPath) -> Result<(File, Entry), ReadError> {
+    let place = beneath::parent(root, path).map_err(read_error)?;
+    match place.what(path.name()).map_err(read_error)? {
         What::Entry(entry) if entry.kind == Kind::File => {}
         _ => return Err(ReadError::Changed),
     }
-    let file = std::fs::File::from(beneath::open_file(root, path).map_err(read_error)?);
-    let entry = entry_of(&file)?;
+    let file = place.open_file(path.name()).map_err(read_error)?;
+    let entry = entry_of(&file, place.disk)?;
     Ok((file, entry))
 }
 
-pub fn entry_of(file: &std::fs::File) -> Result<Entry, ReadError> {
-    match what(&fstat(file).map_err(read_error)?) {
+pub fn entry_of(file: &File, disk: u64) -> Result<Entry, ReadError> {
+    match what(&fstat(file).map_err(read_error)?, disk) {
         What::Entry(entry) if entry.kind == Kind::File => Ok(entry),
         _ => Err(ReadError::Changed),
     }
 }
 
 fn look_at(root: &OwnedFd, path: &RelPath) -> Observed<Entry> {
-    use rustix::io::Errno;
-    match what_is(root, path) {
+    match beneath::parent(root, path).and_then(|place| place.what(path.name())) {
         Ok(What::Entry(entry)) => Observed::Present(entry),
         Ok(What::Folder(_) | What::Special) => Observed::Absent,
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Observed::Absent,
+        Err(errno) if beneath::is_gone(errno) => Observed::Absent,
         Err(_) => Observed::Unknown,
     }
 }
 
-fn read_exact(file: &std::fs::File, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
+fn read_exact(file: &File, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
     let too_large = |_| ReadError::Unreadable("too large for this machine's memory".to_owned());
     let mut bytes = vec![0; usize::try_from(length).map_err(too_large)?];
     let read = read_into(file, &mut bytes, offset)?;
@@ -89,7 +92,7 @@ fn read_exact(file: &std::fs::File, offset: u64, length: u64) -> Result<Vec<u8>,
 }
 
 /// Fills the buffer, or as much of it as the file still has.
-fn read_into(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+fn read_into(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, ReadError> {
     let mut done = 0;
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], offset + done as u64) {
@@ -108,7 +111,7 @@ fn read_into(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> Result<usi
 
 /// A file that stays open.
 pub struct Opened {
-    file: Arc<std::fs::File>,
+    file: Arc<File>,
     entry: Entry,
     root: PathBuf,
     path: RelPath,
@@ -144,9 +147,10 @@ impl OpenFile for Opened {
     fn look(&self) -> Fut<'_, Result<(Entry, Observed<Entry>), ReadError>> {
         let file = self.file.clone();
         let (root, path) = (self.root.clone(), self.path.clone());
+        let disk = self.entry.fingerprint.device;
         Box::pin(async move {
             let look = blocking(move || {
-                let after = entry_of(&file)?;
+                let after = entry_of(&file, disk)?;
                 let root = beneath::open_root(&root).map_err(read_error)?;
                 Ok((after, look_at(&root, &path)))
             });
@@ -155,7 +159,7 @@ impl OpenFile for Opened {
     }
 }
 
-fn read_chunk(file: &std::fs::File, offset: u64, length: u64) -> Result<Chunk, ReadError> {
+fn read_chunk(file: &File, offset: u64, length: u64) -> Result<Chunk, ReadError> {
     let too_large = |_| ReadError::Unreadable("too large for this machine's memory".to_owned());
     let mut bytes = vec![0; usize::try_from(length).map_err(too_large)?];
     let mut digester = Digester::default();
@@ -172,7 +176,7 @@ fn read_chunk(file: &std::fs::File, offset: u64, length: u64) -> Result<Chunk, R
 
 /// Reads a file of this size whole, or in parts.
 pub fn digest(
-    file: &std::fs::File,
+    file: &File,
     size_bytes: u64,
     part_size: Option<u64>,
 ) -> Result<(ContentMd5, Crc64), ReadError> {
@@ -185,7 +189,7 @@ pub fn digest(
     Ok(PartDigest::combine(&parts.collect::<Result<Vec<_>, _>>()?, part_size))
 }
 
-fn digest_range(file: &std::fs::File, offset: u64, length: u64) -> Result<PartDigest, ReadError> {
+fn digest_range(file: &File, offset: u64, length: u64) -> Result<PartDigest, ReadError> {
     let mut buffer = vec![0; SLICE];
     let mut digester = Digester::default();
     while digester.bytes() < length {

@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,14 +18,15 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::model::{Entry, Fingerprint, Kind, RelPath};
-use crate::plan::Symlinks;
+use crate::plan::pattern::as_in_git;
+use crate::plan::{Skip, Symlinks};
 
-use super::beneath;
-use super::meta::{What, what_is};
+use super::beneath::{self, Place};
+use super::meta::{What, explain};
 
 /// Rules in the tree itself, for the folder they are in and everything below.
 pub const IGNORE_FILE: &str = ".keepwatchignore";
-/// A rule file larger than this is not read.
+/// A rule file larger than this is no rule file.
 const IGNORE_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug, Error)]
@@ -34,6 +34,31 @@ const IGNORE_FILE_MAX_BYTES: u64 = 1024 * 1024;
 pub struct RuleError {
     pub pattern: String,
     pub cause: String,
+}
+
+/// A rule file that is there, and that cannot be read.
+#[derive(Debug)]
+pub struct RulesUnread {
+    pub file: RelPath,
+    cause: String,
+}
+
+impl RulesUnread {
+    pub fn skip(&self) -> Skip {
+        Skip::Rules(format!("{} cannot be read: {}", self.file, self.cause))
+    }
+}
+
+/// Why a folder is not gone into.
+pub enum Unopened {
+    Failed(Errno),
+    Rules(RulesUnread),
+}
+
+impl From<Errno> for Unopened {
+    fn from(errno: Errno) -> Self {
+        Self::Failed(errno)
+    }
 }
 
 /// The rules as configured.
@@ -130,63 +155,66 @@ impl Rules {
         self.exclude.matched(&path, is_folder).is_ignore()
     }
 
-    /// The level inside `folder`, given the level above it. `open` is the folder itself.
-    pub fn enter(&self, above: &Level, root: &OwnedFd, folder: &RelPath) -> Level {
-        let Ok(path) = folder.join(IGNORE_FILE.as_bytes()) else { return above.clone() };
-        match self.load(root, folder, &path) {
-            Some(rules) => Level(Some(Arc::new(Node { rules, above: above.clone() }))),
-            None => above.clone(),
+    /// The level inside `folder`, which is open as `place`, given the level above it. Without the
+    /// rules of a folder nobody knows what is to be left out of it.
+    pub fn enter(&self, above: &Level, place: &Place, folder: &RelPath) -> Result<Level, Unopened> {
+        let Ok(file) = folder.join(IGNORE_FILE.as_bytes()) else { return Ok(above.clone()) };
+        let seen = match place.what(IGNORE_FILE.as_bytes()) {
+            Err(errno) if beneath::is_gone(errno) => None,
+            seen => Some(seen?),
+        };
+        match self.load(place, folder, seen) {
+            Ok(Some(rules)) => Ok(Level(Some(Arc::new(Node { rules, above: above.clone() })))),
+            Ok(None) => Ok(above.clone()),
+            Err(cause) => Err(Unopened::Rules(RulesUnread { file, cause })),
         }
     }
 
-    /// Reads a folder's rule file, unless it is as it was when it was read last.
-    fn load(&self, root: &OwnedFd, folder: &RelPath, path: &RelPath) -> Option<Arc<Gitignore>> {
+    /// Reads a folder's rule file, if there is one, unless it is as it was when it was read last.
+    fn load(
+        &self,
+        place: &Place,
+        folder: &RelPath,
+        seen: Option<What>,
+    ) -> Result<Option<Arc<Gitignore>>, String> {
         let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let fingerprint = match what_is(root, path) {
-            Ok(What::Entry(entry)) if entry.kind == Kind::File => entry.fingerprint,
-            _ => {
-                files.remove(folder);
-                return None;
-            }
+        let known = files.remove(folder);
+        let fingerprint = match seen {
+            None => return Ok(None),
+            Some(What::Entry(entry)) if entry.kind == Kind::File => entry.fingerprint,
+            Some(_) => return Err("it is not a regular file".to_owned()),
         };
-        if let Some((known, rules)) = files.get(folder)
-            && *known == fingerprint
-        {
-            return Some(rules.clone());
-        }
-        match read_rules(root, folder, path) {
-            Ok(rules) => {
-                let rules = Arc::new(rules);
-                files.insert(folder.clone(), (fingerprint, rules.clone()));
-                Some(rules)
+        let rules = match known {
+            Some((known, rules)) if known == fingerprint => rules,
+            _ if fingerprint.size_bytes > IGNORE_FILE_MAX_BYTES => {
+                return Err(format!("it is larger than {IGNORE_FILE_MAX_BYTES} bytes"));
             }
-            Err(error) => {
-                tracing::warn!(file = %path, %error, "cannot read this rule file: it is ignored");
-                None
-            }
-        }
+            _ => Arc::new(read_rules(place, folder)?),
+        };
+        files.insert(folder.clone(), (fingerprint, rules.clone()));
+        Ok(Some(rules))
     }
 }
 
-fn read_rules(root: &OwnedFd, folder: &RelPath, path: &RelPath) -> Result<Gitignore, Errno> {
+fn read_rules(place: &Place, folder: &RelPath) -> Result<Gitignore, String> {
     use std::io::Read as _;
-    let file = std::fs::File::from(beneath::open_file(root, path)?);
+    let file = place.open_file(IGNORE_FILE.as_bytes()).map_err(explain)?;
     let mut text = vec![];
-    file.take(IGNORE_FILE_MAX_BYTES).read_to_end(&mut text).map_err(|_| Errno::IO)?;
+    file.take(IGNORE_FILE_MAX_BYTES).read_to_end(&mut text).map_err(|e| e.to_string())?;
     let mut builder = GitignoreBuilder::new(absolute(folder));
     for line in String::from_utf8_lossy(&text).lines() {
-        if let Err(error) = builder.add_line(None, line) {
-            tracing::warn!(file = %path, %error, "a line of this rule file is ignored");
+        if let Err(error) = builder.add_line(None, &as_in_git(line)) {
+            tracing::warn!(%folder, %error, "a line of {IGNORE_FILE} is ignored");
         }
     }
-    builder.build().map_err(|_| Errno::INVAL)
+    builder.build().map_err(|error| error.to_string())
 }
 
 fn build(patterns: &[String]) -> Result<Gitignore, RuleError> {
     let mut builder = GitignoreBuilder::new("/");
     for pattern in patterns {
         let fault = |e: ignore::Error| RuleError { pattern: pattern.clone(), cause: e.to_string() };
-        builder.add_line(None, pattern).map_err(fault)?;
+        builder.add_line(None, &as_in_git(pattern)).map_err(fault)?;
     }
     builder.build().map_err(|e| RuleError { pattern: patterns.join(" "), cause: e.to_string() })
 }

@@ -213,12 +213,17 @@ async fn folders_get_markers_for_emptiness_and_mode() {
     assert_eq!(keys(&tree, "").await, expected);
     let stats = ["only-special", "plain", "private", "only-special/fifo", "gone", "plain/x/y"];
     let stats = tree.stat(stats.map(path).to_vec()).await.unwrap();
-    assert!(matches!(stats[0], Stat::Folder(Some(e)) if e.kind == Kind::Folder));
-    assert_eq!(stats[1], Stat::Folder(None));
-    assert!(matches!(stats[2], Stat::Folder(Some(e)) if e.mode & 0o7777 == 0o700));
+    let disk = tree.identity().await.unwrap().filesystem;
+    let marker = |n: usize| match &stats[n] {
+        Stat::Folder { marker, .. } => *marker,
+        stat => panic!("{stat:?}"),
+    };
+    assert_eq!(marker(0).unwrap().kind, Kind::Folder);
+    assert_eq!(stats[1], Stat::Folder { marker: None, disk });
+    assert_eq!(marker(2).unwrap().mode & 0o7777, 0o700);
     assert_eq!(stats[3], Stat::Unknown(Skip::Special));
-    assert_eq!(stats[4], Stat::Absent);
-    assert_eq!(stats[5], Stat::Absent);
+    assert_eq!(stats[4], Stat::Absent { disk });
+    assert_eq!(stats[5], Stat::Absent { disk });
 }
 
 #[tokio::test]
@@ -260,7 +265,8 @@ async fn links_are_never_followed() {
     let tree = source.tree(RuleOptions::default());
     assert_eq!(keys(&tree, "").await, ["inside", "out", "real/x", "real/y"]);
     for name in ["out/secret", "inside/x"] {
-        assert_eq!(tree.stat(vec![path(name)]).await.unwrap(), [Stat::Absent], "{name}");
+        let stat = tree.stat(vec![path(name)]).await.unwrap().remove(0);
+        assert!(matches!(stat, Stat::Absent { .. }), "{name}: {stat:?}");
         let read = tree.read_whole(path(name), 100).await;
         assert_eq!(read.err(), Some(ReadError::Changed), "{name}");
     }
@@ -317,4 +323,67 @@ async fn a_missing_source_is_an_error_not_an_empty_one() {
     std::fs::remove_file(source.folder.path()).unwrap();
     std::fs::create_dir(source.folder.path()).unwrap();
     assert_ne!(tree.identity().await.unwrap(), identity, "another folder at the same path");
+}
+
+#[tokio::test]
+async fn braces_are_letters_as_in_git() {
+    let source = Source::new(&[b"a.c", b"a.{c,d}", b"sub/{x", b"sub/x", b"sub/.keepwatchignore"]);
+    source.write(b"sub/.keepwatchignore", b"{x\n");
+    let options = RuleOptions { exclude: vec!["*.{c,d}".into()], ..RuleOptions::default() };
+    let shown = keys(&source.tree(options), "").await;
+    assert_eq!(shown, ["a.c", "!a.{c,d}", "sub/.keepwatchignore", "sub/x", "!sub/{x"]);
+}
+
+#[test]
+fn every_pattern_that_a_configuration_may_have_is_a_rule() {
+    const LETTERS: [char; 14] =
+        ['a', 'z', '-', '*', '?', '[', ']', '{', '}', '!', '^', '\\', '/', ','];
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut checked = 0;
+    while checked < 5_000 {
+        let text: String =
+            (0..random.usize(1..9)).map(|_| random.choice(LETTERS).unwrap()).collect();
+        if crate::plan::pattern::check(&text).is_err() {
+            continue;
+        }
+        checked += 1;
+        let options = RuleOptions { exclude: vec![text.clone()], ..RuleOptions::default() };
+        assert_eq!(Rules::new(options).err().map(|e| e.to_string()), None);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_whose_rules_cannot_be_read_is_frozen() {
+    let source = Source::new(&[b"d/secret", b"d/e/secret", b"free"]);
+    let tree = source.tree(RuleOptions::default());
+    let rules = source.path(b"d/.keepwatchignore");
+    let faults: [(&str, &dyn Fn()); 4] = [
+        ("a folder", &|| std::fs::create_dir(&rules).unwrap()),
+        ("a link", &|| std::os::unix::fs::symlink("free", &rules).unwrap()),
+        ("too large", &|| std::fs::write(&rules, vec![b'#'; 1024 * 1024 + 1]).unwrap()),
+        ("a FIFO", &|| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            let fifo = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, &rules, fifo, mode, 0).unwrap();
+        }),
+    ];
+    for (what, make) in faults {
+        make();
+        let expected = ["?d/", "?d/.keepwatchignore", "free"];
+        assert_eq!(keys(&tree, "").await, expected, "{what}");
+        assert_eq!(keys(&tree, "d").await, expected[..2], "{what}");
+        assert_eq!(keys(&tree, "d/e").await, ["?d/e/"], "{what}");
+        let stats = ["d", "d/secret", "d/e/secret", "d/gone"];
+        for stat in tree.stat(stats.map(path).to_vec()).await.unwrap() {
+            let Stat::Unknown(skip) = stat else { panic!("{what}: {stat:?}") };
+            let said = skip.to_string();
+            assert!(said.contains("d/.keepwatchignore cannot be read: it is "), "{what}: {said}");
+        }
+        match rules.symlink_metadata().unwrap().is_dir() {
+            true => std::fs::remove_dir(&rules).unwrap(),
+            false => std::fs::remove_file(&rules).unwrap(),
+        }
+    }
+    std::fs::create_dir(source.path(b".keepwatchignore")).unwrap();
+    assert_eq!(keys(&tree, "").await, ["?", "?.keepwatchignore"], "the source itself");
 }

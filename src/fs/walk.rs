@@ -4,13 +4,11 @@
 //! looked at becomes a veil at the place where it would have been, so that its absence from the
 //! stream proves nothing. Memory is the names of the folders on the way down.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::vec;
 
-use rustix::fs::{AtFlags, Dir, FileType, statat};
+use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
@@ -19,10 +17,11 @@ use crate::model::{Entry, Key, RelPath};
 use crate::plan::{ErrorClass, Failure, Skip};
 use crate::ports::{Batch, FolderWatch, Fut, Seen, Veil, Walk};
 
+use super::Inner;
+use super::beneath::{self, Place};
 use super::look::too_long;
 use super::meta::{What, device, explain, has_own_mode, what};
-use super::rules::Level;
-use super::{Inner, beneath};
+use super::rules::{Level, RulesUnread, Unopened};
 
 /// Entries in one batch, and batches on their way.
 const BATCH: usize = 512;
@@ -72,7 +71,7 @@ enum Stop {
 struct Frame {
     path: RelPath,
     key: String,
-    fd: OwnedFd,
+    place: Place,
     level: Level,
     children: vec::IntoIter<Child>,
 }
@@ -124,18 +123,19 @@ impl Walker<'_> {
         if let Some(watch) = &self.watch {
             watch.watch(std::slice::from_ref(&top));
         }
-        let mut level = self.inner.rules.enter(&Level::default(), &root, &RelPath::root());
-        let mut folder = RelPath::root();
-        for segment in top.segments() {
-            folder = folder.join(segment).map_err(|_| failed(Errno::INVAL))?;
-            level = self.inner.rules.enter(&level, &root, &folder);
-        }
         let key = Key::folder(&top);
-        let first = match self.open(&root, &top, key.as_str(), level) {
+        let opened = match self.level_above(&root, &top) {
+            Ok(level) => self.open(&root, &top, key.as_str(), &level),
+            Err(unopened) => Err(unopened),
+        };
+        let first = match opened {
             Ok((frame, true)) => frame,
+            Err(Unopened::Rules(unread)) if unread.file.parent().as_ref() == Some(&top) => {
+                return self.frozen(key.as_str(), &unread);
+            }
             // A listing without its end proves nothing about what it does not name.
             Ok((_, false)) if top.is_root() => return Err(failed(Errno::IO)),
-            Err(errno) if top.is_root() => return Err(failed(errno)),
+            Err(Unopened::Failed(errno)) if top.is_root() => return Err(failed(errno)),
             // It vanished, or turned unreadable, since it was looked at: nothing is known.
             Ok((_, false)) | Err(_) => return self.veil(key.as_str(), false, true, None),
         };
@@ -152,6 +152,18 @@ impl Walker<'_> {
         Ok(())
     }
 
+    /// The rules that apply where the walk begins.
+    fn level_above(&self, root: &OwnedFd, top: &RelPath) -> Result<Level, Unopened> {
+        let mut level = Level::default();
+        let mut folder = RelPath::root();
+        for segment in top.segments() {
+            let place = beneath::place(root, &folder)?;
+            level = self.inner.rules.enter(&level, &place, &folder)?;
+            folder = folder.join(segment).map_err(|_| Errno::INVAL)?;
+        }
+        Ok(level)
+    }
+
     /// Emits one child; answers with its frame when it is a folder to go into.
     fn visit(
         &mut self,
@@ -166,8 +178,7 @@ impl Walker<'_> {
             self.veil(&key, hidden.excluded, child.is_folder(), skip)?;
             return Ok(None);
         }
-        let name = OsStr::from_bytes(child.name());
-        let stat = match statat(&frame.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match frame.place.stat(child.name()) {
             Ok(stat) => stat,
             // Gone since it was listed.
             Err(Errno::NOENT) => return Ok(None),
@@ -177,7 +188,7 @@ impl Walker<'_> {
                 return Ok(None);
             }
         };
-        match what(&stat) {
+        match what(&stat, frame.place.disk) {
             What::Folder(_) if !child.is_folder() => self.veil(&key, false, false, None)?,
             What::Folder(entry) => {
                 return self.visit_folder(root, frame, key, path, entry, device(&stat));
@@ -209,14 +220,17 @@ impl Walker<'_> {
             self.veil(&key, true, true, None)?;
             return Ok(None);
         }
-        let level = self.inner.rules.enter(&frame.level, root, &path);
-        let (below, whole) = match self.open(root, &path, &key, level) {
+        let (below, whole) = match self.open(root, &path, &key, &frame.level) {
             Ok(opened) => opened,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+            Err(Unopened::Rules(unread)) => {
+                self.frozen(&key, &unread)?;
+                return Ok(None);
+            }
+            Err(Unopened::Failed(errno)) if beneath::is_gone(errno) => {
                 self.veil(&key, false, true, None)?;
                 return Ok(None);
             }
-            Err(errno) => {
+            Err(Unopened::Failed(errno)) => {
                 let skip = Skip::Unreadable(explain(errno));
                 self.veil(&key, false, true, Some((path, skip)))?;
                 return Ok(None);
@@ -248,8 +262,7 @@ impl Walker<'_> {
         if child.is_folder() {
             return true;
         }
-        let name = OsStr::from_bytes(child.name());
-        match statat(&frame.fd, name, AtFlags::SYMLINK_NOFOLLOW).as_ref().map(what) {
+        match frame.place.what(child.name()) {
             Ok(What::Entry(entry)) => !self.inner.rules.excludes_file(&frame.level, &path, &entry),
             Ok(What::Folder(_)) | Err(_) => true,
             Ok(What::Special) => false,
@@ -263,12 +276,13 @@ impl Walker<'_> {
         root: &OwnedFd,
         path: &RelPath,
         key: &str,
-        level: Level,
-    ) -> Result<(Frame, bool), Errno> {
-        let fd = beneath::open_folder(root, path)?;
+        above: &Level,
+    ) -> Result<(Frame, bool), Unopened> {
+        let place = beneath::folder(root, path)?;
+        let level = self.inner.rules.enter(above, &place, path)?;
         let mut children = vec![];
         let mut whole = true;
-        for child in Dir::read_from(&fd)? {
+        for child in Dir::read_from(&place.fd)? {
             let Ok(child) = child else {
                 whole = false;
                 break;
@@ -278,10 +292,7 @@ impl Walker<'_> {
                 continue;
             }
             let is_folder = match child.file_type() {
-                FileType::Unknown => {
-                    let stat = statat(&fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW);
-                    matches!(stat.as_ref().map(what), Ok(What::Folder(_)))
-                }
+                FileType::Unknown => matches!(place.what(name), Ok(What::Folder(_))),
                 kind => kind == FileType::Directory,
             };
             children.extend(self.child(path, key, &level, name, is_folder));
@@ -300,7 +311,7 @@ impl Walker<'_> {
         let frame = Frame {
             path: path.clone(),
             key: key.to_owned(),
-            fd,
+            place,
             level,
             children: children.into_iter(),
         };
@@ -329,6 +340,13 @@ impl Walker<'_> {
         let hidden = (excluded || skip.is_some())
             .then(|| Box::new(Hidden { excluded, skip: skip.filter(|_| !excluded) }));
         Some(Child { sort, name: differs.then(|| name.into()), hidden })
+    }
+
+    /// A folder whose rules are not known: nothing in it is looked at.
+    fn frozen(&mut self, key: &str, unread: &RulesUnread) -> Result<(), Stop> {
+        self.veil(key, false, true, None)?;
+        let file = Key::file(&unread.file);
+        self.veil(file.as_str(), false, false, Some((unread.file.clone(), unread.skip())))
     }
 
     fn veil(

@@ -51,6 +51,8 @@ pub struct Fingerprint {
     pub mtime: Timestamp,
     pub ctime: Timestamp,
     pub inode: u64,
+    /// Of the disk that the folder of this name lies on: a number that stays when disks are
+    /// numbered anew, where the file system has an id of its own.
     pub device: u64,
 }
 
@@ -58,7 +60,7 @@ pub struct Fingerprint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub kind: Kind,
-    /// All zero for folder markers, whose times and sizes are not kept.
+    /// All zero but the device for folder markers, whose times and sizes are not kept.
     pub fingerprint: Fingerprint,
     /// File type and permission bits, as in `st_mode`.
     pub mode: u32,

@@ -141,6 +141,13 @@ impl Prefix {
         }
     }
 
+    /// The prefixes that this one lies in, nearest first; the last is the whole bucket.
+    pub fn above(&self) -> impl Iterator<Item = Self> {
+        let ends = self.0.rmatch_indices('/').skip(1).map(|(at, _)| at + 1);
+        let ends = ends.chain((!self.0.is_empty()).then_some(0));
+        ends.map(|end| Self(self.0[..end].to_owned()))
+    }
+
     /// The key in the bucket.
     pub fn absolute(&self, key: &Key) -> Result<String, KeyTooLong> {
         let bytes = self.0.len() + key.0.len();
@@ -367,6 +374,9 @@ mod tests {
             assert_eq!(Prefix::new(text).as_str(), "x/y/");
         }
         assert_eq!(Prefix::new("/").as_str(), "");
+        let above = |text| Prefix::new(text).above().map(|p| p.0).collect::<Vec<_>>();
+        assert_eq!(above("a/b/c"), ["a/b/", "a/", ""]);
+        assert_eq!((above("a"), above("")), (vec![String::new()], vec![]));
         let prefix = Prefix::new("p");
         assert_eq!(prefix.absolute(&Key::literal("a")).unwrap(), "p/a");
         assert_eq!(prefix.relative("p/a"), Some(Key::literal("a")));

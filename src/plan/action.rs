@@ -67,7 +67,7 @@ impl Job {
             Decision::Resolve(why) => Some((Task::Resolve, why)),
             Decision::Nothing(_)
             | Decision::MarkMissing
-            | Decision::ClearMissing
+            | Decision::Found
             | Decision::Forget(_)
             | Decision::Disown(_)
             | Decision::Unclaimed => None,
@@ -128,6 +128,8 @@ pub enum LookAgain {
 pub enum Skip {
     /// Permission denied, or another error of reading this path.
     Unreadable(String),
+    /// Nobody knows what the rules of its folder leave out: nothing in it is touched.
+    Rules(String),
     KeyTooLong(String),
     /// A FIFO, socket or device.
     Special,
@@ -143,6 +145,7 @@ impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
+            Self::Rules(error) => write!(f, "left as it is, for its rules are not known: {error}"),
             Self::KeyTooLong(error) => write!(f, "name too long: {error}"),
             Self::Special => f.write_str("neither file, folder nor link"),
             Self::Changing => f.write_str("changes while it is read"),

@@ -47,8 +47,8 @@ pub enum Decision {
     Resolve(Why),
     /// Note since when the source is missing. Deletion is a later step, with its own proofs.
     MarkMissing,
-    /// The source is back, unchanged: take the mark off.
-    ClearMissing,
+    /// The source is there, unchanged: take the mark off that it is missing, and note its disk.
+    Found,
     /// Drop the record.
     Forget(Why),
     /// Drop the record; the object stays and is unclaimed from now on.
@@ -172,8 +172,8 @@ fn compare(entry: &Entry, record: &Record, by: Compare) -> Decision {
         return Decision::Upload(Why::Changed);
     }
     let unchanged = match record.missing_since {
-        Some(_) => Decision::ClearMissing,
-        None => Decision::Nothing(Why::Same),
+        None if seen.device == known.device => Decision::Nothing(Why::Same),
+        _ => Decision::Found,
     };
     match by {
         _ if entry.kind == Kind::Folder => match meta_differs(entry, record) {
@@ -206,9 +206,15 @@ pub enum LastWord {
 }
 
 /// Decides from one more look at the source, made after the delay. Only proven absence of what is
-/// recorded as ours lets an object go.
-pub fn last_word(source: &Source, record: &Record, deletions: Deletions) -> LastWord {
+/// recorded as ours lets an object go. `disk` is where the look found what it found.
+pub fn last_word(
+    source: &Source,
+    disk: Option<u64>,
+    record: &Record,
+    deletions: Deletions,
+) -> LastWord {
     match (source, record.trust, record.missing_since) {
+        (Source::Absent, ..) if !is_believed(record, disk) => LastWord::Wait,
         (Source::Unknown, _, _) => LastWord::Wait,
         (Source::Present(_), _, _) => LastWord::Back,
         (Source::Excluded, _, _) => LastWord::Disown,
@@ -220,6 +226,12 @@ pub fn last_word(source: &Source, record: &Record, deletions: Deletions) -> Last
             Deletions::Keep => LastWord::Wait,
         },
     }
+}
+
+/// Whether it proves anything that a file is not found on this disk: the file was there, or a
+/// person said so. Where a disk is not mounted, or another is mounted over it, nothing is certain.
+pub fn is_believed(record: &Record, disk: Option<u64>) -> bool {
+    record.approved || disk == Some(record.entry.fingerprint.device)
 }
 
 #[cfg(test)]

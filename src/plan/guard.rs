@@ -6,14 +6,19 @@
 
 use std::fmt;
 
+use crate::model::RelPath;
+
 use super::policy::MaxDelete;
 
 /// The facts, as recorded and as seen now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Guard {
     pub max_delete: MaxDelete,
     /// Whether the source's identity is the recorded one.
     pub same_source: bool,
+    /// One of the missing files that no person approved, whose folder is now on another disk than
+    /// it was.
+    pub displaced: Option<RelPath>,
     /// Files and links recorded and not missing.
     pub files: u64,
     /// Files and links whose deletion is wanted and not approved by a person.
@@ -30,10 +35,12 @@ pub struct Guard {
 }
 
 /// Why deletions are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HoldReason {
     /// Another folder, or another file system, is where the source was.
     AnotherSource,
+    /// The folder of a missing file is on another disk than it was.
+    AnotherDisk { path: RelPath },
     /// Every file of the source is gone.
     Emptied,
     /// More files than `max_delete` allows within 24 hours.
@@ -61,6 +68,9 @@ impl Guard {
         if !self.same_source {
             reasons.push(HoldReason::AnotherSource);
         }
+        if let Some(path) = &self.displaced {
+            reasons.push(HoldReason::AnotherDisk { path: path.clone() });
+        }
         if self.pending > 0 {
             if self.files == 0 && self.pending >= 2 {
                 reasons.push(HoldReason::Emptied);
@@ -87,6 +97,11 @@ impl fmt::Display for HoldReason {
             Self::AnotherSource => f.write_str(
                 "another folder or file system is where the source was: is a disk not mounted?",
             ),
+            Self::AnotherDisk { path } => write!(
+                f,
+                "{path} was on another disk than the one that is there now: is a disk in the \
+                 source not mounted?"
+            ),
             Self::Emptied => f.write_str("every file of the source is gone"),
             Self::TooMany { allowance } => write!(
                 f,
@@ -107,6 +122,7 @@ mod tests {
     const CALM: Guard = Guard {
         max_delete: MaxDelete::Percent(25),
         same_source: true,
+        displaced: None,
         files: 900,
         pending: 100,
         spent: 0,
@@ -127,14 +143,17 @@ mod tests {
 
     #[test]
     fn each_reason_holds() {
-        let over = HoldReason::TooMany { allowance: 250 };
-        assert_eq!(reasons(Guard { pending: 251, ..CALM }), [over]);
-        assert_eq!(reasons(Guard { spent: 151, ..CALM }), [over], "what was spent counts");
+        let over = [HoldReason::TooMany { allowance: 250 }];
+        assert_eq!(reasons(Guard { pending: 251, ..CALM }), over);
+        assert_eq!(reasons(Guard { spent: 151, ..CALM }), over, "what was spent counts");
         assert_eq!(reasons(Guard { same_source: false, ..CALM }), [HoldReason::AnotherSource]);
         assert_eq!(reasons(Guard { files: 0, pending: 2, ..CALM }), [HoldReason::Emptied]);
         assert_eq!(reasons(Guard { state_rebuilt: true, ..CALM }), [HoldReason::StateRebuilt]);
         let held_before = Guard { held_before: true, ..CALM };
-        assert_eq!(reasons(held_before), [HoldReason::HeldBefore]);
+        assert_eq!(reasons(held_before.clone()), [HoldReason::HeldBefore]);
+        let path = RelPath::new(b"disk/file").unwrap();
+        let displaced = Guard { displaced: Some(path.clone()), pending: 0, ..CALM };
+        assert_eq!(reasons(displaced), [HoldReason::AnotherDisk { path }], "a folder marker, too");
         let emptied = Guard { files: 0, ..held_before };
         assert_eq!(reasons(emptied), [HoldReason::Emptied], "the fact comes first");
     }
@@ -142,6 +161,7 @@ mod tests {
     #[test]
     fn edges() {
         assert_eq!(Guard { files: 0, pending: 1, ..CALM }.check(), None, "a source of one file");
+        assert_eq!(Guard { files: 1, pending: 2, ..CALM }.check(), None, "one is left");
         let off = Guard { max_delete: MaxDelete::Off, pending: u64::MAX, spent: 5, ..CALM };
         assert_eq!(off.check(), None);
         let emptied = Guard { files: 0, ..off };

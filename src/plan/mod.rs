@@ -8,13 +8,14 @@ pub mod decide;
 pub mod guard;
 pub mod merge;
 pub mod parts;
+pub mod pattern;
 pub mod policy;
 pub mod restore;
 pub mod stable;
 
 pub use action::{DeleteItem, Deletion, Done, ErrorClass, Failure, Hint, Job, LookAgain};
 pub use action::{Outcome, Scope, Skip, Task};
-pub use decide::{Decision, LastWord, Why, decide, last_word};
+pub use decide::{Decision, LastWord, Why, decide, is_believed, last_word};
 pub use guard::{Guard, Hold, HoldReason};
 pub use merge::{Merge, OutOfOrder, Side, Step, Triple};
 pub use policy::{Compare, Deletions, MaxDelete, Symlinks};

@@ -39,7 +39,8 @@ pub enum Symlinks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxDelete {
     Off,
-    /// Of the largest number of files within the last 24 hours, but at least 100 files.
+    /// Of the largest number of files within the last 24 hours, but at least 100 files; of none
+    /// of them, none.
     Percent(u8),
     Files(u64),
 }
@@ -56,6 +57,7 @@ impl MaxDelete {
         const FLOOR: u64 = 100;
         match self {
             Self::Off | Self::Percent(100..) => None,
+            Self::Percent(0) => Some(0),
             Self::Percent(percent) => {
                 let share = u128::from(files_max) * u128::from(percent) / 100;
                 Some(FLOOR.max(u64::try_from(share).unwrap_or(u64::MAX)))
@@ -83,7 +85,7 @@ mod tests {
     fn allowance() {
         assert_eq!(MaxDelete::Percent(25).allowance(1000), Some(250));
         assert_eq!(MaxDelete::Percent(25).allowance(10), Some(100));
-        assert_eq!(MaxDelete::Percent(0).allowance(1_000_000), Some(100));
+        assert_eq!(MaxDelete::Percent(0).allowance(1_000_000), Some(0));
         assert_eq!(MaxDelete::Percent(100).allowance(10), None);
         assert_eq!(MaxDelete::Off.allowance(10), None);
         assert_eq!(MaxDelete::Files(0).allowance(10), Some(0));

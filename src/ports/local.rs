@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::{ContentMd5, Crc64, Entry, Key, Md5, Observed, RelPath};
+use crate::model::{ContentMd5, Crc64, Entry, Key, Md5, Observed, RelPath, Source};
 use crate::plan::{Failure, Skip};
 
 use super::{FolderWatch, Fut};
@@ -12,7 +12,8 @@ use super::{FolderWatch, Fut};
 /// Which folder the source is, beyond its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// File system id as `statfs` gives it, or the device number where it gives none.
+    /// File system id as `statfs` gives it, or the device number where it gives none. What lies
+    /// in the source, on no disk that is mounted below it, has it as its device.
     pub filesystem: u64,
     pub inode: u64,
     /// Birth time in nanoseconds since the epoch, where the file system knows it.
@@ -50,14 +51,45 @@ pub trait Walk: Send {
 /// What `stat` saw at one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stat {
-    /// Proven: the name does not exist, in a source that was opened without error.
-    Absent,
+    /// The name does not exist, in a source that was opened without error. `disk` is where the
+    /// nearest folder that is there lies: of what lay on another disk, nothing is proven.
+    Absent {
+        disk: u64,
+    },
     Unknown(Skip),
     Excluded,
     /// A file or a link.
     Entry(Entry),
-    /// A folder; with a marker when it is empty or has a mode of its own.
-    Folder(Option<Entry>),
+    /// A folder, in a folder on this disk; with a marker when it is empty or has a mode of its own.
+    Folder {
+        marker: Option<Entry>,
+        disk: u64,
+    },
+}
+
+impl Stat {
+    /// What the look means for a key of its path: a folder where a file was is absence of the file,
+    /// and a file where a folder was is absence of the marker.
+    pub fn at(&self, key: &Key) -> Source {
+        match (self, key.is_folder()) {
+            (Self::Absent { .. }, _) => Source::Absent,
+            (Self::Unknown(_), _) => Source::Unknown,
+            (Self::Excluded, _) => Source::Excluded,
+            (Self::Entry(entry), false) | (Self::Folder { marker: Some(entry), .. }, true) => {
+                Source::Present(*entry)
+            }
+            (Self::Entry(_), true) | (Self::Folder { .. }, _) => Source::Absent,
+        }
+    }
+
+    /// The disk on which the look found what it found; `None` where it did not look.
+    pub fn disk(&self) -> Option<u64> {
+        match self {
+            Self::Absent { disk } | Self::Folder { disk, .. } => Some(*disk),
+            Self::Entry(entry) => Some(entry.fingerprint.device),
+            Self::Unknown(_) | Self::Excluded => None,
+        }
+    }
 }
 
 /// Why a read gave nothing.

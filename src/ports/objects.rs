@@ -124,6 +124,9 @@ pub trait ObjectStore: Send + Sync {
         key: &Key,
         unless: Option<&ETag>,
     ) -> Fut<'_, Result<SmallObject, StoreError>>;
+    /// Objects of this name under each prefix above the destination's own, with their whole keys.
+    /// Those that may not be read are left out.
+    fn get_above(&self, key: &Key) -> Fut<'_, Result<Vec<(Key, Bytes)>, StoreError>>;
     /// A page of the keys after `after`, without the destination's own records.
     fn list(&self, after: Option<&Key>) -> Fut<'_, Result<ListPage, StoreError>>;
     /// Replaces the metadata of the object with this ETag; content and tags stay. Where another

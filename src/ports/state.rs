@@ -48,14 +48,16 @@ pub enum Change {
         key: Key,
         record: Record,
     },
-    /// The name is missing since `at`, if it was not marked before.
+    /// The name is missing since `at`, if it was not marked before. An object that was tagged waits
+    /// for its deletion from then on.
     Missing {
         key: Key,
         at: Millis,
     },
-    /// The name is there again.
+    /// The name is not missing; if known, it is on this disk.
     Found {
         key: Key,
+        disk: Option<u64>,
     },
     /// Drops the record. With `keep`, the object becomes unclaimed.
     Forget {
@@ -110,6 +112,8 @@ pub enum Change {
     Listed {
         at: Millis,
     },
+    /// The source, and perhaps another than before: what was recorded on the disk of the old one
+    /// counts as recorded on the disk of this one.
     Identity(Identity),
     /// The number of files, for the budget of deletions.
     Files {
@@ -159,13 +163,26 @@ pub struct BackupRow {
     pub held_at: Option<Millis>,
 }
 
+impl BackupRow {
+    /// Whether deletions were held after this record had gone missing, and nobody has looked.
+    pub fn held_since(&self, missing: Option<Millis>) -> bool {
+        matches!((self.held_at, missing), (Some(at), Some(since)) if since <= at)
+    }
+}
+
 /// Numbers over all records of a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Files and links that are recorded and not missing.
     pub files: u64,
     pub folders: u64,
-    pub bytes: u64,
+    /// Those of the files of which an object was acknowledged, be it an older content's. While
+    /// another content is on its way, the size is that content's.
+    pub kept: u64,
+    pub kept_bytes: u64,
+    /// Those of the files whose object is unknown: a request may be on its way.
+    pub unsettled: u64,
+    pub unsettled_bytes: u64,
     /// Files and links missing, not tagged yet, approved by nobody.
     pub pending: u64,
     pub approved: u64,

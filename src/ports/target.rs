@@ -34,6 +34,9 @@ pub enum LocalLook {
     Special(&'static str),
     /// Something that is no folder, at this path, stands where a folder is needed.
     Blocked(RelPath),
+    /// Something that this name means only because names are folded: it, or a folder above it, is
+    /// spelled like this.
+    Otherwise(RelPath),
 }
 
 /// Why something could not be done in the target.

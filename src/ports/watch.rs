@@ -12,6 +12,9 @@ pub enum WatchEvent {
     Hints(Vec<Hint>),
     /// Events were lost; every folder must be watched and looked at again.
     Overflow,
+    /// The source was moved, removed or unmounted: nothing is watched, and everything must be
+    /// looked at again.
+    SourceGone,
     /// How much is seen has changed, and why, in plain words.
     Sight(Sight, String),
 }

@@ -114,12 +114,15 @@ impl Direct {
     }
 
     /// Sends one object; answers with a plain success, or that its condition does not hold. `None`:
-    /// nothing can be said about it, the SDK is to send it.
-    pub async fn put(&self, put: DirectPut<'_>) -> Option<HttpResponse> {
+    /// nothing can be said about it, the SDK is to send it. `sends` is called when it is sent.
+    pub async fn put(&self, put: DirectPut<'_>, sends: impl FnOnce()) -> Option<HttpResponse> {
         let route = self.lock().route.clone()?;
         let identity = self.identity().await?;
         let reply = match signed(&route, &identity, put) {
-            Some(request) => route.connector.call(request).await.ok(),
+            Some(request) => {
+                sends();
+                route.connector.call(request).await.ok()
+            }
             None => None,
         };
         let plain = reply.filter(|reply| match reply.status().as_u16() {

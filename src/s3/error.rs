@@ -54,12 +54,40 @@ where
         }
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
-            not_s3(what, &format!("its reply (status {status}) is not one of S3"))
+            match is_of_s3(response.raw()) {
+                // A slip of the server in this one reply: others may be read.
+                true => {
+                    let cause = format!("its reply (status {status}) cannot be read");
+                    StoreError::Failed(what.failed(ErrorClass::Server, cause))
+                }
+                false => not_s3(what, &format!("its reply (status {status}) is not one of S3")),
+            }
         }
         SdkError::TimeoutError(_) => unreachable(what, "no reply in time"),
         SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => dispatch(what, error),
         _ => unreachable(what, &DisplayErrorContext(error).to_string()),
     }
+}
+
+/// Explains an error of a request that only tells what is there. A server whose answer cannot be
+/// read does not know the request.
+pub fn explain_question<E>(what: &What, error: &SdkError<E, HttpResponse>) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ResponseError(response) if is_of_s3(response.raw()) => {
+            StoreError::Unsupported("its reply cannot be read".to_owned())
+        }
+        _ => explain(what, error),
+    }
+}
+
+/// Whether a reply shows that S3 gave it, and no proxy or portal.
+fn is_of_s3(reply: &HttpResponse) -> bool {
+    ["x-amz-request-id", "x-amz-id-2", "x-amzn-requestid"]
+        .iter()
+        .any(|name| reply.headers().contains_key(*name))
 }
 
 /// The region a reply names, when it says that the bucket is elsewhere.
@@ -176,6 +204,10 @@ impl Reply<'_> {
             "InvalidStorageClass" => {
                 told(ErrorClass::Configuration, "check storage_class: this server does not have it")
             }
+            _ if status == 507 => told(
+                ErrorClass::Configuration,
+                "the destination is full: free some space there, or raise its quota",
+            ),
             _ if status == 429 => told(ErrorClass::Throttled, ""),
             _ if status >= 500 => told(ErrorClass::Server, ""),
             _ if status < 400 => elsewhere(),

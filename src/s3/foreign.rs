@@ -39,8 +39,8 @@ fn file_type(mode: u32) -> u32 {
     mode & !0o7777
 }
 
-/// Whether this can be the mode of what a backup holds. A decimal mode of a file, read as octal, has
-/// a type that does not exist.
+/// Whether this can be the mode of what a backup holds. A decimal mode of a file, read as octal,
+/// has a type that does not exist.
 fn is_plausible(mode: u32) -> bool {
     matches!(file_type(mode), 0 | FILE | FOLDER | LINK)
 }

@@ -2,8 +2,10 @@
 
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::types::{BucketLocationConstraint, ChecksumMode, CreateBucketConfiguration};
+use bytes::Bytes;
 
 use crate::model::{ETag, Key, ObjectHead};
+use crate::plan::ErrorClass;
 use crate::ports::{ObjectId, ReadHead, SmallObject, StoreError};
 
 use super::head::told;
@@ -67,19 +69,42 @@ impl S3Store {
         }
     }
 
+    pub(super) async fn get_from_above(&self, key: &Key) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        let mut found = vec![];
+        for prefix in self.options.prefix.above() {
+            let key = format!("{}{}", prefix.as_str(), key.as_str());
+            let what = self.what(format!("read {key}, above {}", self.place()));
+            match self.read_small(&what, &key, None).await {
+                Ok(SmallObject::Found { body, .. }) => found.push((Key::literal(&key), body)),
+                Ok(SmallObject::Absent | SmallObject::Unchanged) => {}
+                // Credentials may be good for one prefix only.
+                Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
     pub(super) async fn get_object(
         &self,
         key: &Key,
         unless: Option<&ETag>,
     ) -> Result<SmallObject, StoreError> {
-        let what = self.describe("read", key);
-        let absolute = self.absolute(key)?;
+        self.read_small(&self.describe("read", key), &self.absolute(key)?, unless).await
+    }
+
+    async fn read_small(
+        &self,
+        what: &error::What,
+        absolute: &str,
+        unless: Option<&ETag>,
+    ) -> Result<SmallObject, StoreError> {
         let sent = self
             .ask(|client| {
                 client
                     .get_object()
                     .bucket(&self.options.bucket)
-                    .key(&absolute)
+                    .key(absolute)
                     .set_if_none_match(unless.map(ETag::quoted))
                     .set_expected_bucket_owner(self.options.bucket_owner.clone())
                     .send()
@@ -92,19 +117,19 @@ impl S3Store {
                 return match e.as_service_error() {
                     Some(GetObjectError::NoSuchKey(_)) => Ok(SmallObject::Absent),
                     _ if status == Some(304) => Ok(SmallObject::Unchanged),
-                    _ => Err(self.explained(&what, &e).await),
+                    _ => Err(self.explained(what, &e).await),
                 };
             }
         };
         let Some(etag) = reply.e_tag().map(ETag::new) else {
-            return Err(error::not_s3(&what, "its reply has no ETag"));
+            return Err(error::not_s3(what, "its reply has no ETag"));
         };
         if reply.content_length().is_some_and(|n| n > SMALL_MAX_BYTES as i64) {
-            return Err(error::not_s3(&what, "the object is far larger than it should be"));
+            return Err(error::not_s3(what, "the object is far larger than it should be"));
         }
         match reply.body.collect().await {
             Ok(body) => Ok(SmallObject::Found { body: body.into_bytes(), etag }),
-            Err(e) => Err(error::not_s3(&what, &format!("its reply broke off: {e}"))),
+            Err(e) => Err(error::not_s3(what, &format!("its reply broke off: {e}"))),
         }
     }
 

@@ -31,8 +31,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use bytes::Bytes;
 
-use crate::model::{ETag, Key, Meta, Millis, ObjectHead, Prefix};
+use crate::model::{ETag, Escaped, Key, Meta, Millis, ObjectHead, Prefix};
 use crate::plan::ErrorClass;
 use crate::ports::{
     Complete, Fut, ListPage, ObjectId, ObjectStore, Put, PutPart, RequestCounts, SmallObject,
@@ -191,7 +192,8 @@ impl S3Store {
 
     fn place(&self) -> String {
         let S3Options { bucket, prefix, place, .. } = &self.options;
-        place.clone().unwrap_or_else(|| format!("s3://{bucket}/{}", prefix.as_str()))
+        let place = place.clone().unwrap_or_else(|| format!("s3://{bucket}/{}", prefix.as_str()));
+        Escaped(place.as_bytes()).to_string()
     }
 
     fn what(&self, request: String) -> error::What {
@@ -240,6 +242,11 @@ impl ObjectStore for S3Store {
     ) -> Fut<'_, Result<SmallObject, StoreError>> {
         let (key, unless) = (key.clone(), unless.cloned());
         Box::pin(async move { self.get_object(&key, unless.as_ref()).await })
+    }
+
+    fn get_above(&self, key: &Key) -> Fut<'_, Result<Vec<(Key, Bytes)>, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.get_from_above(&key).await })
     }
 
     fn list(&self, after: Option<&Key>) -> Fut<'_, Result<ListPage, StoreError>> {

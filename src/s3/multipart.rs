@@ -178,7 +178,7 @@ impl S3Store {
                 .set_expected_bucket_owner(self.options.bucket_owner.clone())
                 .send()
                 .await
-                .map_err(|e| error::explain(&what(), &e))?;
+                .map_err(|e| error::explain_question(&what(), &e))?;
             for part in reply.parts() {
                 let number = part.part_number().and_then(|n| u32::try_from(n).ok());
                 let size = part.size().and_then(|n| u64::try_from(n).ok());
@@ -210,7 +210,9 @@ impl S3Store {
                 .set_expected_bucket_owner(self.options.bucket_owner.clone())
                 .send()
                 .await
-                .map_err(|e| error::explain(&self.describe("list the uploads of", key), &e))?;
+                .map_err(|e| {
+                    error::explain_question(&self.describe("list the uploads of", key), &e)
+                })?;
             let encoded = reply.encoding_type() == Some(&EncodingType::Url);
             let decode = |text: &str| match encoded {
                 true => {

@@ -37,13 +37,12 @@ impl S3Store {
         if !direct.is_open() || !fits_usual_timeouts(put.body.len() as u64) {
             return None;
         }
-        self.counter.sent_put();
         let request = DirectPut {
             key,
             headers: self.headers(put),
             body: body::body(put.body.clone(), self.pace.as_ref()).into_inner(),
         };
-        let reply = direct.put(request).await?;
+        let reply = direct.put(request, || self.counter.sent_put()).await?;
         if reply.status().as_u16() == PRECONDITION_FAILED {
             return Some(Err(StoreError::Precondition));
         }

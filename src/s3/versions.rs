@@ -8,6 +8,7 @@ use crate::model::{ETag, Key, Object};
 use crate::plan::ErrorClass;
 use crate::ports::{ListedVersion, StoreError, VersionMark, VersionPage};
 
+use super::error::SdkFailure;
 use super::head::{is_archived, millis};
 use super::list::decoded;
 use super::{S3Store, error};
@@ -105,6 +106,9 @@ impl S3Store {
                     .send()
             })
             .await;
+        if let Some(kept) = sent.as_ref().err().and_then(under_another_name) {
+            return Ok(kept);
+        }
         match sent {
             Ok(reply) => Ok(reply.status().is_some()),
             Err(e) => match self.explained(&what, &e).await {
@@ -118,6 +122,13 @@ impl S3Store {
             },
         }
     }
+}
+
+/// Some servers name the root of the reply otherwise than S3 does, and the SDK does not read it.
+fn under_another_name<E>(error: &SdkFailure<E>) -> Option<bool> {
+    let reply = error.raw_response().filter(|reply| reply.status().is_success())?;
+    let body = std::str::from_utf8(reply.body().bytes()?).ok()?;
+    body.contains("BucketVersioning").then(|| body.contains("<Status>"))
 }
 
 /// One order out of two: the SDK gives versions and marks of deletions apart, each as the server

@@ -1,15 +1,23 @@
 //! The control socket: a running daemon answers `status`, `flush` and `deletions` on it.
 //!
-//! One line of JSON asks, one line answers. Only the daemon's own user and root may ask.
+//! One line of JSON asks, an empty one says at once that it was heard, one answers. So a process
+//! that is stuck can be told from one that has much to count. Only the daemon's own user and root
+//! may ask.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Instant, timeout_at};
 
+/// How long a process that is alive may take to say that it has heard.
+const PROMPT: Duration = Duration::from_secs(5);
 /// Longest request and answer, in bytes.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
 
@@ -21,7 +29,8 @@ pub enum Request {
     Flush,
     /// A page of the files of a backup, after this key.
     Files {
-        name: String,
+        source: String,
+        destination: String,
         after: Option<String>,
     },
     Deletions {
@@ -86,9 +95,10 @@ impl Drop for Listener {
     }
 }
 
-/// Reads the request of a connection.
+/// Reads the request of a connection, and says that it was heard.
 pub async fn receive(stream: &mut UnixStream) -> io::Result<Request> {
-    let line = read_line(stream).await?;
+    let line = read_line(&mut BufReader::new(&mut *stream)).await?;
+    stream.write_all(b"\n").await?;
     serde_json::from_str(&line).map_err(io::Error::other)
 }
 
@@ -98,27 +108,59 @@ pub async fn send_answer(stream: &mut UnixStream, answer: &Answer) -> io::Result
     stream.write_all(&line).await
 }
 
-/// Asks the daemon of a state folder. `None` when nobody listens there.
-pub async fn ask(path: &Path, request: &Request) -> io::Result<Option<Answer>> {
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum AskError {
+    /// It has not even heard, as a process that was stopped.
+    Silent {
+        pid: Option<i32>,
+    },
+    /// It has heard, and has no answer yet.
+    Late {
+        pid: Option<i32>,
+    },
+    Io(io::Error),
+}
+
+impl From<io::Error> for AskError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Asks the daemon of a state folder, for so long at most. `None` when nobody listens there.
+pub async fn ask(
+    path: &Path,
+    request: &Request,
+    within: Duration,
+) -> Result<Option<Answer>, AskError> {
+    let by = Instant::now() + within;
     let mut stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
         Err(error) => {
             return match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
-                _ => Err(error),
+                // So many wait there that no more are let in.
+                io::ErrorKind::WouldBlock => Err(AskError::Silent { pid: None }),
+                _ => Err(error.into()),
             };
         }
     };
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
     line.push(b'\n');
     stream.write_all(&line).await?;
-    let answer = read_line(&mut stream).await?;
-    serde_json::from_str(&answer).map(Some).map_err(io::Error::other)
+    let mut stream = BufReader::new(stream);
+    let heard = timeout_at(by.min(Instant::now() + PROMPT), read_line(&mut stream)).await;
+    heard.map_err(|_| AskError::Silent { pid })??;
+    let answer = timeout_at(by, read_line(&mut stream)).await;
+    let answer = answer.map_err(|_| AskError::Late { pid })??;
+    Ok(Some(serde_json::from_str(&answer).map_err(io::Error::other)?))
 }
 
-async fn read_line(stream: &mut UnixStream) -> io::Result<String> {
+async fn read_line(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(stream.take(LINE_MAX)).read_line(&mut line).await?;
+    stream.take(LINE_MAX).read_line(&mut line).await?;
     if line.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side said nothing"));
     }

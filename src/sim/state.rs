@@ -51,9 +51,8 @@ impl SimState {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How far the record of this key is believed.
-    pub fn trust(&self, key: &Key) -> Option<Trust> {
-        self.tables().objects.get(key).map(|(record, _)| record.trust)
+    pub fn record(&self, key: &Key) -> Option<Record> {
+        self.tables().objects.get(key).map(|(record, _)| record.clone())
     }
 
     /// The source as it was recorded.
@@ -106,11 +105,16 @@ impl Tables {
                     && record.missing_since.is_none()
                 {
                     (record.missing_since, record.approved) = (Some(at), false);
+                    if record.trust == Trust::Tagged {
+                        record.trust = Trust::Synced;
+                    }
                 }
             }
-            Change::Found { key } => {
+            Change::Found { key, disk } => {
                 if let Some((record, _)) = self.objects.get_mut(&key) {
                     (record.missing_since, record.approved) = (None, false);
+                    let device = &mut record.entry.fingerprint.device;
+                    *device = disk.unwrap_or(*device);
                 }
             }
             Change::Forget { key, keep } => {
@@ -176,7 +180,7 @@ impl Tables {
             }
             Change::ListingBegan => self.unclaimed.clear(),
             Change::Listed { at } => self.backup.listed_at = Some(at),
-            Change::Identity(identity) => self.backup.identity = Some(identity),
+            Change::Identity(identity) => self.identify(identity),
             Change::Files { count, at } => {
                 let hour = at.0.div_euclid(HOUR_MS);
                 let files_max = &mut self.hourly.entry(hour).or_default().0;
@@ -208,6 +212,16 @@ impl Tables {
             Change::Held { at } => self.backup.held_at = Some(at),
             Change::Acknowledge => (self.backup.rebuilt, self.backup.held_at) = (false, None),
             _ => {}
+        }
+    }
+
+    fn identify(&mut self, identity: Identity) {
+        let old = self.backup.identity.replace(identity).map(|old| old.filesystem);
+        for (record, _) in self.objects.values_mut() {
+            let device = &mut record.entry.fingerprint.device;
+            if Some(*device) == old {
+                *device = identity.filesystem;
+            }
         }
     }
 
@@ -246,8 +260,16 @@ impl Tables {
                 match is_folder {
                     true => tally.folders += 1,
                     false => {
+                        let bytes = record.entry.fingerprint.size_bytes;
                         tally.files += 1;
-                        tally.bytes += record.entry.fingerprint.size_bytes;
+                        if record.etag.is_some() {
+                            tally.kept += 1;
+                            tally.kept_bytes += bytes;
+                        }
+                        if record.trust != Trust::Synced {
+                            tally.unsettled += 1;
+                            tally.unsettled_bytes += bytes;
+                        }
                     }
                 }
             }

@@ -265,6 +265,11 @@ impl ObjectStore for SimStore {
         ))
     }
 
+    fn get_above(&self, _: &Key) -> Fut<'_, Result<Vec<(Key, Bytes)>, StoreError>> {
+        // This bucket has no prefix.
+        Box::pin(std::future::ready(Ok(vec![])))
+    }
+
     fn list(&self, after: Option<&Key>) -> Fut<'_, Result<ListPage, StoreError>> {
         const PAGE: usize = 3;
         let after = after.cloned();

@@ -20,9 +20,9 @@ use crate::app::driver::Watching;
 use crate::app::owner::OwnerIdentity;
 use crate::app::{Backup, BackupSettings, Driver, Ended};
 use crate::engine::Mode;
-use crate::model::{Key, KeyTarget, Kind, RelPath, Trust};
+use crate::model::{Key, KeyTarget, Kind, Record, RelPath, Trust};
 use crate::plan::{Compare, Deletions, ErrorClass, MaxDelete};
-use crate::ports::{Change, ObjectStore as _};
+use crate::ports::{Change, Identity, ObjectStore as _};
 
 use super::chance::Chance;
 use super::clock::SimClock;
@@ -279,7 +279,7 @@ impl World {
         self.start();
         let mut swapped: Option<SwappedSource> = None;
         for _ in 0..10 + self.chance.below(25) {
-            match self.chance.below(40) {
+            match self.chance.below(42) {
                 0..=25 => self.user(),
                 26 | 27 => self.store.faults.set_percent(*self.chance.pick(&[0, 10, 50])),
                 28 => {
@@ -313,11 +313,12 @@ impl World {
                 38 if swapped.is_none() => {
                     swapped = Some(self.fs.swap_source(SwappedSource::empty()));
                 }
-                _ => {
+                38 | 39 => {
                     if let Some(old) = swapped.take() {
                         self.fs.swap_source(old);
                     }
                 }
+                _ => self.fs.set_mounted(&path("b"), self.chance.percent(50)),
             }
             let longest = *self.chance.pick(&[5, 500, 5_000, 90_000]);
             self.pause(self.chance.below(longest)).await;
@@ -351,6 +352,9 @@ impl World {
         self.fs.set_watcher(0, 0);
         self.fs.set_torn(0);
         self.fs.set_missing(false);
+        if self.chance.percent(50) {
+            self.fs.set_mounted(&path("b"), true);
+        }
         for folder in ["a", "b", "c"] {
             self.fs.set_unreadable(&path(folder), false);
         }
@@ -372,10 +376,10 @@ fn judge(fs: &SimFs, state: &SimState, clock: SimClock, writing: &Writing<'_>) -
     if key.is_reserved() {
         return None;
     }
-    let trust = state.trust(key);
-    if trust != Some(wanted) {
-        return Some(format!("{writing:?} without a record that says so: {trust:?}"));
-    }
+    let record = state.record(key).filter(|record| record.trust == wanted);
+    let Some(record) = record else {
+        return Some(format!("{writing:?} without a record that says so"));
+    };
     let Some(target) = key.target() else { return Some(format!("{key} stands for no path")) };
     match (writing, target) {
         (Writing::Put(_, body), KeyTarget::File(path)) if !fs.ever_had(&path, body) => {
@@ -384,7 +388,9 @@ fn judge(fs: &SimFs, state: &SimState, clock: SimClock, writing: &Writing<'_>) -
         (Writing::Upload(_), _) if !state.has_upload(key) => {
             Some(format!("an upload of {key} without a journal"))
         }
-        (Writing::Delete(_), target) => judge_deletion(fs, state, clock, key, target),
+        (Writing::Delete(_), target) => {
+            judge_deletion(fs, state.identity(), clock, key, target, &record)
+        }
         _ => None,
     }
 }
@@ -394,14 +400,15 @@ fn judge(fs: &SimFs, state: &SimState, clock: SimClock, writing: &Writing<'_>) -
 /// takes is no offence.
 fn judge_deletion(
     fs: &SimFs,
-    state: &SimState,
+    recorded: Option<Identity>,
     clock: SimClock,
     key: &Key,
     target: KeyTarget,
+    record: &Record,
 ) -> Option<String> {
     const REQUEST_SECS: i64 = 3;
     let steady = clock.stamp().secs - fs.swapped_at() > REQUEST_SECS;
-    let same = fs.identity_now().is_some() && fs.identity_now() == state.identity();
+    let same = fs.identity_now().is_some() && fs.identity_now() == recorded;
     if steady && !same {
         return Some(format!("{key} is deleted while another source is in its place"));
     }
@@ -409,6 +416,9 @@ fn judge_deletion(
         KeyTarget::File(path) => (path, false),
         KeyTarget::Folder(path) => (path, true),
     };
+    if steady && !record.approved && record.entry.fingerprint.device != fs.device(&path) {
+        return Some(format!("{key} is deleted while its disk is not there"));
+    }
     let (entry, _) = fs.content(&path)?;
     let here = (entry.kind == Kind::Folder) == folder;
     let young = !steady || clock.stamp().secs - entry.fingerprint.ctime.secs <= REQUEST_SECS;

@@ -76,7 +76,12 @@ impl State {
         Ok((Self { thread: Thread::start(connection) }, opened))
     }
 
-    /// Names and identities of all backups whose source was found once.
+    /// A database that nobody keeps, for runs that must leave no trace.
+    pub fn scratch() -> Result<Self, OpenError> {
+        Ok(Self { thread: Thread::start(schema::scratch()?) })
+    }
+
+    /// Names and identities of all backups on record.
     pub async fn backups(&self) -> Result<Vec<(String, BackupId)>, StateError> {
         self.thread.query(read::backups).await
     }
@@ -88,6 +93,12 @@ impl State {
         Ok(BackupState { thread: self.thread.clone(), backup })
     }
 
+    /// The records of one backup, if it is on record.
+    pub async fn known_backup(&self, id: BackupId) -> Result<Option<BackupState>, StateError> {
+        let backup = self.thread.query(move |c| read::backup_id(c, &id)).await?;
+        Ok(backup.map(|backup| BackupState { thread: self.thread.clone(), backup }))
+    }
+
     /// The bucket that `default` stood for when this source was first backed up to this endpoint.
     pub async fn default_bucket(
         &self,
@@ -95,6 +106,11 @@ impl State {
         endpoint: String,
     ) -> Result<Option<String>, StateError> {
         self.thread.query(move |c| read::default_bucket(c, &source, &endpoint)).await
+    }
+
+    /// Whether any backup has ever had this bucket.
+    pub async fn knows_bucket(&self, bucket: String) -> Result<bool, StateError> {
+        self.thread.query(move |c| read::knows_bucket(c, &bucket)).await
     }
 
     pub async fn set_default_bucket(

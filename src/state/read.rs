@@ -28,10 +28,8 @@ pub fn default_bucket(
 
 /// Names and identities of all backups, by name.
 pub fn backups(c: &Connection) -> rusqlite::Result<Vec<(String, BackupId)>> {
-    let mut statement = c.prepare(
-        "SELECT name, source, endpoint, bucket, prefix FROM backup
-         WHERE filesystem IS NOT NULL ORDER BY name, id",
-    )?;
+    let mut statement =
+        c.prepare("SELECT name, source, endpoint, bucket, prefix FROM backup ORDER BY name, id")?;
     let rows = statement.query_map([], |row| {
         let id = BackupId {
             source: row.get(1)?,
@@ -42,6 +40,25 @@ pub fn backups(c: &Connection) -> rusqlite::Result<Vec<(String, BackupId)>> {
         Ok((row.get(0)?, id))
     })?;
     rows.collect()
+}
+
+pub fn knows_bucket(c: &Connection, bucket: &str) -> rusqlite::Result<bool> {
+    c.query_row(
+        "SELECT EXISTS (SELECT 1 FROM backup WHERE bucket = ?1
+             UNION SELECT 1 FROM default_bucket WHERE bucket = ?1)",
+        [bucket],
+        |row| row.get(0),
+    )
+}
+
+/// The row of this backup, if it has one.
+pub fn backup_id(c: &Connection, id: &BackupId) -> rusqlite::Result<Option<i64>> {
+    c.query_row(
+        "SELECT id FROM backup WHERE source = ?1 AND endpoint = ?2 AND bucket = ?3 AND prefix = ?4",
+        params![id.source, id.endpoint, id.bucket, id.prefix],
+        |row| row.get(0),
+    )
+    .optional()
 }
 
 pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
@@ -115,7 +132,13 @@ pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally
         "SELECT
              count(*) FILTER (WHERE kind < 2 AND missing_since IS NULL AND status <> 3),
              count(*) FILTER (WHERE kind = 2 AND missing_since IS NULL AND status <> 3),
-             ifnull(sum(size) FILTER (WHERE kind < 2 AND missing_since IS NULL AND status <> 3), 0),
+             count(*) FILTER (WHERE kind < 2 AND missing_since IS NULL AND status <> 3
+                 AND etag IS NOT NULL),
+             ifnull(sum(size) FILTER (WHERE kind < 2 AND missing_since IS NULL AND status <> 3
+                 AND etag IS NOT NULL), 0),
+             count(*) FILTER (WHERE kind < 2 AND missing_since IS NULL AND status IN (1, 2)),
+             ifnull(sum(size) FILTER (WHERE kind < 2 AND missing_since IS NULL
+                 AND status IN (1, 2)), 0),
              count(*) FILTER (WHERE kind < 2 AND missing_since IS NOT NULL AND status IN (0, 2)
                  AND NOT approved),
              count(*) FILTER (WHERE missing_since IS NOT NULL AND status IN (0, 2) AND approved),
@@ -128,11 +151,14 @@ pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally
             Ok(Tally {
                 files: unsigned(row.get(0)?),
                 folders: unsigned(row.get(1)?),
-                bytes: unsigned(row.get(2)?),
-                pending: unsigned(row.get(3)?),
-                approved: unsigned(row.get(4)?),
-                pending_folders: unsigned(row.get(5)?),
-                oldest_missing: row.get::<_, Option<i64>>(6)?.map(Millis),
+                kept: unsigned(row.get(2)?),
+                kept_bytes: unsigned(row.get(3)?),
+                unsettled: unsigned(row.get(4)?),
+                unsettled_bytes: unsigned(row.get(5)?),
+                pending: unsigned(row.get(6)?),
+                approved: unsigned(row.get(7)?),
+                pending_folders: unsigned(row.get(8)?),
+                oldest_missing: row.get::<_, Option<i64>>(9)?.map(Millis),
                 ..Tally::default()
             })
         },

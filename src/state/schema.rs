@@ -1,5 +1,6 @@
 //! The database file: opening, checking, migrating, and moving a damaged one aside.
 
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -138,11 +139,32 @@ impl Trouble {
     }
 }
 
+/// A new database in memory.
+pub fn scratch() -> Result<Connection, OpenError> {
+    let path = Path::new(":memory:");
+    let connection = Connection::open(path).map_err(Trouble::from).and_then(prepare);
+    connection.map_err(|trouble| trouble.into_error(path))
+}
+
 fn try_open(path: &Path) -> Result<Connection, Trouble> {
+    make_private(path);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
+    prepare(Connection::open_with_flags(path, flags)?)
+}
+
+/// Names of files are nobody else's business. SQLite gives its log the mode of the database. What
+/// goes wrong here is told when the database is opened.
+fn make_private(path: &Path) {
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    if let Ok(file) = options.open(path) {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600)).ok();
+    }
+}
+
+fn prepare(mut connection: Connection) -> Result<Connection, Trouble> {
     // Exclusive locking, set before the first access, keeps the WAL index out of shared memory.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |r| r.get(0))?;

@@ -7,7 +7,7 @@ use crate::model::{ETag, Entry, Key, Millis, Object, Record, Trust};
 use crate::ports::{Change, Identity, JournaledPart, UploadJournal};
 
 use super::rows::{fingerprint_values, kind_code, signed, trust_code};
-use super::{BackupId, schema};
+use super::{BackupId, read, schema};
 
 pub const HOUR_MS: i64 = 3_600_000;
 /// Hours that count as the last 24: the running one and 24 before it.
@@ -39,11 +39,7 @@ pub fn backup_row_id(c: &Connection, name: &str, id: &BackupId) -> rusqlite::Res
          ON CONFLICT DO UPDATE SET name = excluded.name",
         params![id.source, id.endpoint, id.bucket, id.prefix, rebuilt, name],
     )?;
-    c.query_row(
-        "SELECT id FROM backup WHERE source = ?1 AND endpoint = ?2 AND bucket = ?3 AND prefix = ?4",
-        params![id.source, id.endpoint, id.bucket, id.prefix],
-        |row| row.get(0),
-    )
+    read::backup_id(c, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
 pub fn set_default_bucket(
@@ -74,7 +70,7 @@ pub fn apply(
             synced(c, backup, key, record)
         }
         Change::Missing { key, at } => missing(c, backup, key, *at),
-        Change::Found { key } => found(c, backup, key),
+        Change::Found { key, disk } => found(c, backup, key, *disk),
         Change::Forget { key, keep } => {
             settle(c, caches, backup, key)?;
             forget(c, backup, key)?;
@@ -202,17 +198,19 @@ fn synced(c: &Connection, backup: i64, key: &Key, record: &Record) -> rusqlite::
 fn missing(c: &Connection, backup: i64, key: &Key, at: Millis) -> rusqlite::Result<()> {
     execute(
         c,
-        "UPDATE object SET missing_since = ?3, approved = 0
+        "UPDATE object SET missing_since = ?3, approved = 0,
+             status = CASE status WHEN ?4 THEN ?5 ELSE status END
          WHERE backup = ?1 AND key = ?2 AND missing_since IS NULL",
-        params![backup, key.as_str(), at.0],
+        params![backup, key.as_str(), at.0, trust_code(Trust::Tagged), trust_code(Trust::Synced)],
     )
 }
 
-fn found(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
+fn found(c: &Connection, backup: i64, key: &Key, disk: Option<u64>) -> rusqlite::Result<()> {
     execute(
         c,
-        "UPDATE object SET missing_since = NULL, approved = 0 WHERE backup = ?1 AND key = ?2",
-        params![backup, key.as_str()],
+        "UPDATE object SET missing_since = NULL, approved = 0, device = ifnull(?3, device)
+         WHERE backup = ?1 AND key = ?2",
+        params![backup, key.as_str(), disk.map(signed)],
     )
 }
 
@@ -394,6 +392,12 @@ fn unclaimed(
 }
 
 fn set_identity(c: &Connection, backup: i64, identity: &Identity) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE object SET device = ?2 WHERE backup = ?1
+         AND device = (SELECT filesystem FROM backup WHERE id = ?1)",
+        params![backup, signed(identity.filesystem)],
+    )?;
     execute(
         c,
         "UPDATE backup SET filesystem = ?2, inode = ?3, born_ns = ?4 WHERE id = ?1",

@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Refused(S3Error),
     /// SQLite failed.
     Index(rusqlite::Error),
+    /// The disk of the store, or the room that its user may have there, is full.
+    Full(String),
     /// Anything else that is not the client's doing: what was tried, and the cause.
     Trouble(String),
 }
@@ -26,7 +28,11 @@ pub(super) type Outcome<T> = Result<T, Fault>;
 impl Fault {
     /// `doing` names the act, such as `"open"`.
     pub(super) fn file(doing: &str, path: &Path, cause: &io::Error) -> Self {
-        Self::Trouble(format!("cannot {doing} {}: {cause}", path.display()))
+        let message = format!("cannot {doing} {}: {cause}", path.display());
+        match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(message),
+            _ => Self::Trouble(message),
+        }
     }
 }
 
@@ -49,6 +55,10 @@ impl From<Fault> for S3Error {
             Fault::Index(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 refuse(S3ErrorCode::SlowDown, format!("the store's index is busy: {error}"))
             }
+            Fault::Index(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                full(format!("cannot write the store's index: {error}"))
+            }
+            Fault::Full(message) => full(message),
             Fault::Index(error) => {
                 refuse(S3ErrorCode::InternalError, format!("the store's index failed: {error}"))
             }
@@ -69,6 +79,11 @@ pub(super) fn refuse_as(code: &'static str, status: u16, message: impl Into<Stri
         error.set_status_code(status);
     }
     error
+}
+
+/// 507, as other stores on disks have it.
+fn full(message: String) -> S3Error {
+    refuse_as("InsufficientStorage", 507, message)
 }
 
 /// 501 for a part of S3 that this store does not carry.

@@ -21,6 +21,9 @@ use super::{Raw, limits};
 const SHARD: usize = 2_000;
 
 pub struct Folders {
+    /// The source as it is named, perhaps by a link.
+    named: PathBuf,
+    /// Where it was when watching began anew: events name this path.
     root: PathBuf,
     raw: SyncSender<Raw>,
     spilled: Arc<AtomicBool>,
@@ -46,7 +49,8 @@ struct Shard {
 impl Folders {
     pub fn new(root: &Path, raw: SyncSender<Raw>, spilled: Arc<AtomicBool>) -> Self {
         Self {
-            root: root.to_owned(),
+            named: root.to_owned(),
+            root: resolved(root),
             raw,
             spilled,
             shards: vec![],
@@ -59,8 +63,14 @@ impl Folders {
         }
     }
 
-    /// Drops every watch.
+    /// What paths of events begin with.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Drops every watch. The source may be elsewhere now.
     pub fn reset(&mut self) {
+        self.root = resolved(&self.named);
         self.shards.clear();
         self.watched.clear();
         self.stale.clear();
@@ -234,6 +244,11 @@ impl Folders {
         let sight = if watched == 0 { Sight::Blind } else { Sight::Partial };
         Some((sight, limits::explain(watched, unwatched, self.shards.is_empty())))
     }
+}
+
+/// A path without links, where something is there.
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn is_gone(kind: &ErrorKind) -> bool {

@@ -64,8 +64,7 @@ impl Outbox {
     }
 }
 
-/// Starts watching. `root` is canonical: events name it. Nothing is watched yet on Linux; the first
-/// walk adds the folders.
+/// Starts watching. Nothing is watched yet on Linux; the first walk adds the folders.
 pub fn start(root: &Path) -> (Arc<Watch>, Hints) {
     let (hints, inbox) = mpsc::channel(HINTS_MAX);
     let lost = Arc::new(AtomicBool::new(false));
@@ -79,13 +78,12 @@ pub fn start(root: &Path) -> (Arc<Watch>, Hints) {
         watch.outbox.send(WatchEvent::Sight(Sight::Partial, message));
     }
     let weak = Arc::downgrade(&watch);
-    let root = root.to_owned();
     let spawned = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
         while let Ok(first) = events.recv() {
             let Some(watch) = weak.upgrade() else { return };
             let batch: Vec<Raw> =
                 std::iter::once(first).chain(events.try_iter().take(1_023)).collect();
-            watch.translate(&root, batch);
+            watch.translate(batch);
         }
     });
     if let Err(error) = spawned {
@@ -100,18 +98,18 @@ impl Watch {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn translate(&self, root: &Path, batch: Vec<Raw>) {
+    fn translate(&self, batch: Vec<Raw>) {
         let mut hints = vec![];
         // Among what found no room may be folders that went: their watches must not be believed.
         let mut overflow = self.spilled.swap(false, Ordering::SeqCst);
+        let mut source_gone = false;
+        let root = self.folders().root().to_owned();
         for raw in batch {
             match raw {
                 Ok(event) if event.need_rescan() => overflow = true,
                 Ok(event) => {
-                    let translated = translate::hints(root, &event);
-                    if translated.source_gone {
-                        overflow = true;
-                    }
+                    let translated = translate::hints(&root, &event);
+                    source_gone |= translated.source_gone;
                     let mut folders = self.folders();
                     for gone in &translated.gone {
                         folders.forget(gone);
@@ -124,10 +122,11 @@ impl Watch {
                 }
             }
         }
-        if overflow {
+        if overflow || source_gone {
             // Watches may be missing now that seem to be there: begin anew, then look.
             self.folders().reset();
-            self.outbox.send(WatchEvent::Overflow);
+            let event = if overflow { WatchEvent::Overflow } else { WatchEvent::SourceGone };
+            self.outbox.send(event);
         } else if !hints.is_empty() {
             // May wait: this is our own thread, and the raw queue holds what comes meanwhile.
             self.outbox.hints.blocking_send(WatchEvent::Hints(hints)).ok();

@@ -174,13 +174,33 @@ async fn after_events_found_no_room_no_watch_is_believed() {
 }
 
 #[tokio::test]
-async fn losing_the_source_is_an_overflow_and_nothing_stays_watched() {
+async fn when_the_source_goes_nothing_stays_watched() {
     let mut w = Watched::new(&["a"]);
     std::fs::remove_dir_all(w.folder.path()).unwrap();
-    while w.next().await != WatchEvent::Overflow {}
+    while w.next().await != WatchEvent::SourceGone {}
     assert_eq!(w.watch.folders().watched(), 0);
     std::fs::create_dir_all(w.at("a")).unwrap();
     w.watch.watch(&[RelPath::root(), path("a")]);
     std::fs::write(w.at("a/x"), b"").unwrap();
     assert!(names(&w.until_now().await).contains(&"a/x"));
+}
+
+#[tokio::test]
+async fn a_source_that_is_a_link_is_found_anew() {
+    let w = Watched::new(&["one", "two"]);
+    let link = w.at("link");
+    std::os::unix::fs::symlink("one", &link).unwrap();
+    let (watch, mut hints) = start(&link);
+    watch.watch(&[RelPath::root()]);
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("two", &link).unwrap();
+    watch.reset();
+    watch.watch(&[RelPath::root()]);
+    std::fs::write(w.at("two/x"), b"").unwrap();
+    loop {
+        let WatchEvent::Hints(seen) = hints.next().await else { panic!("no hints") };
+        if seen.iter().any(|hint| hint.path == path("x")) {
+            return;
+        }
+    }
 }

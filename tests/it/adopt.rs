@@ -274,6 +274,49 @@ fn the_same_owner_goes_on_with_a_fresh_state() {
 }
 
 #[test]
+fn one_backup_inside_another_is_refused() {
+    let server = Embedded::start();
+    let bucket = Bucket::create(&server.reach, "bucket");
+    let (outer, inner) = (Tree::new(&[("d/x", b"outer")]), Tree::new(&[("x", b"inner")]));
+    let user = User::of(&server.reach);
+    let sync = |user: &User, tree: &Tree, to: &str, more: &[&str], code| {
+        user.sync(tree.folder.path(), to, more, code)
+    };
+    for (first, second) in
+        [(("one", &outer), ("one/d", &inner)), (("two/d/e", &inner), ("two", &outer))]
+    {
+        let to = |prefix: &str| format!("s3://bucket/{prefix}");
+        sync(&user, first.1, &to(first.0), &[], 0);
+        let before = bucket.keys();
+        let path = first.1.folder.path().display();
+        let names = format!("backs up {path}");
+        let record = format!("{}/.keepwatch/owner.json", first.0);
+        let record = record.trim_start_matches("two/");
+        let words =
+            ["overlaps that of another backup", &names, record, "hint: use a prefix beside"];
+        let other = elsewhere(&server.reach);
+        for user in [&user, &other] {
+            is_refused(&sync(user, second.1, &to(second.0), &["--dry-run"], 4), &words);
+            is_refused(&sync(user, second.1, &to(second.0), &["--take-over"], 4), &words);
+            let source = second.1.folder.path().to_str().unwrap();
+            is_refused(&user.run(&["watch", source, &to(second.0)]), &words);
+        }
+        assert_eq!(bucket.keys(), before);
+        // Where the other is gone for good, its record is all that is in the way.
+        bucket.delete(&format!("{}/.keepwatch/owner.json", first.0));
+        sync(&user, second.1, &to(second.0), &[], 0);
+    }
+    // A copy of a record in the source is a file like any other, also once the state is lost.
+    let record = bucket.get("two/.keepwatch/owner.json").unwrap().body;
+    outer.write("copy/.keepwatch/owner.json", &record);
+    sync(&user, &outer, "s3://bucket/three", &[], 0);
+    bucket.delete("three/.keepwatch/owner.json");
+    std::fs::remove_dir_all(user.state_folder()).unwrap();
+    sync(&user, &outer, "s3://bucket/three", &[], 0);
+    assert!(bucket.get("three/copy/.keepwatch/owner.json").is_some());
+}
+
+#[test]
 fn of_two_that_begin_at_once_one_wins() {
     let server = Embedded::start();
     let bucket = Bucket::create(&server.reach, "bucket");

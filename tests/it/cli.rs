@@ -45,6 +45,12 @@ fn what_cannot_be_meant_is_usage() {
     let (user, tree) = (User::new(), Tree::new(&[("a", b"1")]));
     let source = &path(tree.folder.path());
     let inside = format!("file://{source}/store");
+    let name = tree.folder.path().file_name().unwrap().to_str().unwrap();
+    let by_dots = format!("file://{source}/../{name}/./store");
+    let link = path(&user.home.path().join("link"));
+    std::os::unix::fs::symlink(tree.folder.path(), &link).unwrap();
+    let by_link = format!("file://{link}/new/store");
+    let contain = &["contain each other", "back up itself"];
     for (args, words) in [
         (&["frobnicate"][..], &["unrecognized subcommand 'frobnicate'", "--help"][..]),
         (&["sync", source, TO, "more"], &["unexpected argument 'more'"]),
@@ -52,7 +58,24 @@ fn what_cannot_be_meant_is_usage() {
         (&["sync", source, "nowhere"], &["\"nowhere\" is not a destination; write s3://bucket"]),
         (&["sync", source, "s3://x"], &["\"x\" is not a bucket name: 3 to 63 characters"]),
         (&["sync", source, "file://here"], &["an absolute path: file:///folder"]),
-        (&["sync", source, &inside], &["contain each other", "back up itself"]),
+        (&["sync", source, &inside], contain),
+        (&["sync", source, &by_dots], contain),
+        (&["sync", source, &by_link], contain),
+        (&["sync", &link, &inside], contain),
+        (&["sync", source], &["has no destination", "hint: ", "s3://bucket/prefix", "default"]),
+        (&["watch", source], &["has no destination", "hint: ", "s3://bucket/prefix", "default"]),
+        (&["sync", source, "s3://bucket/a/../b"], &["\"a/../b\" has a part that is"]),
+        (&["sync", source, "bucket::a//b"], &["\"a//b\" has a part that is"]),
+        (&["sync", source, "bucket::a/.keepwatch"], &["or \".keepwatch\""]),
+        (&["sync", source, "file:///x#bucket/."], &["\".\" has a part"]),
+        (&["sync", source, TO, "--settle", "-1s"], &["'-1s' for '--settle", "write a duration"]),
+        (&["sync", source, TO, "--sse", "all"], &["write one of \"AES256\" \"aws:kms\""]),
+        (&["sync", source, TO, "--storage-class", "very cold"], &["STANDARD_IA", "capitals"]),
+        (&["sync", source, TO, "--endpoint-url", "foo"], &["'foo'", "write a URL such as https"]),
+        (&["sync", source, TO, "--endpoint-url", "http://:9000"], &["write a URL such as https"]),
+        (&["sync", source, TO, "--region", ""], &["--region", "one line of text"]),
+        (&["sync", source, TO, "--exclude", ""], &["--exclude", "an empty pattern"]),
+        (&["sync", source, TO, "--exclude", "[z-a]"], &["the range z-a is empty: write a-z"]),
         (&["sync", source, TO, "--settle", "soon"], &["'soon'", "write a duration such as 2s"]),
         (&["sync", source, TO, "--deletions", "no"], &["write one of \"delete\" \"tag\" \"keep\""]),
         (&["sync", source, TO, "--part-size", "1KiB"], &["--part-size", "parts of 5MiB to 5GiB"]),
@@ -73,6 +96,19 @@ fn what_cannot_be_meant_is_usage() {
         let said = ends(&user, args, 0, &[]);
         assert!(said.stdout.contains("keepwatch"), "{said:?}");
     }
+}
+
+#[test]
+fn options_stand_where_they_count() {
+    let user = User::new();
+    for args in [&["--exclude", "x", "sync", "a", "b"][..], &["--overwrite", "never"]] {
+        let said = user.run(args);
+        assert_eq!(said.code, 2, "{args:?}: {said:?}");
+        let expected = format!("{} belongs behind its command, or with --restore", args[0]);
+        assert!(said.stderr.contains(&expected), "{said:?}");
+    }
+    let said = user.run(&["--restore", "x", "sync"]);
+    assert_eq!(said.code, 4, "a backup of this name is restored: {said:?}");
 }
 
 #[test]
@@ -242,17 +278,56 @@ fn without_arguments_the_folder_one_is_in_goes_to_a_bucket_of_its_own() {
     assert_eq!(shape, "keepwatch-00-00-00-000000");
     let bucket = Bucket::open(&scene.server.reach, &name);
     assert_eq!(differences(&scene.tree, &bucket, ""), [""; 0]);
-    // It is remembered, until another is asked for. The name has seconds.
+    // It is remembered, until another is asked for; also within one second.
     scene.tree.write("new", b"new");
     assert_eq!(sync(&[]), "");
     assert_eq!(differences(&scene.tree, &bucket, ""), [""; 0]);
-    let mut other = name.clone();
-    wait_for("another second", || {
-        other = named(&sync(&["--new-bucket"]));
-        other != name
-    });
-    let other = Bucket::open(&scene.server.reach, &other);
-    assert_eq!(differences(&scene.tree, &other, ""), [""; 0]);
+    let mut names = vec![name];
+    names.extend((0..3).map(|_| named(&sync(&["--new-bucket"]))));
+    for (at, name) in names.iter().enumerate() {
+        assert!(!names[..at].contains(name), "{names:?}");
+        let bucket = Bucket::open(&scene.server.reach, name);
+        assert_eq!(differences(&scene.tree, &bucket, ""), [""; 0]);
+    }
+}
+
+#[test]
+fn one_missing_source_does_not_keep_the_others_from_being_synced() {
+    let scene = Scene::with_files(2);
+    let text = format!(
+        "[[backup]]\nname = \"a\"\nsource = \"/not/there\"\ndestination = \"s3://bucket/a\"\n\
+         [[backup]]\nname = \"b\"\nsource = {:?}\ndestination = \"{TO}\"\n",
+        scene.source()
+    );
+    configure(&scene.user, &text);
+    let said = ends(&scene.user, &["sync", "--json"], 4, &["the source /not/there cannot be used"]);
+    assert_eq!((said.number("uploaded"), said.json()["result"].as_str()), (2, Some("error")));
+    scene.is_kept();
+}
+
+#[test]
+fn a_state_folder_that_is_only_asked_about_is_not_made() {
+    let user = User::new();
+    let folder = user.home.path().join("mistyped");
+    for args in [&["status"][..], &["status", "--files"], &["deletions", "list"], &["flush"]] {
+        user.run(&[&["--state-dir", folder.to_str().unwrap()], args].concat());
+        assert!(!folder.exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn serving_says_what_it_makes_and_who_can_listen() {
+    let user = User::new();
+    let store = format!("file://{}", path(&user.home.path().join("store")));
+    let serve = |listen: &str, words: &[&str], not: &str| {
+        let served = user.spawn(user.command(&["serve", &store, "--listen", listen]));
+        wait_for("it to be said", || words.iter().all(|word| served.log().contains(word)));
+        assert!(not.is_empty() || !served.log().contains(not), "{}", served.log());
+        served.kill();
+    };
+    let new = "there was no store in ";
+    serve("127.0.0.1:0", &[new, "a new, empty one is made"], "TLS");
+    serve("0.0.0.0:0", &["there is no TLS"], "");
 }
 
 #[test]

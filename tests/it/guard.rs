@@ -16,7 +16,7 @@ enum Disk {
 }
 
 /// Options of `unshare` and of `nsenter` for a mount namespace.
-fn namespace() -> (&'static [&'static str], &'static [&'static str]) {
+pub fn namespace() -> (&'static [&'static str], &'static [&'static str]) {
     match rustix::process::geteuid().is_root() {
         true => (&["-m"], &["-m"]),
         false => (&["-rm"], &["-U", "-m", "--preserve-credentials"]),

@@ -396,3 +396,24 @@ fn the_reserved_name_is_left_out_at_the_top_only() {
     let record = scene.bucket.get("p/.keepwatch/owner.json").unwrap().body;
     assert!(serde_json::from_slice::<serde_json::Value>(&record).is_ok());
 }
+
+#[test]
+fn a_folder_with_unreadable_rules_is_left_as_it_is() {
+    let scene = Scene::new(&[("d/.keepwatchignore", b"secret"), ("d/secret", b"1"), ("d/a", b"2")])
+        .by(User::bound_by_modes);
+    scene.sync(&[], 0);
+    scene.tree.chmod("d/.keepwatchignore", 0);
+    scene.tree.write("d/new", b"3");
+    scene.tree.remove("d/a");
+    scene.tree.write("free", b"4");
+    let said = scene.sync(&[], 3);
+    assert_eq!((said.number("uploaded"), said.number("skipped")), (1, 1), "{said:?}");
+    let told = "skipped d/.keepwatchignore: left as it is, for its rules are not known: \
+                d/.keepwatchignore cannot be read: Permission denied";
+    assert!(said.stderr.contains(told), "{said:?}");
+    assert!(scene.has("d/a") && !scene.has("d/secret") && !scene.has("d/new"));
+    scene.tree.chmod("d/.keepwatchignore", 0o644);
+    let said = scene.sync(&[], 0);
+    assert_eq!((said.number("uploaded"), said.number("deleted")), (1, 1), "{said:?}");
+    assert!(!scene.has("d/secret"));
+}

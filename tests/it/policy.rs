@@ -47,6 +47,19 @@ fn tag_marks_what_is_gone() {
 }
 
 #[test]
+fn what_was_tagged_is_deleted_once_the_policy_says_so() {
+    let scene = Scene::with_files(4);
+    scene.sync(&["--deletions", "tag"], 0);
+    scene.tree.remove("f/1");
+    scene.sync(&["--deletions", "tag"], 0);
+    let said = scene.sync(&["--deletions", "keep"], 0);
+    assert!(scene.has("f/1"), "{said:?}");
+    let said = scene.sync(&["--deletions", "delete"], 0);
+    assert_eq!((said.number("deleted"), scene.has("f/1")), (1, false), "{said:?}");
+    scene.is_settled(0);
+}
+
+#[test]
 fn what_the_rules_leave_out_is_kept() {
     let scene =
         Scene::new(&[("a.log", b"1"), ("b.txt", b"2"), ("logs/c", b"3"), ("gone.log", b"4")]);

@@ -177,6 +177,9 @@ fn the_state_is_never_inside_the_source() {
     let said = scene.sync(&["--state-dir", inside.to_str().unwrap()], 4);
     tells(&said, &["is inside the source", "hint: ", "choose another --state-dir"]);
     assert_eq!(scene.server.log(), []);
+    let watch = [scene.source(), TO, "--state-dir", inside.to_str().unwrap()];
+    assert_eq!(scene.user.run(&[&["watch"], &watch[..]].concat()).code, 4);
+    assert!(!inside.exists(), "nothing is left behind");
 }
 
 #[test]

@@ -33,6 +33,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How often files that were young when they were read are looked at again.
 const RACY_EVERY: Duration = Duration::from_secs(30);
 const RACY_AT_ONCE: usize = 500;
+/// Counting goes through all that is pending: not with every file.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Problems that are listed by name at the end of a run.
 const LISTED_MAX: usize = 1_000;
 
@@ -75,14 +77,19 @@ pub struct Driver {
     folders: Option<Arc<dyn FolderWatch>>,
     started: Instant,
     sight: Option<(Sight, String)>,
-    source_missing: Option<String>,
-    flushes: BTreeMap<FlushId, oneshot::Sender<u64>>,
+    /// Why the source cannot be looked at, and since when.
+    source_missing: Option<(String, Tick)>,
+    /// It was missing, and no look has seen all of it since.
+    was_away: bool,
+    flushes: BTreeMap<FlushId, oneshot::Sender<Result<u64, Failure>>>,
     next_flush: u64,
     flying: BTreeMap<OpId, (Key, u64)>,
     failed: BTreeMap<Key, (RelPath, String)>,
     skipped: BTreeMap<Key, (RelPath, Skip)>,
     racy_at: Option<Instant>,
     drain_by: Option<Instant>,
+    /// When what is pending is counted again, for whoever looks at the progress.
+    count_at: Option<Instant>,
     exit: Option<Exit>,
 }
 
@@ -106,12 +113,14 @@ impl Driver {
             folders,
             started,
             source_missing: None,
+            was_away: false,
             flushes: BTreeMap::new(),
             next_flush: 0,
             flying: BTreeMap::new(),
             failed: BTreeMap::new(),
             skipped: BTreeMap::new(),
             drain_by: None,
+            count_at: None,
             exit: None,
             backup,
         }
@@ -155,7 +164,7 @@ impl Driver {
     fn wake_at(&self) -> Instant {
         let engine =
             self.engine.next_wake().map(|tick| self.started + Duration::from_millis(tick.0));
-        let wakes = [engine, self.racy_at, self.drain_by];
+        let wakes = [engine, self.racy_at, self.drain_by, self.count_at];
         wakes
             .into_iter()
             .flatten()
@@ -169,6 +178,10 @@ impl Driver {
             self.racy_at = Some(now + RACY_EVERY);
             self.look_for_racy();
         }
+        if self.count_at.is_some_and(|at| at <= now) {
+            self.count_at = None;
+            self.count_pending();
+        }
         if self.drain_by.is_some_and(|at| at <= now) {
             self.drain_by = None;
             self.backup.cancel.cancel();
@@ -176,8 +189,16 @@ impl Driver {
         self.handle(Event::Wake);
     }
 
+    fn count_pending(&self) {
+        let snapshot = self.engine.snapshot();
+        self.backup.progress.plan(snapshot.pending as u64, snapshot.pending_bytes);
+    }
+
     fn handle(&mut self, event: Event) {
         let now = self.now();
+        if matches!(event, Event::Planned { .. } | Event::Finished { .. }) {
+            self.count_at.get_or_insert_with(|| Instant::now() + COUNT_EVERY);
+        }
         tracing::trace!(at = now.0, ?event);
         for effect in self.engine.handle(event, now) {
             tracing::trace!(at = now.0, ?effect);
@@ -192,6 +213,7 @@ impl Driver {
                 raise(&self.backup.progress.overflows, 1);
                 self.handle(Event::Overflow);
             }
+            WatchEvent::SourceGone => self.handle(Event::SourceGone),
             WatchEvent::Sight(sight, message) => {
                 let name = &self.backup.settings.name;
                 let told = match sight {
@@ -246,10 +268,19 @@ impl Driver {
         use crate::engine::LookResult;
         match &report.result {
             LookResult::SourceMissing(failure) => {
-                self.source_missing = Some(failure.to_string());
+                self.source_missing.get_or_insert((failure.to_string(), self.now())).0 =
+                    failure.to_string();
+                self.was_away = true;
+                for answer in std::mem::take(&mut self.flushes).into_values() {
+                    answer.send(Err(failure.clone())).ok();
+                }
             }
-            LookResult::Complete => self.source_missing = None,
-            LookResult::Failed(_) => {}
+            LookResult::Complete => {
+                self.source_missing = None;
+                self.was_away = false;
+            }
+            // A look goes to the source first: what failed then was something else.
+            LookResult::Failed(_) => self.source_missing = None,
         }
     }
 
@@ -260,9 +291,9 @@ impl Driver {
                 self.skipped.remove(&key);
                 self.log_done(&key, *done);
             }
-            let progress = &self.backup.progress;
-            raise(&progress.handled, 1);
-            if bytes <= self.backup.settings.multipart_threshold {
+            if matches!(outcome, Outcome::Done(_) | Outcome::Skipped(_)) {
+                let progress = &self.backup.progress;
+                raise(&progress.handled, 1);
                 raise(&progress.handled_bytes, bytes);
             }
         }
@@ -299,7 +330,7 @@ impl Driver {
             }
             Effect::Flushed { flush, failed_paths } => {
                 if let Some(answer) = self.flushes.remove(&flush) {
-                    answer.send(failed_paths).ok();
+                    answer.send(Ok(failed_paths)).ok();
                 }
             }
             Effect::Problem(problem) => self.problem(problem),
@@ -361,12 +392,6 @@ impl Driver {
                     Back::Nothing
                 });
             }
-            Command::Files { after, answer } => {
-                self.tasks.spawn(async move {
-                    answer.send(control::files(&*backup.state, after).await).ok();
-                    Back::Nothing
-                });
-            }
             Command::Stop => self.stop(),
         }
     }
@@ -390,6 +415,7 @@ impl Driver {
             sight: self.sight.clone(),
             stopping: self.drain_by.is_some(),
             source_missing: self.source_missing.clone(),
+            was_away: self.was_away,
         }
     }
 

@@ -71,16 +71,23 @@ impl Driver {
             Notice::Held(hold) => {
                 let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
                 let reasons = reasons.join("; ");
+                let files = match hold.pending {
+                    1 => "1 file".to_owned(),
+                    files => format!("{files} files"),
+                };
                 tracing::warn!(
                     backup = %name,
-                    "deletions are held ({} files): {reasons}. See: keepwatch deletions list",
-                    hold.pending
+                    "deletions are held ({files}): {reasons}. See: keepwatch deletions list"
                 );
             }
             Notice::Released => tracing::info!(backup = %name, "deletions go on"),
             Notice::Overflow => tracing::warn!(
                 backup = %name,
                 "the watcher's queue overflowed: looking at everything"
+            ),
+            Notice::SourceGone => tracing::warn!(
+                backup = %name,
+                "the source was moved, removed or unmounted: looking for it"
             ),
             Notice::DeletionsFailed(failure) => {
                 tracing::warn!(backup = %name, "deletions are put off: {failure}");

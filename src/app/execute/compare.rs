@@ -2,11 +2,12 @@
 //! lost reply or another writer left uncertain.
 
 use crate::model::{
-    ContentMd5, ETag, Entry, Fingerprint, Key, Kind, Millis, Object, ObjectHead, Record, Trust,
+    ContentMd5, ETag, Entry, Fingerprint, Key, Kind, Millis, Object, ObjectHead, Record, Source,
+    Trust,
 };
 use crate::plan::parts::likely_part_sizes;
 use crate::plan::{Done, Job, LookAgain, Outcome};
-use crate::ports::{Change, OpenFile, PartDigest, Stat};
+use crate::ports::{Change, OpenFile, PartDigest};
 
 use super::super::backup::Backup;
 use super::super::failure_of;
@@ -138,10 +139,9 @@ pub(crate) async fn digest_parts(
 /// Settles a key whose source is gone and whose last request may have arrived.
 pub(crate) async fn resolve_without_source(backup: &Backup, job: &Job) -> Result<Done, Stop> {
     let stat = backup.tree.stat(vec![job.path.clone()]).await?.pop();
-    let excluded = match (stat, job.key.is_folder()) {
-        (Some(Stat::Absent), _) | (Some(Stat::Entry(_) | Stat::Folder(None)), true) => false,
-        (Some(Stat::Folder(_)), false) => false,
-        (Some(Stat::Excluded), _) => true,
+    let excluded = match stat.map(|stat| stat.at(&job.key)) {
+        Some(Source::Absent) => false,
+        Some(Source::Excluded) => true,
         // It is there again, or cannot be looked at: plan anew.
         _ => return Err(Outcome::Look(LookAgain::Source).into()),
     };
@@ -165,11 +165,12 @@ pub(crate) async fn resolve_without_source(backup: &Backup, job: &Job) -> Result
 }
 
 /// A record of our object whose source is gone: known well enough to be deleted in due course. Of
-/// the file nothing is known, whatever the upload was about to send: should it come back, it is
-/// compared with the object by its content.
+/// the file nothing is known but its disk, whatever the upload was about to send: should it come
+/// back, it is compared with the object by its content.
 fn left_behind(base: Option<&Record>, head: ObjectHead, now: Millis) -> Record {
     let Object { size_bytes, etag, .. } = head.object;
-    let fingerprint = Fingerprint { size_bytes, ..Fingerprint::default() };
+    let device = base.map_or(0, |record| record.entry.fingerprint.device);
+    let fingerprint = Fingerprint { size_bytes, device, ..Fingerprint::default() };
     let kind = base.map_or(Kind::File, |record| record.entry.kind);
     let content = match etag.as_md5() {
         Some((digest, 0)) => Some(ContentMd5::whole(digest)),

@@ -17,7 +17,6 @@ use crate::ports::{
 
 use super::super::backup::Backup;
 use super::super::failure_of;
-use super::super::progress::raise;
 use super::compare::{differs_in_kind, digest_parts, head, matching_parts};
 use super::small::unstable;
 use super::{
@@ -193,7 +192,8 @@ impl Upload<'_> {
         };
         let stored = match self.backup.store.list_parts(&self.job.key, id).await {
             Ok(stored) => stored,
-            Err(StoreError::NoSuchUpload) => {
+            // Gone, or of a server that cannot tell which parts it has: from the beginning.
+            Err(StoreError::NoSuchUpload | StoreError::Unsupported(_)) => {
                 close_uploads(self.backup, &self.job.key).await?;
                 return Ok(None);
             }
@@ -256,20 +256,28 @@ impl Upload<'_> {
         let has = |number| kept.iter().any(|part| part.stored.number == number);
         let missing: Vec<u32> = (1..=count).filter(|number| !has(*number)).collect();
         let mut missing = missing.into_iter();
-        raise(&self.backup.progress.handled_bytes, kept.iter().map(|p| p.digest.bytes).sum());
+        let advance = |bytes| self.backup.progress.advance(&self.job.key, bytes);
+        advance(kept.iter().map(|part| part.digest.bytes).sum());
         let mut parts = kept;
         let mut flying = FuturesUnordered::new();
+        let mut failed = None;
         loop {
-            while flying.len() < at_once && !self.backup.cancel.is_cancelled() {
+            while failed.is_none() && flying.len() < at_once && !self.backup.cancel.is_cancelled() {
                 let Some(number) = missing.next() else { break };
                 flying.push(self.send_part(id, number, part_size));
             }
-            match flying.next().await {
-                Some(part) => parts.push(part?),
-                None if self.backup.cancel.is_cancelled() => {
+            match (flying.next().await, failed.take()) {
+                (Some(Ok(part)), first) => {
+                    parts.push(part);
+                    failed = first;
+                }
+                // The others are on their way: they go on to their end, and into the journal.
+                (Some(Err(stop)), first) => failed = Some(first.unwrap_or(stop)),
+                (None, Some(stop)) => return Err(stop),
+                (None, None) if self.backup.cancel.is_cancelled() => {
                     return Err(Outcome::Cancelled.into());
                 }
-                None => break,
+                (None, None) => break,
             }
         }
         parts.sort_by_key(|part| part.stored.number);
@@ -312,7 +320,7 @@ impl Upload<'_> {
         let stored = StoredPart { number, size_bytes: length, etag };
         let part = JournaledPart { stored, digest: chunk.digest };
         self.backup.record(vec![Change::PartDone { key: key.clone(), part: part.clone() }]).await?;
-        raise(&self.backup.progress.handled_bytes, length);
+        self.backup.progress.advance(key, length);
         Ok(part)
     }
 

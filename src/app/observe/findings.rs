@@ -10,7 +10,7 @@ use crate::model::{
 use crate::plan::{Decision, Deletions, Job, Skip, Task, Why, decide};
 use crate::ports::Change;
 
-use super::super::backup::Backup;
+use super::super::backup::{Backup, BackupSettings};
 use super::super::progress::raise;
 use super::{Planned, Stop};
 
@@ -68,15 +68,25 @@ impl Findings {
         base: Option<Record>,
         target: Observed<Object>,
     ) -> Result<(), Stop> {
-        let settings = &self.backup.settings;
-        let decision = decide(&source, base.as_ref(), target.as_ref(), settings.compare);
+        let BackupSettings { compare, deletions, .. } = self.backup.settings;
+        let decision = decide(&source, base.as_ref(), target.as_ref(), compare);
         if let Source::Present(entry) = &source {
             self.count(entry, decision, &target);
         }
         match decision {
+            // It was tagged under another policy than the one that holds now.
+            Decision::Nothing(Why::Tagged) if deletions == Deletions::Delete => {
+                self.missing(key, base.as_ref());
+            }
             Decision::Nothing(why) => self.nothing(&key, base.as_ref(), why),
             Decision::MarkMissing => self.missing(key, base.as_ref()),
-            Decision::ClearMissing => self.changes.push(Change::Found { key }),
+            Decision::Found => {
+                let disk = match &source {
+                    Source::Present(entry) => Some(entry.fingerprint.device),
+                    Source::Unknown | Source::Excluded | Source::Absent => None,
+                };
+                self.changes.push(Change::Found { key, disk });
+            }
             Decision::Forget(why) => self.forget(key, None, why),
             Decision::Disown(why) => {
                 let object = target_or_recorded(target, base.as_ref());
@@ -101,7 +111,7 @@ impl Findings {
 
     fn count(&mut self, entry: &Entry, decision: Decision, target: &Observed<Object>) {
         let progress = &self.backup.progress;
-        let same = matches!(decision, Decision::Nothing(_) | Decision::ClearMissing);
+        let same = matches!(decision, Decision::Nothing(_) | Decision::Found);
         if entry.kind != Kind::Folder {
             self.files += 1;
             raise(&progress.scanned, 1);
@@ -126,12 +136,12 @@ impl Findings {
             };
             self.note_missing(since);
         }
-        self.tell_deletion(key);
+        self.tell_deletion(key, base);
     }
 
     fn missing(&mut self, key: Key, base: Option<&Record>) {
         self.note_missing(self.now);
-        self.tell_deletion(&key);
+        self.tell_deletion(&key, base);
         if base.is_some_and(|record| record.entry.kind != Kind::Folder) {
             self.missed();
         }
@@ -151,12 +161,18 @@ impl Findings {
         self.oldest_missing = Some(self.oldest_missing.map_or(since, |known| known.min(since)));
     }
 
-    fn tell_deletion(&self, key: &Key) {
-        let action = match self.backup.settings.deletions {
-            Deletions::Delete => "delete",
-            Deletions::Tag => "tag",
+    /// In a dry run: tells, and counts it as if it were done.
+    fn tell_deletion(&self, key: &Key, base: Option<&Record>) {
+        let progress = &self.backup.progress;
+        let (action, counter) = match self.backup.settings.deletions {
+            Deletions::Delete => ("delete", &progress.deleted),
+            Deletions::Tag => ("tag", &progress.tagged),
             Deletions::Keep => return,
         };
+        let is_file = base.is_some_and(|record| record.entry.kind != Kind::Folder);
+        if self.backup.is_dry_run() && is_file {
+            raise(counter, 1);
+        }
         self.backup.tell(action, key, "the source is gone");
     }
 
@@ -169,12 +185,9 @@ impl Findings {
         if !self.eager && self.young.len() < YOUNG_MAX && self.is_young(&job) {
             return self.young.push(job.path);
         }
-        let progress = &self.backup.progress;
         if matches!(job.task, Task::Upload) {
             self.missed();
         }
-        raise(&progress.planned, 1);
-        raise(&progress.planned_bytes, job.size_bytes());
         self.jobs.push(job);
     }
 

@@ -79,7 +79,7 @@ pub async fn forgive_what_is_gone(backup: &Backup, findings: &mut Findings) -> R
     let paths = failed.iter().map(|problem| problem.path.clone()).collect();
     let stats = backup.tree.stat(paths).await.map_err(Stop::SourceMissing)?;
     for (problem, stat) in failed.into_iter().zip(stats) {
-        if matches!(stat, Stat::Absent | Stat::Excluded) {
+        if matches!(stat, Stat::Absent { .. } | Stat::Excluded) {
             findings.change(Change::ProblemSolved { key: problem.key }).await?;
         }
     }
@@ -224,7 +224,12 @@ struct Listing {
 impl Listing {
     async fn next(&mut self, backup: &Backup) -> Result<Option<Vec<(Key, Object)>>, Stop> {
         while !self.ended {
-            let page = match backup.store.list(self.after.as_ref()).await {
+            let kept = self.after.is_none().then(|| backup.owner.take_first_page()).flatten();
+            let listed = match kept {
+                Some(page) => Ok(page),
+                None => backup.store.list(self.after.as_ref()).await,
+            };
+            let page = match listed {
                 // It would be made, and be empty.
                 Err(StoreError::NoSuchBucket(_))
                     if backup.is_dry_run() && backup.settings.create_bucket =>

@@ -103,31 +103,25 @@ async fn one(
     let keys = vec![file_key.clone(), folder_key.clone()];
     let mut rows = backup.state.get(keys).await?.into_iter();
     let (file_row, folder_row) = (rows.next().flatten(), rows.next().flatten());
-    let (at_file, at_folder) = match &stat {
-        Stat::Absent => (Source::Absent, Source::Absent),
-        Stat::Unknown(_) => (Source::Unknown, Source::Unknown),
-        Stat::Excluded => (Source::Excluded, Source::Excluded),
-        Stat::Entry(entry) => (Source::Present(*entry), Source::Absent),
-        Stat::Folder(marker) => (Source::Absent, marker.map_or(Source::Absent, Source::Present)),
-    };
+    let (at_file, at_folder) = (stat.at(&file_key), stat.at(&folder_key));
     if let Stat::Unknown(skip) = &stat {
         findings.skip(file_key.clone(), path.clone(), skip.clone()).await?;
     }
     let known = Some(path.clone());
     findings.triple(file_key, known.clone(), at_file, file_row, Observed::Unknown).await?;
     match (stat, deep) {
-        (Stat::Folder(marker), true) => {
+        (Stat::Folder { marker, .. }, true) => {
             let first = marker.map(|entry| (folder_key.clone(), Seen::Entry(path.clone(), entry)));
             let walk = backup.tree.walk(path.clone(), watch);
             let range = KeyRange::Under(folder_key);
             join(backup, findings, walk, range, Vec::from_iter(first), false).await?;
             return Ok(true);
         }
-        (Stat::Folder(_) | Stat::Unknown(_), _) => {
+        (Stat::Folder { .. } | Stat::Unknown(_), _) => {
             findings.triple(folder_key, known, at_folder, folder_row, Observed::Unknown).await?;
         }
         // No folder here: whatever is recorded below the name is gone, or left out.
-        (Stat::Absent | Stat::Excluded | Stat::Entry(_), _) => {
+        (Stat::Absent { .. } | Stat::Excluded | Stat::Entry(_), _) => {
             below(backup, findings, folder_key, &at_folder).await?;
         }
     }

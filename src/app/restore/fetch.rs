@@ -150,7 +150,7 @@ impl Restore {
             Fetched::Changed => return Err(Stop::Again),
             Fetched::Archived => {
                 drop(slot);
-                return Box::pin(self.thaw_late(item)).await.map(|()| true);
+                return self.ask_to_thaw(id).await.map(|()| true);
             }
         };
         if known.is_none() && self.left_out(id, &head).await? {

@@ -9,7 +9,7 @@ use crate::app::restore::Counts;
 use crate::app::status::{Requests, Summary};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
-use crate::cli::sync::print_line;
+use crate::cli::out::print_line;
 use crate::ports::RequestCounts;
 use crate::report::text;
 
@@ -88,14 +88,16 @@ impl RestoreSummary {
         self.common.error = error.map(CliError::line);
     }
 
-    pub fn print(&self, global: &Global) {
+    pub fn print(&self, global: &Global, error: Option<&CliError>) {
         if !global.quiet {
             self.list_failed();
         }
+        // Where nothing was begun, the error says it all.
+        let begun = self.common.scanned > 0 || error.is_none();
         if global.json {
             print_line(&serde_json::to_string(self).unwrap_or_default());
-        } else if !global.quiet && !global.dry_run {
-            print_line(&self.text());
+        } else if !global.quiet && begun {
+            print_line(&self.text(global.dry_run));
         }
     }
 
@@ -110,11 +112,15 @@ impl RestoreSummary {
         }
     }
 
-    fn text(&self) -> String {
+    fn text(&self, dry_run: bool) -> String {
         let s = &self.common;
         let count = text::count;
+        let (restored, deleted, frozen) = match dry_run {
+            true => ("would restore", "to delete", "to be thawed first"),
+            false => ("restored", "deleted", "being thawed: run this again later"),
+        };
         let mut parts = vec![format!(
-            "restored {} ({})",
+            "{restored} {} ({})",
             count(s.downloaded, "file"),
             text::bytes(s.downloaded_bytes)
         )];
@@ -123,7 +129,7 @@ impl RestoreSummary {
             (s.retouched, "given other times or modes only"),
             (self.kept, "kept as they are here"),
             (self.left_out, "left out, tagged as deleted"),
-            (s.deleted, "deleted"),
+            (s.deleted, deleted),
         ] {
             if number > 0 {
                 parts.push(format!("{} {words}", text::grouped(number)));
@@ -148,7 +154,7 @@ impl RestoreSummary {
         }
         for (number, one, words) in [
             (self.unverified, "object", "without a checksum to compare with"),
-            (self.frozen, "archived object", "being thawed: run this again later"),
+            (self.frozen, "archived object", frozen),
             (s.skipped, "path", "skipped"),
             (s.failed, "path", "failed"),
             (s.held, "deletion", "held for safety: see --max-delete"),

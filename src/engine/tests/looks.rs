@@ -92,6 +92,15 @@ fn an_overflow_is_a_look_at_everything_at_once() {
 }
 
 #[test]
+fn a_source_that_goes_is_looked_for_at_once_and_is_no_overflow() {
+    let mut rig = Rig::daemon();
+    rig.wait(MINUTE_MS);
+    rig.send(Event::SourceGone);
+    assert_eq!(rig.looked_at(), ["everything"]);
+    assert_eq!(rig.notices(), [Notice::SourceGone]);
+}
+
+#[test]
 fn overflows_that_go_on_are_looked_at_less_and_less_often() {
     let mut rig = Rig::daemon();
     rig.wait(MINUTE_MS);

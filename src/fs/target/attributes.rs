@@ -14,11 +14,11 @@ use rustix::fs::{CWD, readlinkat};
 use rustix::io::Errno;
 
 use crate::fs::beneath;
-use crate::fs::meta::{What, explain, what};
+use crate::fs::meta::{What, explain};
 use crate::model::{RelPath, Timestamp};
 use crate::ports::{Attributes, LocalLook, TargetError};
 
-use super::root::Root;
+use super::root::{Root, what_is};
 
 /// How attributes reach what they are of.
 enum Way<'a> {
@@ -55,7 +55,7 @@ pub fn set(
 ) -> Result<(), TargetError> {
     match is {
         LocalLook::Absent => Err(TargetError::Changed),
-        LocalLook::Blocked(at) => Err(TargetError::InTheWay(at.clone())),
+        LocalLook::Blocked(at) | LocalLook::Otherwise(at) => Err(TargetError::InTheWay(at.clone())),
         LocalLook::Special(what) => Err(TargetError::Path(format!("{what} is left as it is"))),
         LocalLook::Link(..) => {
             set_held(root, path, is, &Attributes { permissions: None, ..*attributes })
@@ -91,8 +91,11 @@ fn set_held(
 ) -> Result<(), TargetError> {
     let refused = |errno| root.refused_at(path, errno);
     let open = match is {
-        LocalLook::File(_) => beneath::open_file(&root.fd, path).map_err(refused)?,
-        LocalLook::Folder(_) => beneath::open_folder(&root.fd, path).map_err(refused)?,
+        LocalLook::File(_) => {
+            let place = beneath::parent(&root.fd, path).map_err(refused)?;
+            OwnedFd::from(place.open_file(path.name()).map_err(refused)?)
+        }
+        LocalLook::Folder(_) => beneath::folder(&root.fd, path).map_err(refused)?.fd,
         _ => {
             let (parent, name) = (root.parent(path)?, OsStr::from_bytes(path.name()));
             if root.look_in(&parent, name)? != *is {
@@ -110,7 +113,7 @@ fn set_held(
 /// Whether this is what was looked at.
 fn expect(root: &Root, fd: &OwnedFd, is: &LocalLook) -> Result<(), TargetError> {
     let stat = rustix::fs::fstat(fd).map_err(|errno| root.refused(errno))?;
-    match (what(&stat), is) {
+    match (what_is(&stat), is) {
         (What::Folder(now), LocalLook::Folder(was)) if now == *was => Ok(()),
         (What::Entry(now), LocalLook::File(was) | LocalLook::Link(was, _)) if now == *was => {
             match stat.st_nlink {

@@ -8,6 +8,7 @@ mod attributes;
 mod disk;
 mod file;
 mod root;
+mod spelling;
 mod staging;
 mod unfinished;
 
@@ -174,7 +175,7 @@ fn digest(
     let (file, before) = read::open(&root.fd, path).map_err(of_reading)?;
     let size_bytes = before.fingerprint.size_bytes;
     let digest = read::digest(&file, size_bytes, part_size).map_err(of_reading)?;
-    match read::entry_of(&file).map_err(of_reading)? == before {
+    match read::entry_of(&file, before.fingerprint.device).map_err(of_reading)? == before {
         true => Ok(digest),
         false => Err(TargetError::Changed),
     }

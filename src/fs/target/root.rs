@@ -11,20 +11,24 @@ use rustix::fs::{AtFlags, FileType, fstat, readlinkat, statat};
 use rustix::io::Errno;
 
 use crate::fs::beneath;
-use crate::fs::meta::{What, explain, what};
+use crate::fs::meta::{What, device, explain, what};
 use crate::model::{Kind, RelPath};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{LocalLook, TargetError};
+
+use super::spelling::Spelling;
 
 pub struct Root {
     /// As the user named it.
     pub path: PathBuf,
     pub fd: OwnedFd,
+    /// Where two spellings of a name are one.
+    pub spelling: Option<Spelling>,
 }
 
 impl Root {
     pub fn open(path: &Path) -> Result<Self, Errno> {
-        Ok(Self { path: path.to_owned(), fd: beneath::open_root(path)? })
+        Ok(Self { path: path.to_owned(), fd: beneath::open_root(path)?, spelling: None })
     }
 
     /// The folder that holds `path`, which is not made.
@@ -44,11 +48,16 @@ impl Root {
     pub fn look(&self, path: &RelPath) -> Result<LocalLook, TargetError> {
         let Some(parent) = path.parent() else {
             let stat = fstat(&self.fd).map_err(|errno| self.refused(errno))?;
-            return match what(&stat) {
+            return match what_is(&stat) {
                 What::Folder(entry) => Ok(LocalLook::Folder(entry)),
                 _ => Err(self.refused(Errno::NOTDIR)),
             };
         };
+        if let Some(spelling) = &self.spelling
+            && let Some(other) = spelling.other(&self.fd, path).map_err(|e| self.refused(e))?
+        {
+            return Ok(LocalLook::Otherwise(other));
+        }
         match beneath::reach_folder(&self.fd, &parent) {
             Ok(parent) => self.look_in(&parent, OsStr::from_bytes(path.name())),
             Err(Errno::NOENT) => Ok(LocalLook::Absent),
@@ -67,12 +76,12 @@ impl Root {
             result => result.map(Some).map_err(|errno| self.refused(errno)),
         };
         let Some(seen) = stat()? else { return Ok(LocalLook::Absent) };
-        match what(&seen) {
+        match what_is(&seen) {
             What::Folder(entry) => Ok(LocalLook::Folder(entry)),
             What::Entry(entry) if entry.kind == Kind::Link => {
                 let target = readlinkat(folder, name, vec![]).map_err(|_| TargetError::Changed)?;
                 // Another link may have come between the two.
-                match stat()?.is_some_and(|again| what(&again) == What::Entry(entry)) {
+                match stat()?.is_some_and(|again| what_is(&again) == What::Entry(entry)) {
                     true => Ok(LocalLook::Link(entry, Bytes::from(target.into_bytes()))),
                     false => Err(TargetError::Changed),
                 }
@@ -87,8 +96,8 @@ impl Root {
         let mut above = RelPath::root();
         for segment in path.parent()?.segments() {
             above = above.join(segment).ok()?;
-            let stat = beneath::stat(&self.fd, &above).ok()?;
-            if !matches!(what(&stat), What::Folder(_)) {
+            let stat = beneath::parent(&self.fd, &above).ok()?.stat(above.name()).ok()?;
+            if !matches!(what_is(&stat), What::Folder(_)) {
                 return Some(above);
             }
         }
@@ -171,4 +180,10 @@ pub fn unwritable(target: &Path, errno: Errno) -> Failure {
         ),
     };
     Failure::new(ErrorClass::Configuration, message).because(explain(errno)).with_hint(hint)
+}
+
+/// What is seen here is only compared with what was seen here before: the system's number of the
+/// disk will do.
+pub fn what_is(stat: &rustix::fs::Stat) -> What {
+    what(stat, device(stat))
 }

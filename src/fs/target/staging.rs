@@ -25,6 +25,7 @@ use crate::ports::TargetError;
 
 use super::disk::{Disk, Keeps};
 use super::root::{Root, unwritable};
+use super::spelling::Spelling;
 
 /// How names of unfinished files begin.
 const UNFINISHED: &str = "unfinished-";
@@ -57,10 +58,11 @@ impl Staging {
     pub fn prepare(path: &Path) -> Result<Self, Failure> {
         make_target(path)?;
         let failed = |errno| unwritable(path, errno);
-        let root = Root::open(path).map_err(|errno| no_folder(path, errno))?;
+        let mut root = Root::open(path).map_err(|errno| no_folder(path, errno))?;
         let folder = lock(&root)?;
         sweep(&root, &folder).map_err(failed)?;
         let Probed { folds_names, default_permissions, keeps } = probe(&folder).map_err(failed)?;
+        root.spelling = folds_names.then(Spelling::default);
         let mount = mount_of(&folder).map_err(failed)?;
         let own = openat(&folder, ".", LIST, Mode::empty()).map_err(failed)?;
         let disk = Arc::new(Disk::new(own, path, keeps));

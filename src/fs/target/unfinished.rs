@@ -101,7 +101,9 @@ impl Unfinished {
         let parent = root.parent(path)?;
         let name = OsStr::from_bytes(path.name());
         match over {
-            LocalLook::Blocked(at) => Err(TargetError::InTheWay(at.clone())),
+            LocalLook::Blocked(at) | LocalLook::Otherwise(at) => {
+                Err(TargetError::InTheWay(at.clone()))
+            }
             LocalLook::Absent => self.place(&parent, name),
             LocalLook::Folder(_) => {
                 match unlinkat(&parent, name, AtFlags::REMOVEDIR) {

@@ -17,6 +17,10 @@ fn entry(size_bytes: u64, mtime_secs: i64) -> Entry {
     }
 }
 
+fn on_disk(device: u64, entry: Entry) -> Entry {
+    Entry { fingerprint: Fingerprint { device, ..entry.fingerprint }, ..entry }
+}
+
 fn recorded() -> Record {
     let content = ContentMd5::whole(Md5::of(b"v1"));
     Record::synced(entry(2, 10), content, ETag::new("v1"), false)
@@ -35,6 +39,7 @@ fn sources() -> Vec<(&'static str, Source)> {
         ("absent", Source::Absent),
         ("same", Source::Present(entry(2, 10))),
         ("touched", Source::Present(entry(2, 11))),
+        ("moved", Source::Present(on_disk(2, entry(2, 10)))),
         ("resized", Source::Present(entry(3, 11))),
         ("now-link", Source::Present(linked)),
     ]
@@ -47,6 +52,7 @@ fn bases() -> Vec<(&'static str, Option<Record>)> {
         ("synced", with(Trust::Synced)),
         ("racy", Some(Record { racy: true, ..recorded() })),
         ("missing", Some(Record { missing_since: Some(Millis(1)), ..recorded() })),
+        ("approved", Some(Record { missing_since: Some(Millis(1)), approved: true, ..recorded() })),
         ("uploading", with(Trust::Uploading)),
         ("first-up", Some(Record { etag: None, trust: Trust::Uploading, ..recorded() })),
         ("deleting", with(Trust::Deleting)),
@@ -85,6 +91,43 @@ fn each_row(mut f: impl FnMut(&str, &Source, Option<&Record>, &Observed<Object>,
     }
 }
 
+/// Calls `f` with every row of the table of last words.
+fn each_last_word(mut f: impl FnMut(&str, &Source, &Record, LastWord)) {
+    let disks = [("there", Some(1)), ("elsewhere", Some(2)), ("nowhere", None)];
+    for (source_name, source) in sources() {
+        for (disk_name, disk) in disks {
+            for (base_name, base) in bases() {
+                for deletions in DELETIONS {
+                    let Some(record) = &base else { continue };
+                    let word = last_word(&source, disk, record, deletions);
+                    let row = format!("{source_name} {disk_name} {base_name} {deletions:?}");
+                    f(&row, &source, record, word);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn last_words_are_spoken_on_proof_alone() {
+    each_last_word(|row, source, record, word| {
+        let goes = matches!(word, LastWord::Delete | LastWord::Tag);
+        if goes {
+            assert_eq!(*source, Source::Absent, "{row}");
+            assert!(record.missing_since.is_some(), "{row}");
+            assert!(matches!(record.trust, Trust::Synced | Trust::Deleting), "{row}");
+            assert!(row.contains(" there ") || record.approved, "{row}");
+            assert!(!row.ends_with("Keep"), "{row}");
+        }
+        if *source == Source::Unknown {
+            assert_eq!(word, LastWord::Wait, "{row}");
+        }
+        if matches!(source, Source::Present(_)) {
+            assert_eq!(word, LastWord::Back, "{row}");
+        }
+    });
+}
+
 #[test]
 fn table_is_the_golden_one() {
     // Rows that all ways to compare agree on are printed once.
@@ -108,22 +151,8 @@ fn table_is_the_golden_one() {
             }
         }
     }
-    text += "# last word: source base deletions\n";
-    for (source_name, source) in sources() {
-        for (base_name, base) in bases() {
-            for deletions in DELETIONS {
-                let Some(record) = &base else { continue };
-                let word = last_word(&source, record, deletions);
-                text += &format!("{source_name} {base_name} {deletions:?}: {word:?}\n");
-                if matches!(word, LastWord::Delete | LastWord::Tag) {
-                    assert!(
-                        source == Source::Absent && ["missing", "unsure-gone"].contains(&base_name)
-                    );
-                    assert_ne!(deletions, Deletions::Keep);
-                }
-            }
-        }
-    }
+    text += "# last word: source disk base deletions\n";
+    each_last_word(|row, _, _, word| text += &format!("{row}: {word:?}\n"));
     if std::env::var_os("KEEPWATCH_BLESS").is_some() {
         std::fs::write(GOLDEN, &text).unwrap();
     }
@@ -173,7 +202,7 @@ fn laws_hold_in_every_row() {
             assert_eq!(*target, Observed::Absent, "{row}");
         }
     });
-    assert_eq!(rows, 7 * 9 * 4 * 3);
+    assert_eq!(rows, 8 * 10 * 4 * 3);
 }
 
 #[test]
@@ -194,5 +223,10 @@ fn folders_compare_by_metadata_alone() {
             let decision = decide(&source, Some(&base), Observed::Unknown, compare);
             assert_eq!(decision, expected);
         }
+    }
+    let elsewhere = Source::Present(on_disk(2, folder(0o40_700)));
+    for compare in COMPARE {
+        let decision = decide(&elsewhere, Some(&base), Observed::Unknown, compare);
+        assert_eq!(decision, Decision::Found, "its disk is noted");
     }
 }

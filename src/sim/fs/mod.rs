@@ -32,7 +32,11 @@ struct Disk {
     next_inode: u64,
     identity: u64,
     missing: bool,
-    /// When the source was last swapped, or went or came.
+    /// The folder that another disk is mounted over.
+    mounted: Option<RelPath>,
+    /// What that disk covers; while it is away, what is on it.
+    aside: BTreeMap<RelPath, Node>,
+    /// When the source was last swapped, or a disk went or came.
     swapped_at: i64,
     unreadable: BTreeSet<RelPath>,
     /// Every content that a path ever had, for the oracle.
@@ -43,6 +47,23 @@ struct Disk {
     lost_percent: u64,
     overflow_percent: u64,
     torn_percent: u64,
+}
+
+impl Disk {
+    /// Where the nearest folder above a path lies: on the source's own disk, or on the other one.
+    fn device(&self, path: &RelPath) -> u64 {
+        const OTHER: u64 = 99;
+        let below = |folder: &RelPath| path.is_within(folder) && path != folder;
+        match self.mounted.as_ref().is_some_and(below) {
+            true => OTHER,
+            false => self.identity,
+        }
+    }
+
+    /// Whether a disk is mounted here, or below.
+    fn is_busy(&self, path: &RelPath) -> bool {
+        self.mounted.as_ref().is_some_and(|folder| folder.is_within(path))
+    }
 }
 
 /// A source in memory. Clones are the same source; it outlives crashes of the program.
@@ -88,9 +109,34 @@ impl SimFs {
     pub fn swap_source(&self, nodes: SwappedSource) -> SwappedSource {
         let mut disk = self.disk();
         disk.swapped_at = self.clock.stamp().secs;
-        let identity = std::mem::replace(&mut disk.identity, nodes.identity);
-        let old = std::mem::replace(&mut disk.nodes, nodes.nodes);
-        SwappedSource { identity, nodes: old }
+        SwappedSource {
+            identity: std::mem::replace(&mut disk.identity, nodes.identity),
+            nodes: std::mem::replace(&mut disk.nodes, nodes.nodes),
+            mounted: std::mem::replace(&mut disk.mounted, nodes.mounted),
+            aside: std::mem::replace(&mut disk.aside, nodes.aside),
+        }
+    }
+
+    /// A disk is mounted over this folder, or goes from it, with its files. Nothing happens where
+    /// no folder is. No watcher tells of it.
+    pub fn set_mounted(&self, folder: &RelPath, mounted: bool) {
+        let mut disk = self.disk();
+        let is_folder = disk.nodes.get(folder).is_some_and(|n| n.entry.kind == Kind::Folder);
+        if disk.mounted.is_some() == mounted || !is_folder {
+            return;
+        }
+        disk.mounted = mounted.then(|| folder.clone());
+        disk.swapped_at = self.clock.stamp().secs;
+        let below = |path: &RelPath| path.is_within(folder) && path != folder;
+        let covered = disk.nodes.extract_if(.., |path, _| below(path)).collect();
+        let shown = std::mem::replace(&mut disk.aside, covered);
+        disk.nodes.extend(shown);
+        disk.watched.retain(|path| !path.is_within(folder));
+    }
+
+    /// The disk that a name at this path is on, or would be on.
+    pub fn device(&self, path: &RelPath) -> u64 {
+        self.disk().device(path)
     }
 
     pub fn set_unreadable(&self, folder: &RelPath, unreadable: bool) {
@@ -128,7 +174,8 @@ impl SimFs {
             }
         };
         let size_bytes = content.len() as u64;
-        let fingerprint = Fingerprint { size_bytes, mtime: stamp, ctime: stamp, inode, device: 1 };
+        let device = disk.device(path);
+        let fingerprint = Fingerprint { size_bytes, mtime: stamp, ctime: stamp, inode, device };
         let entry = Entry { kind, fingerprint, mode, uid: 0, gid: 0 };
         disk.history.entry(path.clone()).or_default().push(bytes.clone());
         disk.nodes.insert(path.clone(), Node { entry, content: bytes });
@@ -177,7 +224,8 @@ impl SimFs {
         match disk.nodes.get(path).map(|node| node.entry.kind) {
             Some(kind) => return kind == Kind::Folder,
             None => {
-                let fingerprint = Fingerprint::default();
+                let device = disk.device(path);
+                let fingerprint = Fingerprint { device, ..Fingerprint::default() };
                 let kind = Kind::Folder;
                 let entry = Entry { kind, fingerprint, mode: 0o40_755, uid: 0, gid: 0 };
                 disk.nodes.insert(path.clone(), Node { entry, content: Bytes::new() });
@@ -188,9 +236,12 @@ impl SimFs {
         true
     }
 
-    /// Removes a path and everything below.
+    /// Removes a path and everything below, unless a disk is mounted there.
     pub fn remove(&self, path: &RelPath) {
         let mut disk = self.disk();
+        if disk.is_busy(path) {
+            return;
+        }
         let gone: Vec<RelPath> =
             disk.nodes.keys().filter(|known| known.is_within(path)).cloned().collect();
         for path in &gone {
@@ -211,6 +262,9 @@ impl SimFs {
         if !to.parent().is_none_or(|parent| self.make_folder(&parent)) || !self.exists(from) {
             return;
         }
+        if self.disk().is_busy(from) || self.disk().is_busy(to) {
+            return;
+        }
         self.remove(to);
         let stamp = self.clock.stamp();
         let mut disk = self.disk();
@@ -228,6 +282,7 @@ impl SimFs {
                 if node.entry.kind != Kind::Folder {
                     disk.history.entry(new.clone()).or_default().push(content);
                 }
+                node.entry.fingerprint.device = disk.device(&new);
                 disk.nodes.insert(new, node);
             }
         }
@@ -333,11 +388,13 @@ impl SimFs {
 pub struct SwappedSource {
     identity: u64,
     nodes: BTreeMap<RelPath, Node>,
+    mounted: Option<RelPath>,
+    aside: BTreeMap<RelPath, Node>,
 }
 
 impl SwappedSource {
     /// An empty folder with an identity of its own.
     pub fn empty() -> Self {
-        Self { identity: 2, nodes: BTreeMap::new() }
+        Self { identity: 2, ..Self::default() }
     }
 }

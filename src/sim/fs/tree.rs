@@ -135,11 +135,12 @@ impl LocalTree for SimFs {
                 disk.unreadable.iter().any(|folder| path.is_within(folder) && path != folder)
             };
             let one = |path: &RelPath| match disk.nodes.get(path) {
-                _ if path.is_root() => Stat::Folder(None),
+                _ if path.is_root() => Stat::Folder { marker: None, disk: disk.device(path) },
                 _ if hidden(path) => Stat::Unknown(Skip::Unreadable("hidden".to_owned())),
-                None => Stat::Absent,
+                None => Stat::Absent { disk: disk.device(path) },
                 Some(node) if node.entry.kind == Kind::Folder => {
-                    Stat::Folder(Self::marker(&disk, path, &node.entry))
+                    let marker = Self::marker(&disk, path, &node.entry);
+                    Stat::Folder { marker, disk: disk.device(path) }
                 }
                 Some(node) => Stat::Entry(node.entry),
             };

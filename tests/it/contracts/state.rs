@@ -231,7 +231,7 @@ fn missing_since_the_first_time() {
     on_both(async |state| {
         apply(state, [synced("a"), missing("a", NOW), missing("a", NOW.plus_ms(5))]).await;
         assert_eq!(get(state, "a").await.unwrap().missing_since, Some(NOW));
-        apply(state, [Change::Approve, Change::Found { key: key("a") }]).await;
+        apply(state, [Change::Approve, Change::Found { key: key("a"), disk: None }]).await;
         let found = get(state, "a").await.unwrap();
         assert_eq!((found.missing_since, found.approved), (None, false));
         apply(state, [missing("a", NOW.plus_ms(9)), missing("nobody", NOW)]).await;
@@ -377,9 +377,27 @@ fn the_tally_counts_each_thing_once() {
         apply(state, [missing("b", NOW.plus_ms(5)), missing("f/", NOW.plus_ms(3))]).await;
         apply(state, [missing("c", NOW), Change::Tagged { key: key("c") }]).await;
         let found = tally(state).await;
-        assert_eq!((found.files, found.folders, found.bytes), (2, 1, 6));
+        assert_eq!((found.files, found.folders), (2, 1));
+        assert_eq!((found.kept, found.kept_bytes, found.unsettled), (2, 6, 0));
         assert_eq!((found.pending, found.approved, found.pending_folders), (1, 1, 1));
         assert_eq!(found.oldest_missing, Some(NOW));
+    });
+}
+
+#[test]
+fn only_what_was_acknowledged_is_kept() {
+    on_both(async |state| {
+        let uploading = |name: &str, size| Change::Uploading {
+            key: key(name),
+            entry: entry(Kind::File, size, 0),
+        };
+        apply(state, [synced("a"), synced("b"), uploading("b", 7), uploading("new", 9)]).await;
+        let found = tally(state).await;
+        assert_eq!(found.files, 3);
+        assert_eq!((found.kept, found.unsettled, found.unsettled_bytes), (2, 2, 16));
+        apply(state, [synced("new")]).await;
+        let found = tally(state).await;
+        assert_eq!((found.kept, found.unsettled, found.unsettled_bytes), (3, 1, 7));
     });
 }
 

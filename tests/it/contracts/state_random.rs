@@ -56,7 +56,7 @@ fn change(chance: &Chance, at: Millis) -> Change {
         0..=4 => Change::Synced { record: random_record(chance, at), key },
         5 | 6 => Change::Uploading { entry: random_record(chance, at).entry, key },
         7..=9 => Change::Missing { key, at },
-        10 => Change::Found { key },
+        10 => Change::Found { key, disk: chance.percent(50).then_some(1 << 63) },
         11 => Change::Forget { keep: chance.percent(50).then(|| object(2)), key },
         12 | 13 => Change::Deleting { keys: vec![key, name(chance)], counted: chance.below(3), at },
         14 => Change::Deleted { key },

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use keepwatch::model::{Crc64, Entry, Key, Kind, Md5, Observed, RelPath};
+use keepwatch::model::{Crc64, Entry, Fingerprint, Key, Kind, Md5, Observed, RelPath};
 use keepwatch::ports::{FolderWatch, ReadError, Seen, Stat, Veil};
 use keepwatch::sim::world::in_virtual_time;
 
@@ -97,7 +97,9 @@ fn a_walk_is_in_key_order_with_markers_where_they_are_needed() {
         assert_eq!((link.kind, link.mode, link.fingerprint.size_bytes), (Kind::Link, 0o120_777, 7));
         let folder = seen("own/");
         assert_eq!((folder.kind, folder.mode), (Kind::Folder, 0o40_700));
-        assert_eq!(folder.fingerprint, Default::default(), "times of folders are not kept");
+        let device = file.fingerprint.device;
+        let kept = Fingerprint { device, ..Fingerprint::default() };
+        assert_eq!(folder.fingerprint, kept, "times of folders are not kept");
     });
 }
 
@@ -106,7 +108,8 @@ fn names_are_bytes() {
     on_both(async |source| {
         source.person.write("plain", b"x");
         let odd = RelPath::new(b"\xff\x01 \n").unwrap();
-        assert_eq!(source.tree.stat(vec![odd]).await.unwrap(), [Stat::Absent]);
+        let stats = source.tree.stat(vec![odd]).await.unwrap();
+        assert!(matches!(stats[..], [Stat::Absent { .. }]), "{stats:?}");
         source.person.write("tab\tand\nline", b"x");
         assert_eq!(keys(source, "").await, ["plain", "tab\u{2409}and\u{240a}line"]);
     });
@@ -190,14 +193,17 @@ fn looks_at_single_paths() {
         let names =
             ["", "folder/file", "folder", "gone", "folder/file/below", "gone/below", "link/file"];
         let stats = source.tree.stat(names.map(path).to_vec()).await.unwrap();
-        assert!(matches!(stats[0], Stat::Folder(None)), "{:?}", stats[0]);
+        let disk = source.tree.identity().await.unwrap().filesystem;
+        assert_eq!(stats[0], Stat::Folder { marker: None, disk });
         assert!(matches!(stats[1], Stat::Entry(e) if e.kind == Kind::File));
-        assert_eq!(stats[2], Stat::Folder(None));
-        assert!(stats[3..].iter().all(|stat| *stat == Stat::Absent), "{stats:?}");
+        assert_eq!(stats[2], Stat::Folder { marker: None, disk });
+        assert!(stats[3..].iter().all(|stat| *stat == Stat::Absent { disk }), "{stats:?}");
+        assert!(stats.iter().all(|stat| stat.disk() == Some(disk)), "on the source's own disk");
         assert_eq!(entry(source, "link").await.kind, Kind::Link);
         for (name, mode) in [("empty", 0o40_755), ("own", 0o40_700)] {
             let stat = stat(source, name).await;
-            assert!(matches!(stat, Stat::Folder(Some(marker)) if marker.mode == mode), "{stat:?}");
+            let Stat::Folder { marker: Some(marker), .. } = stat else { panic!("{stat:?}") };
+            assert_eq!((marker.mode, marker.fingerprint.device), (mode, disk));
         }
         // As the walk has it.
         assert_eq!(walk(source, "folder").await[0].1, entry(source, "folder/file").await);

@@ -353,7 +353,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// `script` answers the head of a request with a whole reply, or with as much of one as is sent.
+    /// `script` answers the head of a request with a reply, or with as much of one as is sent.
     pub fn start(script: impl Fn(&str) -> String + Send + 'static) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let reach = Reach {

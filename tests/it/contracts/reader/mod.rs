@@ -126,6 +126,7 @@ async fn fulfils_the_contract(subject: &Subject) {
         archive::archived_objects_are_read_when_they_are_thawed,
         archive::a_bucket_without_versions,
         versions::every_version_is_listed_and_read,
+        versions::older_versions_are_thawed,
         versions::long_listings_of_versions_have_pages,
     );
 }

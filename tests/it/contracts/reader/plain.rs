@@ -180,7 +180,9 @@ pub async fn the_size_of_the_first_part(subject: &Subject) {
     const PART: usize = 5 * 1024 * 1024;
     let reader = subject.reader("parts");
     subject.put("parts/whole", b"x").send().await.unwrap();
-    assert_eq!(reader.part_size(&current("whole")).await, Ok(None));
+    // What was sent whole is its own first part, or has none.
+    let size = reader.part_size(&current("whole")).await.unwrap();
+    assert!(size.is_none_or(|size| size == 1), "{size:?}");
     let (client, key) = (&subject.client, "parts/a");
     let upload = client.create_multipart_upload().bucket(BUCKET).key(key).send().await.unwrap();
     let upload = upload.upload_id().unwrap();

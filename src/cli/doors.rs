@@ -1,0 +1,343 @@
+//! What a running daemon, or a running `sync`, answers on its control socket.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::app::control::{self, Command, Verdict};
+use crate::app::status::{self, BackupStatus};
+use crate::config::BackupConfig;
+use crate::model::{Escaped, Key};
+use crate::ports::Clock as _;
+use crate::service::socket::{self, Answer, DeletionVerb, Request};
+use crate::state::State;
+
+use super::ask::{Called, chosen};
+use super::error::{CliError, Code};
+use super::wire::{SystemClock, Wired, destination_of};
+
+/// Names in a list of deletions.
+const NAMES_MAX: usize = 100;
+
+/// Where to reach a backup of this process.
+#[derive(Clone)]
+pub struct Door {
+    called: Called,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    /// It is being started.
+    Opening,
+    Open(mpsc::Sender<Command>),
+    /// It could not be started.
+    Shut(CliError),
+}
+
+impl Door {
+    fn of(config: &BackupConfig, way: Way) -> Self {
+        let called = Called {
+            name: config.name.clone(),
+            source: Escaped(config.source.as_os_str().as_encoded_bytes()).to_string(),
+            destination: config.destination.to_string(),
+        };
+        Self { called, way }
+    }
+
+    pub fn opening(config: &BackupConfig) -> Self {
+        Self::of(config, Way::Opening)
+    }
+
+    pub fn shut(config: &BackupConfig, error: CliError) -> Self {
+        Self::of(config, Way::Shut(error))
+    }
+
+    pub fn open(wired: &Wired, commands: mpsc::Sender<Command>) -> Self {
+        let settings = &wired.backup.settings;
+        let called = Called {
+            name: settings.name.clone(),
+            source: settings.owner.source.clone(),
+            destination: wired.destination.clone(),
+        };
+        Self { called, way: Way::Open(commands) }
+    }
+
+    /// Sends a command and waits for its answer.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, CliError> {
+        let name = &self.called.name;
+        let door = match &self.way {
+            Way::Open(door) => door,
+            Way::Shut(error) => return Err(not_started(name, error)),
+            Way::Opening => {
+                return Err(CliError::new(Code::Failed, format!("{name} is being started")));
+            }
+        };
+        let gone = || CliError::new(Code::Failed, format!("{name} is being stopped"));
+        let (answer, answered) = oneshot::channel();
+        door.send(command(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+}
+
+fn not_started(name: &str, error: &CliError) -> CliError {
+    let message = format!("{name} was not started: {}", error.line());
+    CliError { message, causes: vec![], ..error.clone() }
+}
+
+/// The backups of this process by name.
+#[derive(Clone, Default)]
+pub struct Doors {
+    by_name: Arc<Mutex<BTreeMap<String, Door>>>,
+    changed: Arc<Notify>,
+}
+
+impl Doors {
+    pub fn set(&self, door: Door) {
+        self.lock().insert(door.called.name.clone(), door);
+        self.changed.notify_waiters();
+    }
+
+    /// Closes all but these.
+    pub fn keep(&self, is_kept: impl Fn(&str) -> bool) {
+        self.lock().retain(|name, _| is_kept(name));
+        self.changed.notify_waiters();
+    }
+
+    fn all(&self) -> Vec<Door> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// All of them, once none is being started any more.
+    async fn settled(&self) -> Vec<Door> {
+        loop {
+            let changed = self.changed.notified();
+            let all = self.all();
+            if !all.iter().any(|door| matches!(door.way, Way::Opening)) {
+                return all;
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Door>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Daemon,
+    /// It tells of everything on record, and takes no orders: it ends by itself.
+    Sync,
+}
+
+/// What is needed to answer.
+#[derive(Clone)]
+pub struct Desk {
+    pub role: Role,
+    pub state: State,
+    pub doors: Doors,
+}
+
+impl Desk {
+    /// Answers until it is dropped.
+    pub async fn serve(self, listener: socket::Listener) {
+        let mut asked = JoinSet::new();
+        loop {
+            tokio::select! {
+                connection = listener.accept() => match connection {
+                    Ok(stream) => {
+                        asked.spawn(self.clone().answer(stream));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the control socket");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(_) = asked.join_next() => {}
+            }
+        }
+    }
+
+    async fn answer(self, mut stream: UnixStream) {
+        let request = match socket::receive(&mut stream).await {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::debug!(%error, "a request on the control socket");
+                return;
+            }
+        };
+        let answer = match self.reply(request).await {
+            Ok(value) => Answer::Ok(value),
+            Err(error) => {
+                let (code, message) = (error.code.number(), error.line());
+                Answer::Error { code, message, hint: error.hints.into_iter().next() }
+            }
+        };
+        socket::send_answer(&mut stream, &answer).await.ok();
+    }
+
+    async fn reply(&self, request: Request) -> Result<Value, CliError> {
+        match request {
+            Request::Status => self.status().await,
+            Request::Files { source, destination, after } => {
+                let after = after.map(|key| Key::literal(&key));
+                files(&self.state, &source, &destination, after).await
+            }
+            Request::Flush | Request::Deletions { .. } if self.role == Role::Sync => {
+                let message = format!("a sync is running (process {})", std::process::id());
+                Err(CliError::new(Code::NeedsPerson, message).hint("ask again when it has ended"))
+            }
+            Request::Flush => self.flush().await,
+            Request::Deletions { verb, names, all, new_root } => {
+                self.deletions(verb, &names, all, new_root).await
+            }
+        }
+    }
+
+    async fn status(&self) -> Result<Value, CliError> {
+        let mut all = vec![];
+        for door in self.doors.all() {
+            let Door { called, way } = &door;
+            let mut status = match way {
+                Way::Open(_) => match door.ask(Command::Status).await {
+                    Ok(status) => status,
+                    Err(_) => self.on_record(called, "stopping").await?,
+                },
+                Way::Opening => self.on_record(called, "starting").await?,
+                Way::Shut(error) => BackupStatus {
+                    error: Some(error.with_hints()),
+                    ..self.on_record(called, "failed").await?
+                },
+            };
+            let Called { name, source, destination } = called.clone();
+            (status.name, status.source, status.destination) = (name, source, destination);
+            all.push(status);
+        }
+        if self.role == Role::Sync {
+            let is_told = |s: &BackupStatus| {
+                all.iter().any(|t| t.source == s.source && t.destination == s.destination)
+            };
+            let recorded = recorded(&self.state).await?;
+            let others: Vec<_> = recorded.into_iter().filter(|s| !is_told(s)).collect();
+            all.extend(others);
+        }
+        let is = |role| self.role == role;
+        let (daemon, sync, process) = (is(Role::Daemon), is(Role::Sync), std::process::id());
+        let report = json!({ "version": 1, "daemon": daemon, "sync": sync, "process": process });
+        let Value::Object(mut report) = report else { return Ok(Value::Null) };
+        report.insert("backups".to_owned(), json!(all));
+        Ok(Value::Object(report))
+    }
+
+    /// What is known of a backup that has no driver to ask.
+    async fn on_record(&self, called: &Called, condition: &str) -> Result<BackupStatus, CliError> {
+        let recorded = recorded(&self.state).await?.into_iter();
+        let mut same =
+            recorded.filter(|s| s.source == called.source && s.destination == called.destination);
+        let status = same.next().unwrap_or_default();
+        Ok(BackupStatus { condition: condition.to_owned(), ..status })
+    }
+
+    /// What can be flushed is, also where another backup was not started.
+    async fn flush(&self) -> Result<Value, CliError> {
+        let doors = self.doors.settled().await;
+        let flushes = doors.iter().map(|door| async {
+            let failed: Result<u64, CliError> =
+                async { Ok(door.ask(Command::Flush).await??) }.await;
+            failed.map_err(|error| match door.way {
+                Way::Open(_) => {
+                    let message = format!("{}: {}", door.called.name, error.message);
+                    CliError { message, ..error }
+                }
+                Way::Opening | Way::Shut(_) => error,
+            })
+        });
+        let mut failed = 0;
+        for flushed in futures_util::future::join_all(flushes).await {
+            failed += flushed?;
+        }
+        Ok(json!({ "failed": failed }))
+    }
+
+    async fn deletions(
+        &self,
+        verb: DeletionVerb,
+        names: &[String],
+        all: bool,
+        new_root: bool,
+    ) -> Result<Value, CliError> {
+        let doors = self.doors.settled().await;
+        let called: Vec<Called> = doors.iter().map(|door| door.called.clone()).collect();
+        let everything = all || (verb == DeletionVerb::List && names.is_empty());
+        let places = match everything {
+            true => (0..doors.len()).collect(),
+            false => chosen(&called, names)?,
+        };
+        let mut done = vec![];
+        for door in places.into_iter().map(|at| &doors[at]) {
+            // What is meant by name must be there; what was not started has nothing to say here.
+            if everything && !matches!(door.way, Way::Open(_)) {
+                continue;
+            }
+            let name = &door.called.name;
+            done.push(match verb {
+                DeletionVerb::List => {
+                    let list = door.ask(|answer| Command::List { max: NAMES_MAX, answer });
+                    serde_json::to_value(list.await??).unwrap_or_default()
+                }
+                DeletionVerb::Approve => {
+                    let verdict = door.ask(|answer| Command::Approve { new_root, answer });
+                    let Verdict { files, new_root } = verdict.await??;
+                    json!({ "name": name, "files": files, "new_root": new_root })
+                }
+                DeletionVerb::Discard => {
+                    let verdict = door.ask(|answer| Command::Discard { answer }).await??;
+                    json!({ "name": name, "files": verdict.files })
+                }
+            });
+        }
+        Ok(json!({ "backups": done }))
+    }
+}
+
+/// What is on record of every backup.
+pub async fn recorded(state: &State) -> Result<Vec<BackupStatus>, CliError> {
+    let mut all = vec![];
+    for (name, id) in state.backups().await? {
+        let Some(records) = state.known_backup(id.clone()).await? else { continue };
+        let mut status = status::recorded(&records, SystemClock.now()).await?;
+        status.name = name;
+        status.source = Escaped(&id.source).to_string();
+        status.destination = destination_of(&id);
+        all.push(status);
+    }
+    Ok(all)
+}
+
+/// A page of the files on record of one backup.
+pub async fn files(
+    state: &State,
+    source: &str,
+    destination: &str,
+    after: Option<Key>,
+) -> Result<Value, CliError> {
+    let all = state.backups().await?;
+    let meant = all
+        .into_iter()
+        .map(|(_, id)| id)
+        .find(|id| Escaped(&id.source).to_string() == source && destination_of(id) == destination);
+    let Some(id) = meant else { return Ok(json!({ "files": [] })) };
+    let Some(records) = state.known_backup(id).await? else { return Ok(Value::Null) };
+    Ok(json!(control::files(&records, after).await?))
+}
