@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use keepwatch::model::Escaped;
 
+use super::Ends;
 use crate::support::bucket::Bucket;
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
@@ -222,6 +223,7 @@ fn a_racer_in_the_target() {
     let (swapped, ended) = (AtomicU32::new(0), AtomicBool::new(false));
     let mut codes = vec![];
     std::thread::scope(|scope| {
+        let _ends = Ends(&ended);
         scope.spawn(|| {
             let (one, two) = (place.path("target/swapped"), place.path("aside"));
             while !ended.load(Ordering::Relaxed) {
@@ -240,7 +242,6 @@ fn a_racer_in_the_target() {
             assert_eq!(said.code, 1, "{said:?}");
             assert!(said.stderr.contains("failed: swapped/"), "{said:?}");
         }
-        ended.store(true, Ordering::Relaxed);
     });
     println!("{swapped:?} swaps: {codes:?}");
     assert!(codes.iter().any(|code| code.1 > 0) && codes.iter().any(|code| code.2 > 0));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::Ends;
 use crate::support::scene::{Scene, TO};
 use crate::support::server::Fault;
 use crate::support::tree::Tree;
@@ -97,6 +98,7 @@ fn killed_again_and_again() {
     let target = Tree::new(&[]);
     let (ended, mut complete) = (AtomicBool::new(false), vec![]);
     std::thread::scope(|scope| {
+        let ends = Ends(&ended);
         let watcher = scope.spawn(|| watch(&scene.tree, &target, &ended));
         for run in 0..=kills {
             complete.push(names(&target).into_iter().collect::<BTreeSet<String>>());
@@ -112,7 +114,7 @@ fn killed_again_and_again() {
                 assert_eq!(code, Some(0), "{}", restore.log());
             }
         }
-        ended.store(true, Ordering::SeqCst);
+        drop(ends);
         let (seen, half) = watcher.join().unwrap();
         assert_eq!((seen, half), (count + 3, vec![]));
     });

@@ -12,3 +12,14 @@ mod moments;
 mod round_trip;
 mod same;
 mod thaw;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Tells a thread of a test to end, also when the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
