@@ -113,3 +113,29 @@ fn headline(s: &BackupStatus, now_ms: i64) -> String {
     };
     format!("{}{protected}", s.condition)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_and_many_agree_with_their_verbs() {
+        let told = |unclaimed| summary(&Summary { unclaimed, ..Summary::default() });
+        assert!(told(1).contains("1 object in the destination belongs to no file here, and is"));
+        assert!(told(2).contains("2 objects in the destination belong to no file here, and are"));
+    }
+
+    #[test]
+    fn a_backup_that_did_not_start_says_why() {
+        let failed = BackupStatus {
+            condition: "failed".to_owned(),
+            error: Some("the source /a is not a folder".to_owned()),
+            ..BackupStatus::default()
+        };
+        let told = status(&failed, 0);
+        assert!(told.contains("not started: the source /a is not a folder"), "{told}");
+        assert!(!told.contains("0 files"), "nothing is known of it: {told}");
+        let known = status(&BackupStatus { files: 2, ..failed }, 0);
+        assert!(known.contains("2 files"), "{known}");
+    }
+}

@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{Key, Meta, Millis, RelPath};
 use crate::plan::{ErrorClass, Failure, MaxDelete, Overwrite};
 use crate::ports::{
-    Attributes, Clock, Fetched, LocalTree, ObjectId, ObjectReader, TargetError, TargetTree, Tier,
+    Attributes, Clock, Fetched, LocalLook, LocalTree, ObjectId, ObjectReader, TargetError,
+    TargetTree, Tier,
 };
 
 use super::backup::{PlanSink, PlannedAction};

@@ -216,7 +216,10 @@ async fn two_keys_that_are_one_name_here_are_named_and_neither_is_overwritten() 
         let mut named = counts.failed.named.clone();
         named.sort_unstable();
         for (path, why) in &named {
-            assert!(why.contains("is here, and both are one name on this file system"), "{path}: {why}");
+            assert!(
+                why.contains("is here, and both are one name on this file system"),
+                "{path}: {why}"
+            );
         }
         assert_eq!(counts.failed.count, named.len() as u64);
         let mut there: Vec<(String, String)> = vec![];

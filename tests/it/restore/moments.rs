@@ -82,7 +82,7 @@ fn five_generations(reach: &Reach) {
     // A part of it, and from one moment to another over what is there.
     let back = Tree::new(&[]);
     restore(&user, TO, &back, &["--at", &moments[1].0, "--path", "d3"], 0);
-    let part = |all: &BTreeMap<String, _>| {
+    let part = |all: &BTreeMap<String, _>| -> Vec<String> {
         all.iter().filter(|(key, _)| key.starts_with("d3/")).map(|(key, _)| key.clone()).collect()
     };
     assert_eq!(back.expected("").into_keys().collect::<Vec<_>>(), part(&moments[1].1));
