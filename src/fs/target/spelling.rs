@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, fstat, statat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 
 use crate::fs::beneath;
@@ -34,7 +34,7 @@ impl Spelling {
     pub fn other(&self, root: &OwnedFd, path: &RelPath) -> Result<Option<RelPath>, Errno> {
         let mut above = RelPath::root();
         for name in path.segments() {
-            let folder = match beneath::open_folder(root, &above) {
+            let folder = match beneath::reach_folder(root, &above) {
                 Ok(folder) => folder,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
                 Err(errno) => return Err(errno),
@@ -58,7 +58,7 @@ impl Spelling {
         #[allow(clippy::unnecessary_cast, reason = "the types differ between platforms")]
         let stamp = (seen.st_mtime as i64, seen.st_mtime_nsec as i64);
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.get(at).is_some_and(|kept| kept.stamp == stamp && kept.names.contains(name)) {
+        if read.get(at).is_some_and(|(kept, names)| *kept == stamp && names.contains(name)) {
             return Ok(true);
         }
         // A name that came after the list was read may have come in the same tick.
@@ -67,7 +67,7 @@ impl Spelling {
         if read.len() >= FOLDERS_MAX {
             read.clear();
         }
-        read.insert(at.clone(), Listed { stamp, names });
+        read.insert(at.clone(), (stamp, names));
         Ok(has)
     }
 }
@@ -77,7 +77,8 @@ type Names = Vec<(Box<[u8]>, u64)>;
 
 fn list(folder: &OwnedFd) -> Result<Names, Errno> {
     let mut names = vec![];
-    for entry in Dir::read_from(folder)? {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for entry in Dir::new(openat(folder, ".", flags, Mode::empty())?)? {
         let entry = entry?;
         names.push((entry.file_name().to_bytes().into(), entry.ino()));
     }
