@@ -181,7 +181,6 @@ fn what_is_tagged_as_deleted_is_left_out() {
     keep_versions(&scene.bucket, BucketVersioningStatus::Enabled);
     let policy = ["--deletions", "tag"];
     scene.sync(&policy, 0);
-    let there = moment();
     scene.tree.remove("a");
     scene.tree.remove("d");
     scene.tree.remove("empty");
@@ -205,16 +204,6 @@ fn what_is_tagged_as_deleted_is_left_out() {
     let said = restore(&scene.user, TO, &back, &["--at", &now], 0);
     assert_eq!(said.number("left_out"), 4, "{said:?}");
     assert_eq!(back.expected("").into_keys().collect::<Vec<_>>(), ["b", "f"]);
-    // What was not tagged yet was there; the minute of a tag is all that is known.
-    let minute = Timestamp::new(now_s().div_euclid(60) * 60, 0).unwrap().to_string();
-    if there < minute {
-        let back = Tree::new(&[]);
-        restore(&scene.user, TO, &back, &["--at", &there], 0);
-        assert_eq!(
-            back.expected("").into_keys().collect::<Vec<_>>(),
-            ["a", "b", "d/e", "empty/", "f"]
-        );
-    }
 }
 
 #[test]
