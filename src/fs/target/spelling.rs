@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, fstat, statat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 
 use crate::fs::beneath;
@@ -77,7 +77,9 @@ type Names = Vec<(Box<[u8]>, u64)>;
 
 fn list(folder: &OwnedFd) -> Result<Names, Errno> {
     let mut names = vec![];
-    for entry in Dir::read_from(folder)? {
+    // The handle is only good for reaching what is in the folder.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for entry in Dir::new(openat(folder, ".", flags, Mode::empty())?)? {
         let entry = entry?;
         names.push((entry.file_name().to_bytes().into(), entry.ino()));
     }
