@@ -20,6 +20,8 @@ pub use backup::{Backup, BackupSettings, PlannedAction};
 pub use driver::{Driver, Ended};
 pub use progress::{Counts, Progress};
 
+pub use crate::model::words;
+
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::StoreError;
 

@@ -2,7 +2,7 @@
 
 use crate::app::status::{BackupStatus, Summary};
 
-pub use crate::model::words::{bytes, count, duration, grouped};
+pub use crate::app::words::{bytes, count, duration, grouped};
 
 /// The end of a one-shot run, in lines.
 pub fn summary(summary: &Summary) -> String {

@@ -131,8 +131,10 @@ impl Restore {
         reason: &str,
     ) -> Result<(), Stop> {
         if self.plan.is_some() {
-            let end = if is_folder { "/" } else { "" };
-            self.tell("delete", format!("{path}{end}"), reason);
+            // A folder goes when nothing is left in it, which is not so yet.
+            if !is_folder {
+                self.tell("delete", path.to_string(), reason);
+            }
             return Ok(());
         }
         let name = path.to_string();
