@@ -31,6 +31,8 @@ pub struct Progress {
     /// Jobs that are done, and their bytes. One that is tried again is not done.
     pub handled: AtomicU64,
     pub handled_bytes: AtomicU64,
+    /// Archived objects that are waited for.
+    pub frozen: AtomicU64,
     /// A look at everything is running.
     pub scanning: AtomicBool,
     /// One has ended: what the next finds is what the watcher missed.

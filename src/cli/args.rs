@@ -17,7 +17,7 @@ use super::restore::args as restore;
 #[derive(Debug, Parser)]
 #[command(name = "keepwatch", version, about, long_about = None, max_term_width = 100)]
 #[command(after_help = "Without a command, keepwatch runs the daemon for every backup in the \
-    configuration file.")]
+    configuration file. With --restore it takes the options of `keepwatch help restore`.")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,

@@ -13,7 +13,7 @@ use crate::app::{Driver, Ended, owner};
 use crate::config::{BackupConfig, Defaults};
 use crate::engine::Mode;
 use crate::report::log;
-use crate::report::progress::{Show, When};
+use crate::report::progress::{Show, When, Work};
 use crate::service::paths;
 use crate::service::signals::{self, Wish};
 use crate::service::socket;
@@ -147,7 +147,7 @@ impl Daemon<'_> {
         let (name, source) = (&config.name, config.source.display());
         tracing::info!(backup = name, "keeping {source} in {}", wired.destination);
         let when = if self.global.quiet { When::Never } else { self.global.progress };
-        let show = Show::start(name, wired.backup.progress.clone(), when, &self.bars);
+        let show = Show::start(name, wired.backup.progress.clone(), Work::Keep, when, &self.bars);
         let (commands, inbox) = mpsc::channel(8);
         self.doors.set(Door::open(&wired, commands.clone()));
         let driving = tokio::spawn(Driver::new(wired.backup, wired.watching).run(inbox));

@@ -15,15 +15,17 @@ mod wire;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{Cli, Command};
 use error::{CliError, Code};
+use restore::args::RESTORE_OPTIONS;
 
 /// Runs the program; answers with its exit code.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             out::note(error.print());
@@ -49,6 +51,26 @@ fn end(result: Result<Code, CliError>, color: bool) -> ExitCode {
             error.code.into()
         }
     }
+}
+
+/// The options of `--restore` are those of `restore`, and told of there.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = Cli::command().mut_args(|arg| match arg.get_help_heading() {
+        Some(RESTORE_OPTIONS) => arg.hide(true),
+        _ => arg,
+    });
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let alone = command.get_arguments().find(|arg| {
+        arg.get_help_heading() == Some(RESTORE_OPTIONS) && is_typed(arg.get_id().as_str())
+    });
+    if let Some(option) = alone.and_then(clap::Arg::get_long)
+        && !is_typed("restore")
+    {
+        let message = format!("--{option} belongs behind its command, or with --restore");
+        return Err(command.error(ErrorKind::ArgumentConflict, message));
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn dispatch(cli: Cli) -> Result<Code, CliError> {

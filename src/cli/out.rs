@@ -10,7 +10,15 @@ static LOST: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Writes a line to standard output.
 pub fn print_line(line: &str) {
-    note(writeln!(io::stdout(), "{line}"));
+    still_read(line);
+}
+
+/// The same; tells whether there is still somebody who reads.
+pub fn still_read(line: &str) -> bool {
+    let written = writeln!(io::stdout(), "{line}");
+    let is_read = written.is_ok();
+    note(written);
+    is_read
 }
 
 /// Remembers that a result was lost. A reader that has heard enough and went away is no error.

@@ -17,7 +17,7 @@ use crate::config::{
     BackupConfig, BackupOptions, ConfigFile, Defaults, real_path, resolve, resolve_one,
 };
 use crate::engine::Mode;
-use crate::report::progress::{Show, When};
+use crate::report::progress::{Show, When, Work};
 use crate::report::{log, text};
 use crate::service::{paths, signals, socket};
 
@@ -264,7 +264,8 @@ impl OneRun<'_> {
         check(config, &self.state.folder)?;
         let wired = wire(config, self.state, self.options).await?;
         let when = if global.quiet { When::Never } else { global.progress };
-        let show = Show::start(&config.name, wired.backup.progress.clone(), when, self.bars);
+        let show =
+            Show::start(&config.name, wired.backup.progress.clone(), Work::Keep, when, self.bars);
         let (commands, inbox) = mpsc::channel(8);
         self.doors.set(Door::open(&wired, commands.clone()));
         let backup = wired.backup;

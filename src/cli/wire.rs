@@ -66,8 +66,8 @@ pub fn open_state_of(global: &Global, configs: &[BackupConfig]) -> Result<OpenSt
     open_state(global)
 }
 
-/// Takes the lock and opens the database.
-pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
+/// Takes the lock: nobody else uses the state meanwhile, and no daemon runs on it.
+pub fn lock_state(global: &Global) -> Result<(PathBuf, lock::Lock), CliError> {
     let folder = state_folder(global)?;
     let lock = take_lock(&folder).map_err(|error| match &error {
         lock::LockError::Held { .. } => CliError::new(Code::NeedsPerson, error.to_string())
@@ -77,6 +77,12 @@ pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
             CliError::new(Code::NeedsPerson, error.to_string()).caused_by(source)
         }
     })?;
+    Ok((folder, lock))
+}
+
+/// Takes the lock and opens the database.
+pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
+    let (folder, lock) = lock_state(global)?;
     let (state, opened) = State::open(&folder, SystemClock.now()).map_err(|error| {
         let hint = match &error {
             OpenError::Newer { .. } => "upgrade keepwatch, or use another --state-dir",
@@ -141,6 +147,19 @@ pub struct Wired {
 pub fn check(config: &BackupConfig, state: &Path) -> Result<(), CliError> {
     rules(config)?;
     refuse_state_in_source(&config.source, state)
+}
+
+/// A store and a folder that is filled must not contain each other.
+pub fn refuse_nested(destination: &Destination, folder: &Path, what: &str) -> Result<(), CliError> {
+    let Destination::Store { folder: store, .. } = destination else { return Ok(()) };
+    let (store, folder) = (real_path(store), real_path(folder));
+    if !store.starts_with(&folder) && !folder.starts_with(&store) {
+        return Ok(());
+    }
+    let (store, folder) = (store.display(), folder.display());
+    let message = format!("the store {store} and the {what} {folder} contain each other");
+    Err(CliError::new(Code::NeedsPerson, message)
+        .hint("one would grow into the other: choose another folder"))
 }
 
 /// Makes the ports of a backup and puts them together.
@@ -303,9 +322,7 @@ pub async fn connect(
     dry_run: bool,
 ) -> Result<S3Store, CliError> {
     let place = match &config.destination {
-        Destination::Store { folder, .. } => {
-            Some(format!("file://{}/{bucket}/{}", folder.display(), prefix.as_str()))
-        }
+        Destination::Store { .. } => Some(as_typed(&config.destination)),
         _ => None,
     };
     let options = S3Options {
@@ -352,6 +369,15 @@ pub async fn connect(
     Ok(S3Store::new(connection, options))
 }
 
+/// The place of a store, such that a key can follow.
+fn as_typed(destination: &Destination) -> String {
+    let mut place = destination.to_string();
+    if !place.ends_with('/') {
+        place.push('/');
+    }
+    place
+}
+
 /// Whether there is a store in this folder.
 pub fn is_store(folder: &Path) -> bool {
     folder.join(".keepwatch-store").is_dir()
@@ -375,7 +401,7 @@ fn random_word() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(20).collect()
 }
 
-fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
+pub fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
     Rules::new(RuleOptions {
         include: config.include.clone(),
         exclude: config.exclude.clone(),

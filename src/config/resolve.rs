@@ -247,7 +247,8 @@ fn check(config: &BackupConfig) -> Vec<Complaint> {
     let mut complain = |option, title: String, help: &str| {
         complaints.push((option, title, (!help.is_empty()).then(|| help.to_owned())));
     };
-    if config.name.is_empty() || config.name.chars().any(|c| c.is_control() || c == '/') {
+    let is_odd = matches!(config.name.as_str(), "" | "." | "..");
+    if is_odd || config.name.chars().any(|c| c.is_control() || c == '/') {
         complain("name", "a name is one line of text without '/'".to_owned(), "");
     }
     if config.max_wait < config.settle {

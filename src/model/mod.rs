@@ -9,6 +9,7 @@ pub mod key;
 pub mod path;
 pub mod record;
 pub mod time;
+pub mod words;
 
 pub use content::{ContentMd5, Crc64, ETag, Md5};
 pub use entry::{Entry, Fingerprint, Kind, Meta, Object, ObjectHead, Observed, Source};

@@ -14,6 +14,10 @@ pub struct TargetFacts {
     pub free_bytes: u64,
     /// Two names that differ in case, or in how an accent is written, are one name here.
     pub folds_names: bool,
+    /// Files here have permissions of their own.
+    pub keeps_modes: bool,
+    /// Files here can be given to other users.
+    pub keeps_owners: bool,
     /// Blocks that a small file takes, in bytes.
     pub block_bytes: u64,
 }
@@ -30,6 +34,9 @@ pub enum LocalLook {
     Special(&'static str),
     /// Something that is no folder, at this path, stands where a folder is needed.
     Blocked(RelPath),
+    /// Something that this name means only because names are folded: it, or a folder above it, is
+    /// spelled like this.
+    Otherwise(RelPath),
 }
 
 /// Why something could not be done in the target.
@@ -78,8 +85,8 @@ pub trait NewFile: Send + Sync {
     fn stretch(&self, offset: u64, md5: bool) -> Box<dyn Stretch>;
     /// Reads what finished stretches wrote, whole or in parts of this size.
     fn digest(&self, part_size: Option<u64>) -> Fut<'_, Result<(ContentMd5, Crc64), TargetError>>;
-    /// Gives it its size, its attributes and then its name, in one step, in place of what `over`
-    /// says was there.
+    /// Gives it its size and its attributes, makes all this durable, and then gives it its name, in
+    /// one step, in place of what `over` says was there.
     fn commit(
         self: Box<Self>,
         size_bytes: u64,
@@ -94,8 +101,8 @@ pub trait TargetTree: Send + Sync {
     /// Makes the folder where it is missing (its parent must be there), refuses one that another
     /// restore is filling, and removes what a killed restore left.
     fn prepare(&self) -> Fut<'_, Result<TargetFacts, Failure>>;
-    /// The same facts, without making or changing anything; whether names are folded is not known
-    /// then, and told as not. Looks at the nearest folder above where the target is not there yet.
+    /// The same facts, without making or changing anything; what takes a new file to be known is
+    /// taken to be as it mostly is. Looks at the nearest folder above where the target is not there yet.
     fn facts(&self) -> Fut<'_, Result<TargetFacts, Failure>>;
     fn look(&self, path: RelPath) -> Fut<'_, Result<LocalLook, TargetError>>;
     /// Reads a file that is there, whole or in parts of this size.

@@ -21,6 +21,13 @@ pub enum When {
     Never,
 }
 
+/// What is being done, for the words that tell of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Keep,
+    Restore,
+}
+
 const FRAME: Duration = Duration::from_millis(100);
 /// Between plain lines.
 const LINE: Duration = Duration::from_secs(10);
@@ -32,16 +39,25 @@ pub struct Show {
 }
 
 impl Show {
-    pub fn start(name: &str, progress: Arc<Progress>, when: When, bars: &MultiProgress) -> Self {
+    pub fn start(
+        name: &str,
+        progress: Arc<Progress>,
+        work: Work,
+        when: When,
+        bars: &MultiProgress,
+    ) -> Self {
         let terminal = std::io::stderr().is_terminal();
         match (when, terminal) {
             (When::Never, _) => Self { task: tokio::spawn(async {}), bar: None },
             (_, true) => {
                 let bar = bars.add(ProgressBar::new_spinner());
-                let task = tokio::spawn(draw(bar.clone(), name.to_owned(), progress));
+                let task = tokio::spawn(draw(bar.clone(), name.to_owned(), progress, work));
                 Self { task, bar: Some(bar) }
             }
-            (_, false) => Self { task: tokio::spawn(print(name.to_owned(), progress)), bar: None },
+            (_, false) => {
+                let task = tokio::spawn(print(name.to_owned(), progress, work));
+                Self { task, bar: None }
+            }
         }
     }
 
@@ -106,6 +122,14 @@ struct Numbers {
     scanned: u64,
     files: (u64, u64),
     bytes: (u64, u64),
+    frozen: u64,
+}
+
+impl Numbers {
+    /// Something is looked at or transferred: not merely waited for.
+    fn is_busy(&self) -> bool {
+        self.scanning || self.files.0 + self.frozen < self.files.1
+    }
 }
 
 fn numbers(progress: &Progress) -> Numbers {
@@ -115,18 +139,29 @@ fn numbers(progress: &Progress) -> Numbers {
         scanned: get(&progress.scanned),
         files: progress.files(),
         bytes: progress.bytes(),
+        frozen: get(&progress.frozen),
     }
 }
 
-fn line(numbers: &Numbers, pace: &Pace) -> String {
+fn line(numbers: &Numbers, pace: &Pace, work: Work) -> String {
     let (files, bytes) = (numbers.files, numbers.bytes);
-    if !numbers.scanning && files.0 == files.1 {
-        let (files, bytes) = (text::count(files.1, "file"), text::bytes(bytes.1));
-        return format!("waiting for changes · {files} done, {bytes}");
-    }
     let mut parts = vec![];
+    if !numbers.is_busy() {
+        let what = match (work, numbers.frozen) {
+            (Work::Keep, _) => "waiting for changes".to_owned(),
+            (Work::Restore, 0) => "finishing".to_owned(),
+            (Work::Restore, frozen) => {
+                format!("waiting for {}", text::count(frozen, "archived object"))
+            }
+        };
+        let (files, bytes) = (text::count(files.0, "file"), text::bytes(bytes.0));
+        return format!("{what} · {files} done, {bytes}");
+    }
     if numbers.scanning {
-        parts.push(format!("looking, {} so far", text::count(numbers.scanned, "file")));
+        let one = if work == Work::Keep { "file" } else { "object" };
+        parts.push(format!("looking, {} so far", text::count(numbers.scanned, one)));
+    } else if work == Work::Restore {
+        parts.push("restoring".to_owned());
     }
     if files.1 > 0 {
         parts.push(format!(
@@ -142,10 +177,13 @@ fn line(numbers: &Numbers, pace: &Pace) -> String {
             parts.push(format!("{at_least}{} left", text::duration(left)));
         }
     }
+    if numbers.frozen > 0 {
+        parts.push(format!("{} to wait for", text::count(numbers.frozen, "archived object")));
+    }
     parts.join(" · ")
 }
 
-async fn draw(bar: ProgressBar, name: String, progress: Arc<Progress>) {
+async fn draw(bar: ProgressBar, name: String, progress: Arc<Progress>, work: Work) {
     if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {wide_msg}") {
         bar.set_style(style);
     }
@@ -156,7 +194,7 @@ async fn draw(bar: ProgressBar, name: String, progress: Arc<Progress>) {
         frames.tick().await;
         let numbers = numbers(&progress);
         pace.update(numbers.files.0, numbers.bytes.0);
-        let mut message = line(&numbers, &pace);
+        let mut message = line(&numbers, &pace, work);
         if let Some(current) = progress.current(1).pop() {
             message = format!("{message} · {current}");
         }
@@ -165,15 +203,44 @@ async fn draw(bar: ProgressBar, name: String, progress: Arc<Progress>) {
     }
 }
 
-async fn print(name: String, progress: Arc<Progress>) {
+async fn print(name: String, progress: Arc<Progress>, work: Work) {
     let mut pace = Pace::new();
     loop {
         tokio::time::sleep(LINE).await;
         let numbers = numbers(&progress);
         pace.update(numbers.files.0, numbers.bytes.0);
-        let busy = numbers.scanning || numbers.files.0 < numbers.files.1;
-        if busy {
-            tracing::info!(backup = name, "{}", line(&numbers, &pace));
+        if numbers.is_busy() {
+            tracing::info!(backup = name, "{}", line(&numbers, &pace, work));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_fit_the_work() {
+        let numbers = |scanning, handled, frozen| Numbers {
+            scanning,
+            scanned: 1_500,
+            files: (handled, 20),
+            bytes: (handled * 1024, 20 * 1024),
+            frozen,
+        };
+        let pace = Pace::new();
+        for (scanning, handled, frozen, keep, restore) in [
+            (true, 0, 0, "looking, 1,500 files so far", "looking, 1,500 objects so far"),
+            (false, 5, 0, "5 of 20 files", "restoring · 5 of 20 files, 5.00 KiB of 20.0 KiB"),
+            (false, 20, 0, "waiting for changes · 20 files done", "finishing · 20 files done"),
+            (false, 5, 10, "5 of 20 files", "10 archived objects to wait for"),
+            (false, 10, 10, "", "waiting for 10 archived objects · 10 files done, 10.0 KiB"),
+        ] {
+            let numbers = numbers(scanning, handled, frozen);
+            let (kept, restored) =
+                (line(&numbers, &pace, Work::Keep), line(&numbers, &pace, Work::Restore));
+            assert!(kept.contains(keep), "{kept:?}");
+            assert!(restored.contains(restore), "{restored:?}");
         }
     }
 }

@@ -13,7 +13,9 @@ pub(super) fn supplement<'a>(
             "s3cmd-attrs" => s3cmd(&mut meta, value),
             // s3fs has the names of rclone, and its mode in decimal.
             "mode" if meta.mode.is_none_or(|mode| !is_plausible(mode)) => {
-                meta.mode = value.parse().ok().filter(|mode| file_type(*mode) == FILE);
+                let decimal = value.parse().ok();
+                let decimal = decimal.filter(|mode| matches!(file_type(*mode), FILE | FOLDER));
+                meta.mode = decimal.or(meta.mode);
             }
             // AWS DataSync and the file gateway.
             "file-mtime" => meta.mtime = meta.mtime.or_else(|| nanoseconds(value)),
@@ -105,6 +107,10 @@ mod tests {
         assert_eq!(read(&[("mode", "120777")]).mode, Some(0o120_777));
         assert_eq!(read(&[("mode", "755")]).mode, Some(0o755));
         assert_eq!(read(&[("mode", "99999")]).mode, None);
+        // A folder of s3fs; a device and a pipe of rclone, which are not to pass for files.
+        assert_eq!(read(&[("mode", "16704")]).mode, Some(0o040_500));
+        assert_eq!(read(&[("mode", "60666")]).mode, Some(0o060_666));
+        assert_eq!(read(&[("mode", "10644")]).mode, Some(0o010_644));
     }
 
     #[test]

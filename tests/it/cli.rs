@@ -99,6 +99,19 @@ fn what_cannot_be_meant_is_usage() {
 }
 
 #[test]
+fn options_stand_where_they_count() {
+    let user = User::new();
+    for args in [&["--exclude", "x", "sync", "a", "b"][..], &["--overwrite", "never"]] {
+        let said = user.run(args);
+        assert_eq!(said.code, 2, "{args:?}: {said:?}");
+        let expected = format!("{} belongs behind its command, or with --restore", args[0]);
+        assert!(said.stderr.contains(&expected), "{said:?}");
+    }
+    let said = user.run(&["--restore", "x", "sync"]);
+    assert_eq!(said.code, 4, "a backup of this name is restored: {said:?}");
+}
+
+#[test]
 fn what_is_missing_needs_a_person() {
     let (user, tree) = (User::new(), Tree::new(&[("a", b"1")]));
     let (source, file) = (&path(tree.folder.path()), &path(&tree.path("a")));

@@ -173,7 +173,7 @@ fn a_file_that_cannot_be_used_changes_nothing() {
         wait_for("what ran to go on", || are(&daemon, &[("good", "up-to-date")]));
     };
     // A pattern that is none, the state inside a source.
-    configure(&scene, "exclude = [\"{x\"]\n", &[good, ("new", new)]);
+    configure(&scene, "exclude = [\"[z-a]\"]\n", &[good, ("new", new)]);
     daemon.signal("HUP");
     refused(1);
     configure(&scene, "", &[good, ("new", home)]);

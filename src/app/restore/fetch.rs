@@ -6,6 +6,7 @@
 //! given up after some attempts: a wrong byte never gets a name.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -14,7 +15,8 @@ use crate::model::{ContentMd5, Crc64, ETag, Kind, Md5};
 use crate::plan::parts::{MIB, likely_part_sizes};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{
-    Body, Fetched, Fut, LocalLook, NewFile, ObjectId, ReadHead, Reading, Stretch, TargetError,
+    Body, Fetched, Fut, LocalLook, NewFile, ObjectId, ReadHead, Reading, StoreError, Stretch,
+    TargetError,
 };
 
 use super::super::failure_of;
@@ -115,7 +117,7 @@ impl Restore {
             Source::Known(head) => (Some((**head).clone()), head.object.size_bytes),
             Source::Unknown => (None, item.kept.object.size_bytes),
         };
-        if size <= WHOLE_MAX_BYTES {
+        if size <= WHOLE_MAX_BYTES || self.whole_only.load(Ordering::Relaxed) {
             return self.fetch_whole(item, head, over).await;
         }
         let head = match head {
@@ -148,7 +150,7 @@ impl Restore {
             Fetched::Changed => return Err(Stop::Again),
             Fetched::Archived => {
                 drop(slot);
-                return Box::pin(self.thaw_late(item)).await.map(|()| true);
+                return self.ask_to_thaw(id).await.map(|()| true);
             }
         };
         if known.is_none() && self.left_out(id, &head).await? {
@@ -156,6 +158,9 @@ impl Restore {
         }
         let pinned = pinned(id, &head);
         let size = head.object.size_bytes;
+        if id.etag.is_some() && size != item.kept.object.size_bytes {
+            return Ok(false);
+        }
         if kind_of(&head.meta)? == Kind::Link {
             drop(body);
             drop(slot);
@@ -301,7 +306,22 @@ impl Restore {
         id: &ObjectId,
         range: Option<Range<u64>>,
     ) -> Result<Fetched<Reading>, Stop> {
-        self.patience.insist(|| self.reader.read(id, range.clone())).await
+        let ranged = range.is_some();
+        let read = || -> Fut<'_, _> {
+            let reading = self.reader.read(id, range.clone());
+            Box::pin(async move {
+                match reading.await {
+                    Err(StoreError::Unsupported(why)) if ranged => Ok(Err(why)),
+                    reply => reply.map(Ok),
+                }
+            })
+        };
+        self.patience.insist(read).await?.map_err(|why| {
+            if !self.whole_only.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{why}: objects are fetched whole, and from the start");
+            }
+            Stop::Again
+        })
     }
 
     /// The target of a link, with what is known of the object.

@@ -2,7 +2,7 @@
 
 use crate::model::{Entry, Kind, Meta};
 use crate::plan::restore::{Choice, Overwrite, Wanted, choose, leads_out};
-use crate::ports::{Attributes, Fetched, LocalLook, ObjectId, ReadHead, Thaw, ThawReply};
+use crate::ports::{Attributes, Fetched, LocalLook, ObjectId, ReadHead, Thaw};
 
 use super::super::progress::raise;
 use super::fetch::Source;
@@ -27,10 +27,12 @@ pub(super) fn kind_of(meta: &Meta) -> Result<Kind, Stop> {
 }
 
 impl Restore {
-    pub(super) async fn restore_file(&self, mut item: Item) -> Result<(), Stop> {
+    pub(super) async fn restore_file(&self, item: &mut Item) -> Result<(), Stop> {
         for _ in 0..LOOKS {
-            match self.try_file(&item).await {
+            match self.try_file(item).await {
                 Err(Stop::Again) => {
+                    // A thawed copy may have expired.
+                    item.kept.thaw = None;
                     // The current object is wanted, also when it is a newer one than was listed.
                     if item.kept.id.version.is_none() {
                         item.kept.id.etag = None;
@@ -43,16 +45,16 @@ impl Restore {
     }
 
     async fn try_file(&self, item: &Item) -> Result<(), Stop> {
-        let look = self.target.look(item.path.clone()).await?;
+        let look = self.look(&item.path).await?;
         let local = match &look {
             LocalLook::Absent => None,
             LocalLook::File(entry) | LocalLook::Link(entry, _) | LocalLook::Folder(entry) => {
                 Some(entry)
             }
             LocalLook::Special(what) => {
-                return Err(Stop::Path(format!("a {what} is here, and is left alone")));
+                return Err(Stop::Path(format!("{what} is here, and is left alone")));
             }
-            LocalLook::Blocked(above) => {
+            LocalLook::Blocked(above) | LocalLook::Otherwise(above) => {
                 return Err(Stop::Path(format!("{above} is here, and is no folder")));
             }
         };
@@ -154,7 +156,12 @@ impl Restore {
         is: LocalLook,
         touch: bool,
     ) -> Result<(), Stop> {
-        let wanted = self.attributes(&head.meta);
+        let mut wanted = self.attributes(&head.meta);
+        // What cannot be kept here will always differ.
+        if let Some(facts) = self.facts.get() {
+            wanted.permissions = wanted.permissions.filter(|_| facts.keeps_modes);
+            wanted.owner = wanted.owner.filter(|_| facts.keeps_owners);
+        }
         let is_link = local.kind == Kind::Link;
         let attributes = Attributes {
             mtime: wanted.mtime.filter(|mtime| *mtime != local.fingerprint.mtime),
@@ -210,7 +217,7 @@ impl Restore {
         Ok(())
     }
 
-    /// Asks for it to be thawed, and remembers it.
+    /// Asks for it to be thawed, unless it is readable by now.
     async fn thaw_first(&self, item: &Item) -> Result<(), Stop> {
         let id = &item.kept.id;
         let Some(head) = self.head(id).await? else { return Ok(()) };
@@ -218,7 +225,7 @@ impl Restore {
             return Ok(());
         }
         if head.thaw == Some(Thaw::Thawed) || !head.object.archived {
-            let look = self.target.look(item.path.clone()).await?;
+            let look = self.look(&item.path).await?;
             return match self.plan.is_some() {
                 true => self.plan_fetch(item, "it is thawed").await,
                 false => self.fetch(item, Source::Known(Box::new(head)), look).await,
@@ -229,17 +236,9 @@ impl Restore {
             raise(&self.tally.frozen, 1);
             return Ok(());
         }
-        if head.thaw != Some(Thaw::Ongoing) {
-            let (tier, days) = (self.settings.tier, self.settings.days);
-            match self.patience.insist(|| self.reader.thaw(id, tier, days)).await? {
-                ThawReply::Gone => return self.gone(id),
-                ThawReply::Requested
-                | ThawReply::Ongoing
-                | ThawReply::Thawed
-                | ThawReply::NotArchived => {}
-            }
+        match head.thaw {
+            Some(Thaw::Ongoing) => Err(Stop::Frozen),
+            _ => self.ask_to_thaw(id).await,
         }
-        self.queue(item);
-        Ok(())
     }
 }

@@ -18,7 +18,8 @@ mod survey;
 mod tally;
 mod thaw;
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -26,14 +27,15 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{Key, Meta, Millis, RelPath};
 use crate::plan::{ErrorClass, Failure, MaxDelete, Overwrite};
 use crate::ports::{
-    Attributes, Clock, Fetched, LocalTree, ObjectId, ObjectReader, TargetError, TargetTree, Tier,
+    Attributes, Clock, Fetched, LocalLook, LocalTree, ObjectId, ObjectReader, TargetError,
+    TargetFacts, TargetTree, Tier,
 };
 
 use super::backup::{PlanSink, PlannedAction};
 use super::progress::Progress;
 
 pub use objects::{Kept, Objects, Where};
-pub use survey::Survey;
+pub use survey::{Survey, nothing};
 pub use tally::{Counts, Tally};
 
 /// How a restore behaves.
@@ -85,6 +87,10 @@ pub struct Restore {
     slots: Semaphore,
     patience: patience::Patience,
     frozen: Mutex<thaw::Queue>,
+    /// The server gives no ranges.
+    whole_only: AtomicBool,
+    /// Of the target, once it is prepared.
+    facts: OnceLock<TargetFacts>,
 }
 
 /// How a restore ended.
@@ -105,6 +111,8 @@ pub(crate) enum Stop {
     Skip(String),
     /// What is there, or the object, is not what it was: look again.
     Again,
+    /// It is being thawed: its turn comes later.
+    Frozen,
     All(Failure),
     Interrupted,
 }
@@ -118,6 +126,13 @@ impl From<TargetError> for Stop {
             TargetError::Failed(failure) => Self::All(failure),
         }
     }
+}
+
+/// Why nothing can be said of another moment.
+pub fn no_versions(place: &str) -> Failure {
+    let message = format!("{place} keeps no versions, so nothing is known of how it was before");
+    Failure::new(ErrorClass::Configuration, message)
+        .with_hint("leave --at out to see or restore what is there now")
 }
 
 /// The ports of a restore.
@@ -141,6 +156,8 @@ impl Restore {
             slots: Semaphore::new(settings.transfers.max(1)),
             patience: patience::Patience::new(settings.retry_for_ms, cancel.clone()),
             frozen: Mutex::default(),
+            whole_only: AtomicBool::new(false),
+            facts: OnceLock::new(),
             tally: Tally::default(),
             progress: Arc::default(),
             settings,
@@ -170,7 +187,7 @@ impl Restore {
             Err(Stop::Path(cause) | Stop::Skip(cause)) => {
                 End::Failed(Failure::new(ErrorClass::Path, cause))
             }
-            Err(Stop::Again) => {
+            Err(Stop::Again | Stop::Frozen) => {
                 End::Failed(Failure::new(ErrorClass::Path, "the target changes all the time"))
             }
         }
@@ -182,7 +199,8 @@ impl Restore {
         self.say(&survey);
         self.check_space(&survey).await?;
         if self.plan.is_none() {
-            self.target.prepare().await.map_err(Stop::All)?;
+            let facts = self.target.prepare().await.map_err(Stop::All)?;
+            self.facts.set(facts).ok();
         }
         self.pass().await?;
         self.thaw_all().await?;
@@ -200,12 +218,7 @@ impl Restore {
         if keeps {
             return Ok(());
         }
-        let message = format!(
-            "{} keeps no versions, so nothing is known of how it was before",
-            self.reader.place()
-        );
-        let failure = Failure::new(ErrorClass::Configuration, message);
-        Err(Stop::All(failure.with_hint("leave --at out to restore what is there now")))
+        Err(Stop::All(no_versions(&self.reader.place())))
     }
 
     fn where_from(&self) -> Where {
@@ -214,6 +227,16 @@ impl Restore {
 
     fn objects(&self) -> Objects {
         Objects::new(self.reader.clone(), self.where_from())
+    }
+
+    /// What is at this path, under this very name.
+    async fn look(&self, path: &RelPath) -> Result<LocalLook, Stop> {
+        match self.target.look(path.clone()).await? {
+            LocalLook::Otherwise(other) => Err(Stop::Path(format!(
+                "{other} is here, and both are one name on this file system"
+            ))),
+            look => Ok(look),
+        }
     }
 
     /// Whether this place takes part.
@@ -243,15 +266,12 @@ impl Restore {
         if tags.unwrap_or(0) == 0 {
             return Ok(false);
         }
-        const MINUTE_MS: u64 = 60_000;
         let deleted = self.patience.insist(|| self.reader.deleted_at(id)).await?;
         Ok(match (deleted, self.settings.at) {
             (None, _) => false,
             (Some(_), None) => true,
-            // The tag tells the minute.
-            (Some(deleted), Some(at)) => {
-                deleted.0.div_euclid(MINUTE_MS as i64) <= at.0.div_euclid(MINUTE_MS as i64)
-            }
+            // The tag tells the minute that the deletion came in, which begins before it.
+            (Some(deleted), Some(at)) => deleted < at,
         })
     }
 

@@ -43,15 +43,19 @@ pub struct Objects {
 
 impl Objects {
     pub fn new(reader: Arc<dyn ObjectReader>, place: Where) -> Self {
-        Self { reader, place, page: VecDeque::new(), next: Next::Start, chosen: None }
+        let mut objects =
+            Self { reader, place, page: VecDeque::new(), next: Next::Start, chosen: None };
+        if let (Some(path), Some(_)) = (&objects.place.within, objects.place.at)
+            && let Some(key) = just_before(&Key::file(path))
+        {
+            objects.next = Next::Mark(VersionMark { key, version: String::new() });
+        }
+        objects
     }
 
     /// The same, from this key on.
     pub fn from(reader: Arc<dyn ObjectReader>, place: Where, key: &Key) -> Self {
-        // A key without its last character comes before it, and little comes between them.
-        let mut before = key.as_str().to_owned();
-        before.pop();
-        let next = if before.is_empty() { Next::Start } else { Next::After(Key::literal(&before)) };
+        let next = just_before(key).map_or(Next::Start, Next::After);
         Self { next, ..Self::new(reader, place) }
     }
 
@@ -155,6 +159,13 @@ impl Objects {
             Within::Behind
         }
     }
+}
+
+/// A key without its last character comes before it, and little comes between them.
+fn just_before(key: &Key) -> Option<Key> {
+    let mut before = key.as_str().to_owned();
+    before.pop();
+    (!before.is_empty()).then(|| Key::literal(&before))
 }
 
 enum Within {

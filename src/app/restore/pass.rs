@@ -40,8 +40,17 @@ impl Files {
 impl Restore {
     /// Brings back all that can be read now; what must be thawed is asked for and remembered.
     pub(super) async fn pass(self: &Arc<Self>) -> Result<(), Stop> {
-        let mut objects = self.objects();
         let mut running = JoinSet::new();
+        let result = self.pass_with(&mut running).await;
+        running.shutdown().await;
+        result
+    }
+
+    async fn pass_with(
+        self: &Arc<Self>,
+        running: &mut JoinSet<Result<(), Stop>>,
+    ) -> Result<(), Stop> {
+        let mut objects = self.objects();
         let at_once = self.settings.transfers.max(1) * 2;
         let mut files = Files::default();
         // Folders that let nobody write into them get that mode when all is in them.
@@ -132,17 +141,17 @@ impl Restore {
             Fetched::Found(head) => head,
             Fetched::Gone | Fetched::Changed | Fetched::Archived => return Ok(None),
         };
-        if self.is_tagged_deleted(&id, head.tags).await? {
-            raise(&self.tally.tagged, 1);
+        if self.left_out(&id, &head).await? {
             return Ok(None);
         }
         if self.plan.is_some() {
-            if self.target.look(path.clone()).await? == LocalLook::Absent {
+            if self.look(path).await? == LocalLook::Absent {
                 self.tell("fetch", format!("{path}/"), "the folder is not here");
             }
             raise(&self.tally.folders, 1);
             return Ok(None);
         }
+        self.look(path).await?;
         self.target.folder(path.clone()).await?;
         raise(&self.tally.folders, 1);
         let attributes = Attributes { mtime: None, ..self.attributes(&head.meta) };
@@ -154,7 +163,7 @@ impl Restore {
     }
 
     async fn set_folder(&self, path: RelPath, attributes: Attributes) -> Result<(), Stop> {
-        let is = self.target.look(path.clone()).await?;
+        let is = self.look(&path).await?;
         let LocalLook::Folder(entry) = &is else { return Err(Stop::Again) };
         debug_assert_eq!(entry.kind, Kind::Folder, "a folder's entry");
         Ok(self.target.set(path, is, attributes).await?)
@@ -173,15 +182,19 @@ impl Restore {
     }
 
     /// One file or link, however it ends.
-    pub(super) async fn file(self: Arc<Self>, item: Item) -> Result<(), Stop> {
+    pub(super) async fn file(self: Arc<Self>, mut item: Item) -> Result<(), Stop> {
         let key = item.kept.id.key.clone();
         let name = item.path.to_string();
         self.progress.begin(&key, name.clone());
         let result = tokio::select! {
-            result = self.restore_file(item) => result,
+            result = self.restore_file(&mut item) => result,
             () = self.cancel.cancelled() => Err(Stop::Interrupted),
         };
         self.progress.end(&key);
+        if result == Err(Stop::Frozen) {
+            self.queue(item);
+            return Ok(());
+        }
         self.progress.handled.fetch_add(1, Ordering::Relaxed);
         self.note(name, result)
     }

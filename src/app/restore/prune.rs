@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::model::words::count;
 use crate::model::{Key, Kind, RelPath};
 use crate::plan::restore::{Place, place};
 use crate::plan::{ErrorClass, Failure, Guard, Merge, Side, Step};
@@ -17,7 +18,7 @@ use super::{Restore, Stop};
 struct Extra {
     /// Files and links that the backup does not have.
     files: u64,
-    /// Files and links that it has.
+    /// Files and links that it has: those that it will have here, in a dry run.
     kept: u64,
 }
 
@@ -28,7 +29,7 @@ impl Restore {
             self.tally.skipped("--delete".to_owned(), why.to_owned());
             return Ok(());
         }
-        let extra = self.walk(false).await?;
+        let extra = self.walk(None).await?;
         let guard = Guard {
             max_delete: self.settings.max_delete,
             same_source: true,
@@ -37,22 +38,29 @@ impl Restore {
             files_max: extra.kept + extra.files,
             ..Guard::default()
         };
-        if let Some(hold) = guard.check() {
-            raise(&self.tally.held, hold.pending);
-            tracing::warn!(
-                "{} files here are not in the backup, and are held for safety: more than \
-                 --max-delete {} allows, or all there are",
-                hold.pending,
-                self.settings.max_delete
-            );
+        let Some(hold) = guard.check() else {
+            self.walk(Some("the backup does not have it")).await?;
+            if self.plan.is_some() {
+                raise(&self.tally.deleted, extra.files);
+            }
             return Ok(());
+        };
+        if self.plan.is_some() {
+            self.walk(Some("held for safety: more than --max-delete allows")).await?;
         }
-        self.walk(true).await?;
+        raise(&self.tally.held, hold.pending);
+        tracing::warn!(
+            "{} here, which the backup does not have, held for safety: more than --max-delete {} \
+             allows, or all there are. Look at them with --dry-run; --max-delete off deletes them",
+            count(hold.pending, "file"),
+            self.settings.max_delete
+        );
         Ok(())
     }
 
-    /// Goes through the target beside the listing; deletes what only the target has.
-    async fn walk(&self, delete: bool) -> Result<Extra, Stop> {
+    /// Goes through the target beside the listing; deletes what only the target has, if there is a
+    /// reason to.
+    async fn walk(&self, reason: Option<&str>) -> Result<Extra, Stop> {
         let top = self.settings.within.clone().unwrap_or_else(RelPath::root);
         let mut walk = self.here.walk(top, None);
         let mut objects = self.objects();
@@ -92,15 +100,22 @@ impl Restore {
                 Step::Triple(triple) => {
                     let is_kept = triple.target.is_some();
                     markers.pass(&triple.key, is_kept);
-                    let Some(Seen::Entry(path, entry)) = triple.source else { continue };
-                    if entry.kind != Kind::Folder {
-                        match is_kept {
-                            true => extra.kept += 1,
-                            false => extra.files += 1,
-                        }
+                    if is_kept && !triple.key.is_folder() {
+                        extra.kept += 1;
                     }
-                    if !is_kept && !markers.literal.contains(&triple.key) && delete {
-                        self.delete(path, &markers).await?;
+                    let Some(Seen::Entry(path, entry)) = triple.source else { continue };
+                    let is_folder = entry.kind == Kind::Folder;
+                    if is_kept
+                        || markers.literal.contains(&triple.key)
+                        || !self.takes_part(&path, is_folder)
+                    {
+                        continue;
+                    }
+                    if !is_folder {
+                        extra.files += 1;
+                    }
+                    if let Some(reason) = reason {
+                        self.delete(path, is_folder, &markers, reason).await?;
                     }
                 }
             }
@@ -108,14 +123,20 @@ impl Restore {
     }
 
     /// Deletes one file, link or empty folder, and the folders above that this leaves empty.
-    async fn delete(&self, path: RelPath, markers: &Markers) -> Result<(), Stop> {
+    async fn delete(
+        &self,
+        path: RelPath,
+        is_folder: bool,
+        markers: &Markers,
+        reason: &str,
+    ) -> Result<(), Stop> {
         if self.plan.is_some() {
-            self.tell("delete", path.to_string(), "the backup does not have it");
-            raise(&self.tally.deleted, 1);
+            let end = if is_folder { "/" } else { "" };
+            self.tell("delete", format!("{path}{end}"), reason);
             return Ok(());
         }
         let name = path.to_string();
-        let is = self.target.look(path.clone()).await?;
+        let is = self.look(&path).await?;
         let is_folder = matches!(is, LocalLook::Folder(_));
         match self.target.remove(path.clone(), is).await.map_err(Stop::from) {
             Ok(()) if !is_folder => raise(&self.tally.deleted, 1),
@@ -126,7 +147,7 @@ impl Restore {
         }
         let mut above = path.parent();
         while let Some(folder) = above.filter(|folder| !folder.is_root()) {
-            let is = self.target.look(folder.clone()).await?;
+            let is = self.look(&folder).await?;
             if markers.has(&folder) || self.target.remove(folder.clone(), is).await.is_err() {
                 break;
             }

@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use crate::model::Key;
+use crate::model::words::{bytes, count, grouped};
 use crate::plan::restore::{Place, place};
 use crate::plan::{ErrorClass, Failure};
-use crate::ports::{LocalLook, Thaw};
+use crate::ports::{LocalLook, Thaw, Tier};
 
 use super::super::progress::raise;
-use super::{Restore, Stop};
+use super::{Restore, Stop, Where};
 
 /// What a listing and a look at the target say. Whether a file that is there is right already is
 /// seen only when its turn comes.
@@ -26,6 +27,29 @@ pub struct Survey {
     pub frozen_bytes: u64,
     /// What the target will grow by, in whole blocks.
     pub needed_bytes: u64,
+}
+
+/// Why nothing comes of this.
+pub fn nothing(place: &str, wanted: &Where) -> Failure {
+    let (message, hint) = match (&wanted.within, wanted.at) {
+        (None, None) => (
+            format!("there is nothing in {place}"),
+            "check the bucket and the prefix; `keepwatch ls s3://bucket` shows all of a bucket",
+        ),
+        (None, Some(_)) => (
+            format!("{place} had nothing in it at that moment"),
+            "`keepwatch ls --versions` shows what was there, and when",
+        ),
+        (Some(path), None) => (
+            format!("{place} has no {path}"),
+            "write it as it is below the source; `keepwatch ls` shows what is there",
+        ),
+        (Some(path), Some(_)) => (
+            format!("{place} had no {path} at that moment"),
+            "`keepwatch ls --versions` shows what was there, and when",
+        ),
+    };
+    Failure::new(ErrorClass::Configuration, message).with_hint(hint)
 }
 
 impl Restore {
@@ -52,16 +76,18 @@ impl Restore {
             };
             if there == Some(size) {
                 survey.compare += 1;
-                survey.compare_bytes += size;
+                survey.compare_bytes = survey.compare_bytes.saturating_add(size);
                 continue;
             }
             survey.fetch += 1;
-            survey.fetch_bytes += size;
-            let blocks = |bytes: u64| bytes.next_multiple_of(facts.block_bytes.max(1));
-            survey.needed_bytes += blocks(size).saturating_sub(blocks(there.unwrap_or(0)));
+            survey.fetch_bytes = survey.fetch_bytes.saturating_add(size);
+            let block = facts.block_bytes.max(1);
+            let blocks = |bytes: u64| bytes.div_ceil(block).saturating_mul(block);
+            let more = blocks(size).saturating_sub(blocks(there.unwrap_or(0)));
+            survey.needed_bytes = survey.needed_bytes.saturating_add(more);
             if kept.object.archived && kept.thaw != Some(Thaw::Thawed) {
                 survey.frozen += 1;
-                survey.frozen_bytes += size;
+                survey.frozen_bytes = survey.frozen_bytes.saturating_add(size);
             }
         }
         self.progress.scanning.store(false, Ordering::Relaxed);
@@ -76,24 +102,12 @@ impl Restore {
     /// An empty backup has an owner record; where that is missing too, nothing was ever kept.
     async fn refuse_nothing(&self) -> Result<(), Stop> {
         if self.settings.at.is_some() || self.settings.within.is_some() {
-            let message = format!("{} had nothing there at that moment", self.reader.place());
-            let message = match self.settings.at {
-                Some(_) => message,
-                None => format!("{} has nothing at this path", self.reader.place()),
-            };
-            return Err(Stop::All(
-                Failure::new(ErrorClass::Configuration, message)
-                    .with_hint("`keepwatch ls` shows what is there"),
-            ));
+            return Err(Stop::All(nothing(&self.reader.place(), &self.where_from())));
         }
         if self.has(&Key::literal(".keepwatch/owner.json")).await? {
             return Ok(());
         }
-        let message = format!("there is nothing in {}", self.reader.place());
-        Err(Stop::All(
-            Failure::new(ErrorClass::Configuration, message)
-                .with_hint("check the bucket and the prefix; `keepwatch ls` shows what is there"),
-        ))
+        Err(Stop::All(nothing(&self.reader.place(), &self.where_from())))
     }
 
     pub(super) async fn check_space(&self, survey: &Survey) -> Result<(), Stop> {
@@ -102,8 +116,9 @@ impl Restore {
             return Ok(());
         }
         let message = format!(
-            "the target has {} bytes free, and the restore needs {}",
-            facts.free_bytes, survey.needed_bytes
+            "the target has {} free, and the restore needs {}",
+            bytes(facts.free_bytes),
+            bytes(survey.needed_bytes)
         );
         Err(Stop::All(
             Failure::new(ErrorClass::Configuration, message)
@@ -113,14 +128,15 @@ impl Restore {
 
     /// The plan, before it begins.
     pub(super) fn say(&self, survey: &Survey) {
-        let Survey { objects, fetch, fetch_bytes, compare, frozen, frozen_bytes, .. } = survey;
         tracing::info!(
-            "{} holds {objects} objects: {fetch} to fetch ({fetch_bytes} bytes), {compare} to \
-             compare",
-            self.reader.place()
+            "{} has {}: {} to fetch ({}), {} to compare",
+            self.reader.place(),
+            count(survey.objects, "object"),
+            grouped(survey.fetch),
+            bytes(survey.fetch_bytes),
+            grouped(survey.compare)
         );
-        if *frozen > 0 {
-            use crate::ports::Tier;
+        if survey.frozen > 0 {
             // AWS S3 user guide, "archive retrieval options".
             let time = match self.settings.tier {
                 Tier::Bulk => "5 to 48 hours",
@@ -128,8 +144,9 @@ impl Restore {
                 Tier::Expedited => "1 to 5 minutes (Deep Archive has no such tier)",
             };
             tracing::info!(
-                "{frozen} of these ({frozen_bytes} bytes) are archived and must be thawed first: \
-                 {time}"
+                "of these, {} ({}) must be thawed first, which takes {time}",
+                count(survey.frozen, "archived object"),
+                bytes(survey.frozen_bytes)
             );
         }
     }

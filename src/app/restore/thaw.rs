@@ -4,13 +4,16 @@
 //! time to time: by listings where these tell, else one by one. When more were asked for than are
 //! remembered, another pass finds the rest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::ports::{Fetched, ObjectId, Thaw};
+use crate::model::Key;
+use crate::model::words::{count, duration};
+use crate::ports::{Fetched, ObjectId, Thaw, ThawReply};
 
 use super::super::progress::raise;
 use super::pass::Item;
@@ -26,7 +29,7 @@ pub(super) struct Queue {
     /// Asked for, and not remembered.
     more: u64,
     /// Keys whose tags say that they were deleted.
-    deleted: std::collections::BTreeSet<crate::model::Key>,
+    deleted: BTreeSet<Key>,
 }
 
 impl Restore {
@@ -35,30 +38,37 @@ impl Restore {
     }
 
     /// Remembers an object that is being thawed.
-    pub(super) fn queue(&self, item: &Item) {
+    pub(super) fn queue(&self, item: Item) {
+        raise(&self.progress.frozen, 1);
         let mut queue = self.waiting();
         if queue.items.len() < QUEUE_MAX {
-            queue.items.push_back(Item { kept: item.kept.clone(), path: item.path.clone() });
+            queue.items.push_back(item);
         } else {
             queue.more += 1;
         }
     }
 
-    /// Remembers an object that is tagged as deleted.
-    pub(super) fn is_deleted(&self, key: &crate::model::Key) {
-        self.waiting().deleted.insert(key.clone());
+    /// Remembers an object that is tagged as deleted, if somebody will ask.
+    pub(super) fn is_deleted(&self, key: &Key) {
+        if self.settings.delete {
+            self.waiting().deleted.insert(key.clone());
+        }
     }
 
-    pub(super) fn was_deleted(&self, key: &crate::model::Key) -> bool {
+    pub(super) fn was_deleted(&self, key: &Key) -> bool {
         self.waiting().deleted.contains(key)
     }
 
-    /// An object turned out to be archived when it was read.
-    pub(super) async fn thaw_late(&self, item: &Item) -> Result<(), Stop> {
+    /// Asks for an object to be thawed: `Frozen` while it is, nothing when it is gone.
+    pub(super) async fn ask_to_thaw(&self, id: &ObjectId) -> Result<(), Stop> {
         let (tier, days) = (self.settings.tier, self.settings.days);
-        self.patience.insist(|| self.reader.thaw(&item.kept.id, tier, days)).await?;
-        self.queue(item);
-        Ok(())
+        match self.patience.insist(|| self.reader.thaw(id, tier, days)).await? {
+            ThawReply::Gone => self.gone(id),
+            ThawReply::Requested
+            | ThawReply::Ongoing
+            | ThawReply::Thawed
+            | ThawReply::NotArchived => Err(Stop::Frozen),
+        }
     }
 
     /// Waits until all is readable, and fetches it.
@@ -71,19 +81,20 @@ impl Restore {
             if items.is_empty() && more == 0 {
                 return Ok(());
             }
-            let count = items.len() as u64 + more;
+            let number = items.len() as u64 + more;
             if !self.settings.wait {
-                raise(&self.tally.frozen, count);
-                tracing::info!("{count} objects are being thawed; run this again to fetch them");
+                raise(&self.tally.frozen, number);
                 return Ok(());
             }
             tracing::info!(
-                "{count} objects are being thawed; looking again every {} s. It is safe to stop: \
-                 run this again to go on",
-                self.settings.poll_ms.div_ceil(1000)
+                "waiting for {}, looking again every {}; it is safe to stop: run this again to go \
+                 on",
+                count(number, "archived object"),
+                duration(self.settings.poll_ms)
             );
             self.thaw_these(items).await?;
             if more > 0 {
+                self.progress.frozen.fetch_sub(more, Ordering::Relaxed);
                 self.pass().await?;
             }
         }
@@ -97,23 +108,35 @@ impl Restore {
                 () = self.cancel.cancelled() => return Err(Stop::Interrupted),
             }
             let thawed = self.look_at(&mut items).await?;
+            self.progress.frozen.fetch_sub(thawed.len() as u64, Ordering::Relaxed);
             let mut running = JoinSet::new();
-            for mut item in thawed {
-                item.kept.thaw = Some(Thaw::Thawed);
-                while running.len() >= self.settings.transfers.max(1) * 2 {
-                    super::pass::came(running.join_next().await)?;
-                }
-                let restore = self.clone();
-                running.spawn(async move { restore.file(item).await });
-            }
-            while let Some(joined) = running.join_next().await {
-                super::pass::came(Some(joined))?;
-            }
-            if !items.is_empty() {
-                tracing::info!("{} objects are still being thawed", items.len());
-            }
+            let result = self.fetch_all(thawed, &mut running).await;
+            running.shutdown().await;
+            result?;
             // What turned out to be frozen again was asked for again.
             items.append(&mut self.waiting().items);
+            if !items.is_empty() {
+                let waiting = count(items.len() as u64, "archived object");
+                tracing::info!("still waiting for {waiting}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch_all(
+        self: &Arc<Self>,
+        thawed: Vec<Item>,
+        running: &mut JoinSet<Result<(), Stop>>,
+    ) -> Result<(), Stop> {
+        for item in thawed {
+            while running.len() >= self.settings.transfers.max(1) * 2 {
+                super::pass::came(running.join_next().await)?;
+            }
+            let restore = self.clone();
+            running.spawn(async move { restore.file(item).await });
+        }
+        while let Some(joined) = running.join_next().await {
+            super::pass::came(Some(joined))?;
         }
         Ok(())
     }
@@ -127,16 +150,17 @@ impl Restore {
         }
         let mut ready = vec![];
         for _ in 0..items.len() {
-            let Some(item) = items.pop_front() else { break };
+            let Some(mut item) = items.pop_front() else { break };
             let id = ObjectId { etag: None, ..item.kept.id.clone() };
-            let thawing = match self.patience.insist(|| self.reader.head(&id)).await? {
-                Fetched::Found(head) => head.object.archived && head.thaw != Some(Thaw::Thawed),
-                Fetched::Gone | Fetched::Changed => false,
-                Fetched::Archived => true,
+            item.kept.thaw = match self.patience.insist(|| self.reader.head(&id)).await? {
+                Fetched::Found(head) if head.object.archived => head.thaw,
+                // It can be read, or its turn shows that it is gone.
+                _ => Some(Thaw::Thawed),
             };
-            match thawing {
-                true => items.push_back(item),
-                false => ready.push(item),
+            match item.kept.thaw {
+                Some(Thaw::Ongoing) => items.push_back(item),
+                // A copy that has expired is asked for again.
+                _ => ready.push(item),
             }
         }
         Ok(ready)
@@ -151,21 +175,27 @@ impl Restore {
         let place = super::Where { at: None, within: None };
         let last = last.kept.id.key.clone();
         let mut listing = super::Objects::from(self.reader.clone(), place, &id.key);
-        let mut states = std::collections::BTreeMap::new();
+        let mut ready = vec![];
+        let mut states = BTreeMap::new();
         while let Some(kept) = self.next(&mut listing).await? {
             if kept.id.key > last {
                 break;
             }
-            if kept.object.archived {
+            let is_asked_for = items.binary_search_by(|item| item.kept.id.key.cmp(&kept.id.key));
+            if kept.object.archived && is_asked_for.is_ok() {
                 let Some(thaw) = kept.thaw else { return Ok(None) };
                 states.insert(kept.id.key, thaw);
             }
         }
-        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(items).into_iter().partition(
+        for mut item in std::mem::take(items) {
             // What is not listed as archived can be read, or is gone: its turn shows which.
-            |item| states.get(&item.kept.id.key).is_none_or(|thaw| *thaw == Thaw::Thawed),
-        );
-        items.extend(waiting);
+            let thaw = states.get(&item.kept.id.key).copied().unwrap_or(Thaw::Thawed);
+            item.kept.thaw = Some(thaw);
+            match thaw {
+                Thaw::Ongoing => items.push_back(item),
+                Thaw::Thawed | Thaw::Frozen => ready.push(item),
+            }
+        }
         Ok(Some(ready))
     }
 }

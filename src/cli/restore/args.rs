@@ -10,8 +10,16 @@ use crate::ports::Tier;
 
 use super::moment::Moment;
 
+/// Heading of the options that `restore` and `--restore` share.
+pub const RESTORE_OPTIONS: &str = "Restore options";
+
 /// `restore SOURCE TARGET`
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "A restore that was cut short is run again and goes on: what is right \
+    already is not fetched. Nothing is deleted without --delete, and files that are newer than \
+    the backup are kept, unless --overwrite says otherwise.\n\n\
+    keepwatch restore s3://bucket/documents ~/Documents --dry-run\n\
+    keepwatch restore s3://bucket/documents /tmp/old --at \"2 days ago\" --path reports/2026")]
 pub struct Restore {
     /// What is restored: s3://bucket/prefix, bucket::prefix, or file:///folder
     pub source: String,
@@ -41,7 +49,7 @@ impl Configured {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Restore options")]
+#[command(next_help_heading = RESTORE_OPTIONS)]
 pub struct RestoreOptions {
     /// As it was then: 2026-11-01T12:00Z, "2026-11-01 12:00", "2 days ago"
     #[arg(long, value_name = "TIME")]
@@ -67,7 +75,7 @@ pub struct RestoreOptions {
     /// Give files their owner and group (the default for root)
     #[arg(long, overrides_with = "no_owner")]
     pub owner: bool,
-    /// Do not
+    /// Leave files to the user who restores them (the default for all others)
     #[arg(long)]
     pub no_owner: bool,
     /// Give files their setuid and setgid bits
@@ -76,12 +84,12 @@ pub struct RestoreOptions {
     /// Make symbolic links that lead out of the target
     #[arg(long)]
     pub outside_links: bool,
-    /// Transfers at once
-    #[arg(long, value_name = "NUMBER", default_value = "16")]
-    pub transfers: Transfers,
-    /// Bytes a second at most, or off
-    #[arg(long, value_name = "RATE", default_value = "off")]
-    pub bandwidth: Rate,
+    /// Transfers at once [default: 16, or as configured]
+    #[arg(long, value_name = "NUMBER")]
+    pub transfers: Option<Transfers>,
+    /// Bytes a second at most, or off [default: off, or as configured]
+    #[arg(long, value_name = "RATE")]
+    pub bandwidth: Option<Rate>,
     /// How fast archived objects are thawed
     #[arg(long, value_enum, value_name = "TIER", default_value_t = TierWord::Standard)]
     pub tier: TierWord,
@@ -151,6 +159,10 @@ impl From<TierWord> for Tier {
 
 /// `ls DESTINATION`
 #[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Columns: when it was uploaded, bytes, with --versions the version, and the \
+    path as it is below the source. A version that says `deleted` marks a deletion."
+)]
 pub struct Ls {
     /// What is listed: s3://bucket/prefix, bucket::prefix, or file:///folder
     pub destination: String,

@@ -2,38 +2,42 @@
 
 use std::sync::Arc;
 
+use indicatif::MultiProgress;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::app::failure_of;
-use crate::app::restore::{Objects, Where};
+use crate::app::restore::{Objects, Where, no_versions, nothing};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
-use crate::cli::out::print_line;
+use crate::cli::out::still_read;
 use crate::cli::wire::{connect, place};
 use crate::config::{BackupOptions, Defaults, Destination, resolve_one};
-use crate::model::{Key, KeyTarget, Millis, RelPath};
-use crate::plan::{ErrorClass, Failure};
+use crate::model::{Key, KeyTarget, Millis};
 use crate::ports::{ObjectReader, StoreError};
+use crate::report::log;
 use crate::service::paths;
 
 use super::args::Ls;
 
 pub async fn ls(global: &Global, ls: &Ls) -> Result<Code, CliError> {
+    log::init(global.log(false), &MultiProgress::new());
     let flags = global.clone().into_options(BackupOptions::default());
     let home = paths::home();
     let defaults = Defaults::ONE_SHOT;
     let config = resolve_one("ls", None, &ls.destination, flags, defaults, home.as_deref())
         .map_err(|lines| CliError::new(Code::Usage, lines))?;
     if config.destination == Destination::Default {
-        return Err(CliError::new(Code::Usage, "`default` does not say which bucket"));
+        return Err(CliError::new(Code::Usage, "`default` does not say which bucket")
+            .hint("name it: keepwatch ls s3://bucket"));
     }
     let (bucket, prefix) = place(&config.destination);
     let reader: Arc<dyn ObjectReader> = Arc::new(connect(&config, bucket, &prefix, true).await?);
     let within = super::within(ls.path.as_ref())?;
+    let wanted = Where { at: ls.at.map(|at| at.0), within };
     match ls.versions {
-        true => all_versions(global, &*reader, within.as_ref()).await?,
-        false => as_of(global, reader, Where { at: ls.at.map(|at| at.0), within }).await?,
+        true => all_versions(global, &*reader, wanted).await?,
+        false => as_of(global, reader, wanted).await?,
     }
     Ok(Code::Done)
 }
@@ -42,60 +46,81 @@ fn failed(error: StoreError) -> CliError {
     failure_of(error, "list the backup").into()
 }
 
+/// Prints lines for as long as somebody reads them.
+struct Lines {
+    json: bool,
+    printed: bool,
+}
+
+impl Lines {
+    fn print(&mut self, line: &Line<'_>) -> bool {
+        self.printed = true;
+        still_read(&line.shown(self.json))
+    }
+
+    /// Nothing at all is an error where something was named.
+    fn end(self, place: &str, wanted: &Where) -> Result<(), CliError> {
+        let failure = nothing(place, wanted);
+        match (self.printed, &wanted.within) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err(failure.into()),
+            (false, None) => {
+                tracing::warn!("{}", failure.message);
+                Ok(())
+            }
+        }
+    }
+}
+
 async fn as_of(
     global: &Global,
     reader: Arc<dyn ObjectReader>,
-    place: Where,
+    wanted: Where,
 ) -> Result<(), CliError> {
-    if place.at.is_some() {
-        need_versions(&*reader).await?;
+    let place = reader.place();
+    if wanted.at.is_some() && !reader.keeps_versions().await.map_err(failed)? {
+        return Err(no_versions(&place).into());
     }
-    let mut objects = Objects::new(reader, place);
+    let mut lines = Lines { json: global.json, printed: false };
+    let mut objects = Objects::new(reader, wanted.clone());
     while let Some(kept) = objects.next().await.map_err(failed)? {
-        let (size, modified) = (kept.object.size_bytes, kept.object.modified);
-        let line =
-            Line { key: &kept.id.key, size: Some(size), modified, version: None, latest: true };
-        print_line(&line.shown(global.json));
+        let (size, modified) = (Some(kept.object.size_bytes), kept.object.modified);
+        let line = Line { key: &kept.id.key, size, modified, version: None, latest: true };
+        if !lines.print(&line) {
+            return Ok(());
+        }
     }
-    Ok(())
-}
-
-async fn need_versions(reader: &dyn ObjectReader) -> Result<(), CliError> {
-    if reader.keeps_versions().await.map_err(failed)? {
-        return Ok(());
-    }
-    let message =
-        format!("{} keeps no versions, so nothing is known of how it was before", reader.place());
-    Err(Failure::new(ErrorClass::Configuration, message).into())
+    lines.end(&place, &wanted)
 }
 
 async fn all_versions(
     global: &Global,
     reader: &dyn ObjectReader,
-    within: Option<&RelPath>,
+    wanted: Where,
 ) -> Result<(), CliError> {
+    let mut lines = Lines { json: global.json, printed: false };
     let mut after = None;
     loop {
         let page = reader.list_versions(after.as_ref()).await.map_err(failed)?;
         for version in &page.versions {
-            let is_within = within.is_none_or(|path| match version.key.target() {
+            let is_within = wanted.within.as_ref().is_none_or(|path| match version.key.target() {
                 Some(KeyTarget::File(found) | KeyTarget::Folder(found)) => found.is_within(path),
                 None => false,
             });
-            if is_within {
-                let line = Line {
-                    key: &version.key,
-                    size: version.object.as_ref().map(|object| object.size_bytes),
-                    modified: version.modified,
-                    version: Some(&version.version),
-                    latest: version.latest,
-                };
-                print_line(&line.shown(global.json));
+            let line = Line {
+                key: &version.key,
+                size: version.object.as_ref().map(|object| object.size_bytes),
+                modified: version.modified,
+                version: Some(&version.version),
+                latest: version.latest,
+            };
+            if is_within && !lines.print(&line) {
+                return Ok(());
             }
         }
         match page.more_after {
             Some(mark) => after = Some(mark),
-            None => return Ok(()),
+            None => return lines.end(&reader.place(), &wanted),
         }
     }
 }

@@ -18,14 +18,15 @@ use crate::fs::{RuleOptions, Rules, Target, Tree};
 use crate::model::RelPath;
 use crate::model::key::KEY_MAX_BYTES;
 use crate::report::log;
-use crate::report::progress::{Show, When};
+use crate::report::progress::{self, Show, When};
+use crate::service::lock::Lock;
 use crate::service::{machine, paths, signals};
 
 use super::args::Global;
 use super::ask::no_such_backup;
 use super::error::{CliError, Code};
 use super::sync::{config_file, faulty, plan_sink};
-use super::wire::{SystemClock, connect, open_state, place};
+use super::wire::{SystemClock, connect, lock_state, place, refuse_nested, rules};
 
 use args::RestoreOptions;
 use summary::RestoreSummary;
@@ -38,12 +39,18 @@ struct Job {
     target: PathBuf,
 }
 
+/// What is to be done, and the lock that keeps others away meanwhile.
+struct Work {
+    jobs: Vec<Job>,
+    _lock: Option<Lock>,
+}
+
 /// `restore SOURCE TARGET`: no configuration, no state.
 pub async fn run(global: &Global, restore: args::Restore) -> Result<Code, CliError> {
     let args::Restore { source, target, options } = restore;
     run_jobs(global, &options, || {
-        let config = from_argument(global, &source, &target, &options)?;
-        Ok(vec![Job { config, target }])
+        let config = from_argument(global, &source, &options)?;
+        Ok(Work { jobs: vec![Job { config, target }], _lock: None })
     })
     .await
 }
@@ -52,34 +59,34 @@ pub async fn run(global: &Global, restore: args::Restore) -> Result<Code, CliErr
 pub async fn run_configured(global: &Global, asked: &args::Configured) -> Result<Code, CliError> {
     let args::Configured { restore, to, options } = asked;
     let (names, to) = (restore.as_deref().unwrap_or_default(), to.as_deref());
-    // Over the sources themselves, no daemon may watch meanwhile.
-    let state = match to {
-        None if !global.dry_run => Some(open_state(global)?),
-        _ => None,
-    };
-    let code = run_jobs(global, options, || configured(global, names, to, options)).await;
-    if let Some(state) = state {
-        state.state.close();
-    }
-    code
+    run_jobs(global, options, || {
+        let jobs = configured(global, names, to, options)?;
+        // Over the sources themselves, no daemon may watch meanwhile.
+        let lock = match to {
+            None if !global.dry_run => Some(lock_state(global)?.1),
+            _ => None,
+        };
+        Ok(Work { jobs, _lock: lock })
+    })
+    .await
 }
 
-/// The place that an argument names. It must not contain the target, nor the other way round.
+fn flags(global: &Global, options: &RestoreOptions) -> BackupOptions {
+    global.clone().into_options(BackupOptions {
+        transfers: options.transfers,
+        bandwidth: options.bandwidth,
+        ..BackupOptions::default()
+    })
+}
+
+/// The place that an argument names.
 fn from_argument(
     global: &Global,
     source: &str,
-    target: &Path,
     options: &RestoreOptions,
 ) -> Result<BackupConfig, CliError> {
-    let flags = global.clone().into_options(BackupOptions {
-        transfers: Some(options.transfers),
-        bandwidth: Some(options.bandwidth),
-        ..BackupOptions::default()
-    });
-    let home = paths::home();
-    let target = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
-    let target = Some(target.as_path());
-    let config = resolve_one("restore", target, source, flags, Defaults::ONE_SHOT, home.as_deref())
+    let (flags, home) = (flags(global, options), paths::home());
+    let config = resolve_one("restore", None, source, flags, Defaults::ONE_SHOT, home.as_deref())
         .map_err(|lines| CliError::new(Code::Usage, lines))?;
     if config.destination == Destination::Default {
         return Err(CliError::new(Code::Usage, "`default` does not say which bucket")
@@ -98,11 +105,7 @@ fn configured(
         CliError::new(Code::NeedsPerson, "there is no configuration file")
             .hint("without one: keepwatch restore s3://bucket/prefix DIR")
     })?;
-    let flags = global.clone().into_options(BackupOptions {
-        transfers: Some(options.transfers),
-        ..BackupOptions::default()
-    });
-    let home = paths::home();
+    let (flags, home) = (flags(global, options), paths::home());
     let configs = resolve(&file, &flags, Defaults::ONE_SHOT, home.as_deref())
         .map_err(|faults| faulty(&faults, global))?;
     if let Some(unknown) = names.iter().find(|name| configs.iter().all(|c| c.name != **name)) {
@@ -112,6 +115,9 @@ fn configured(
     let chosen: Vec<BackupConfig> =
         configs.into_iter().filter(|c| names.is_empty() || names.contains(&c.name)).collect();
     let several = chosen.len() > 1;
+    if let Some(folder) = to.filter(|_| several && !global.dry_run) {
+        make_folder(folder)?;
+    }
     chosen
         .into_iter()
         .map(|config| {
@@ -131,22 +137,35 @@ fn configured(
         .collect()
 }
 
+/// Makes the folder that the folders of several backups come into.
+fn make_folder(folder: &Path) -> Result<(), CliError> {
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            let message = format!("cannot make the folder {}", folder.display());
+            Err(CliError::new(Code::NeedsPerson, message)
+                .caused_by(&error)
+                .hint("check the path, or make the folder above it first"))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn run_jobs(
     global: &Global,
     options: &RestoreOptions,
-    jobs: impl FnOnce() -> Result<Vec<Job>, CliError>,
+    work: impl FnOnce() -> Result<Work, CliError>,
 ) -> Result<Code, CliError> {
     let started = Instant::now();
     let bars = MultiProgress::new();
     log::init(global.log(true), &bars);
     let mut sum = RestoreSummary::default();
-    let result = run_all(global, options, jobs, &bars, &mut sum).await;
+    let result = run_all(global, options, work, &bars, &mut sum).await;
     let (code, error) = match result {
         Ok((code, error)) => (code, error),
         Err(error) => (error.code, Some(error)),
     };
     sum.end(code, error.as_ref(), started.elapsed());
-    sum.print(global);
+    sum.print(global, error.as_ref());
     match error {
         Some(error) => Err(CliError { code, ..error }),
         None => Ok(code),
@@ -156,15 +175,15 @@ async fn run_jobs(
 async fn run_all(
     global: &Global,
     options: &RestoreOptions,
-    jobs: impl FnOnce() -> Result<Vec<Job>, CliError>,
+    work: impl FnOnce() -> Result<Work, CliError>,
     bars: &MultiProgress,
     sum: &mut RestoreSummary,
 ) -> Result<(Code, Option<CliError>), CliError> {
-    let jobs = jobs()?;
+    let work = work()?;
     let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
     let (mut code, mut first) = (Code::Done, None);
-    for job in &jobs {
+    for job in &work.jobs {
         let error = match run_one(global, options, job, bars, &mut wishes, sum).await {
             Ok((own, error)) => {
                 code = code.and(own);
@@ -202,7 +221,13 @@ async fn run_one(
 ) -> Result<(Code, Option<CliError>), CliError> {
     let restore = Arc::new(wire(global, options, job).await?);
     let when = if global.quiet { When::Never } else { global.progress };
-    let show = Show::start(&job.config.name, restore.progress.clone(), when, bars);
+    let show = Show::start(
+        &job.config.name,
+        restore.progress.clone(),
+        progress::Work::Restore,
+        when,
+        bars,
+    );
     let mut running = std::pin::pin!(restore.run());
     let end = loop {
         tokio::select! {
@@ -234,32 +259,31 @@ async fn run_one(
 async fn wire(global: &Global, options: &RestoreOptions, job: &Job) -> Result<Restore, CliError> {
     let config = BackupConfig { create_bucket: false, ..job.config.clone() };
     let (bucket, prefix) = place(&config.destination);
-    let reader = Arc::new(connect(&config, bucket, &prefix, global.dry_run).await?);
     let target = std::path::absolute(&job.target).map_err(|e| {
         let message = format!("cannot use {}", job.target.display());
         CliError::new(Code::NeedsPerson, message).caused_by(&e)
     })?;
-    let rules = || {
-        Rules::new(RuleOptions {
-            include: options.include.clone(),
-            exclude: options.exclude.clone(),
-            ..RuleOptions::default()
-        })
-        .map_err(|error| {
-            CliError::new(Code::Usage, error.to_string()).hint("patterns are gitignore rules")
-        })
-    };
-    let patterns = rules()?;
+    refuse_nested(&config.destination, &target, "target")?;
+    let patterns = Rules::new(RuleOptions {
+        include: options.include.clone(),
+        exclude: options.exclude.clone(),
+        ..RuleOptions::default()
+    })
+    .map_err(|error| {
+        CliError::new(Code::Usage, error.to_string()).hint("patterns are gitignore rules")
+    })?;
     let wanted: Filter = Arc::new(move |path, is_folder| patterns.lets_in(path, is_folder));
-    let here = Arc::new(Tree::new(&target, rules()?, KEY_MAX_BYTES));
+    // What the backup leaves out is not there because of that, and is not to be deleted.
+    let here = Tree::new(&target, rules(&config)?, KEY_MAX_BYTES - prefix.as_str().len());
+    let reader = Arc::new(connect(&config, bucket, &prefix, global.dry_run).await?);
     let ports = Ports {
         reader,
         target: Arc::new(Target::new(&target)),
-        here,
+        here: Arc::new(here),
         clock: Arc::new(SystemClock),
     };
     let plan = global.dry_run.then(|| plan_sink(global.json));
-    Ok(Restore::new(settings(options)?, ports, wanted, plan))
+    Ok(Restore::new(settings(options, config.transfers)?, ports, wanted, plan))
 }
 
 /// A path below the backup, as typed.
@@ -280,7 +304,7 @@ pub fn within(path: Option<&PathBuf>) -> Result<Option<RelPath>, CliError> {
     }
 }
 
-fn settings(options: &RestoreOptions) -> Result<RestoreSettings, CliError> {
+fn settings(options: &RestoreOptions, transfers: usize) -> Result<RestoreSettings, CliError> {
     Ok(RestoreSettings {
         at: options.at.map(|at| at.0),
         within: within(options.path.as_ref())?,
@@ -290,7 +314,7 @@ fn settings(options: &RestoreOptions) -> Result<RestoreSettings, CliError> {
         owner: options.owner || (!options.no_owner && machine::is_root()),
         setuid: options.setuid,
         outside_links: options.outside_links,
-        transfers: options.transfers.0,
+        transfers,
         tier: options.tier.into(),
         days: options.days,
         wait: !options.no_wait,

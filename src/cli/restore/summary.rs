@@ -88,13 +88,15 @@ impl RestoreSummary {
         self.common.error = error.map(CliError::line);
     }
 
-    pub fn print(&self, global: &Global) {
+    pub fn print(&self, global: &Global, error: Option<&CliError>) {
         if !global.quiet {
             self.list_failed();
         }
+        // Where nothing was begun, the error says it all.
+        let begun = self.common.scanned > 0 || error.is_none();
         if global.json {
             print_line(&serde_json::to_string(self).unwrap_or_default());
-        } else if !global.quiet {
+        } else if !global.quiet && begun {
             print_line(&self.text(global.dry_run));
         }
     }
@@ -110,13 +112,15 @@ impl RestoreSummary {
         }
     }
 
-    /// A dry run says the same of what would be.
     fn text(&self, dry_run: bool) -> String {
         let s = &self.common;
         let count = text::count;
+        let (restored, deleted, frozen) = match dry_run {
+            true => ("would restore", "to delete", "to be thawed first"),
+            false => ("restored", "deleted", "being thawed: run this again later"),
+        };
         let mut parts = vec![format!(
-            "{} {} ({})",
-            if dry_run { "would restore" } else { "restored" },
+            "{restored} {} ({})",
             count(s.downloaded, "file"),
             text::bytes(s.downloaded_bytes)
         )];
@@ -125,7 +129,7 @@ impl RestoreSummary {
             (s.retouched, "given other times or modes only"),
             (self.kept, "kept as they are here"),
             (self.left_out, "left out, tagged as deleted"),
-            (s.deleted, if dry_run { "to be deleted" } else { "deleted" }),
+            (s.deleted, deleted),
         ] {
             if number > 0 {
                 parts.push(format!("{} {words}", text::grouped(number)));
@@ -134,10 +138,6 @@ impl RestoreSummary {
         if s.folders > 0 {
             parts.push(count(s.folders, "folder"));
         }
-        let frozen = match dry_run {
-            true => "to be thawed first",
-            false => "being thawed: run this again later",
-        };
         let mut lines = vec![format!("{} in {}", parts.join(", "), text::duration(s.elapsed_ms))];
         let mut proofs = vec![];
         for (number, by) in [

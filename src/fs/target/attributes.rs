@@ -55,7 +55,7 @@ pub fn set(
 ) -> Result<(), TargetError> {
     match is {
         LocalLook::Absent => Err(TargetError::Changed),
-        LocalLook::Blocked(at) => Err(TargetError::InTheWay(at.clone())),
+        LocalLook::Blocked(at) | LocalLook::Otherwise(at) => Err(TargetError::InTheWay(at.clone())),
         LocalLook::Special(what) => Err(TargetError::Path(format!("{what} is left as it is"))),
         LocalLook::Link(..) => {
             set_held(root, path, is, &Attributes { permissions: None, ..*attributes })

@@ -15,7 +15,7 @@ use crate::model::content::Digester;
 use crate::model::{ContentMd5, Crc64, RelPath};
 use crate::ports::{Attributes, Fut, LocalLook, NewFile, Stretch, TargetError, Written};
 
-use super::root::Root;
+use super::root::{Root, unwritable};
 use super::staging::Staging;
 use super::unfinished::Unfinished;
 use super::{crashed, of_reading};
@@ -39,19 +39,14 @@ impl Unnamed {
         Ok(Self { unfinished, file: Arc::new(file.into()), path, end: Arc::default() })
     }
 
-    fn commit(
-        self,
-        size_bytes: u64,
-        attributes: &Attributes,
-        over: &LocalLook,
-    ) -> Result<(), TargetError> {
-        let root = &self.unfinished.staging.root;
-        set_length(root, &self.file, size_bytes)?;
-        let default = self.unfinished.staging.default_permissions;
-        let permissions = Some(attributes.permissions.unwrap_or(default));
-        let attributes = Attributes { permissions, ..*attributes };
-        super::attributes::of_file(root, &self.file, &attributes)?;
-        self.unfinished.publish(&self.path, over)
+    /// Gives it its size and its attributes.
+    fn complete(&self, size_bytes: u64, attributes: &Attributes) -> Result<(), TargetError> {
+        let Unfinished { staging, disk, .. } = &self.unfinished;
+        set_length(&staging.root, &self.file, size_bytes)?;
+        let default = disk.keeps_modes().then_some(staging.default_permissions);
+        let kept = disk.kept(attributes);
+        let attributes = Attributes { permissions: kept.permissions.or(default), ..kept };
+        super::attributes::of_file(&staging.root, &self.file, &attributes)
     }
 }
 
@@ -91,8 +86,16 @@ impl NewFile for Unnamed {
         over: LocalLook,
     ) -> Fut<'static, Result<(), TargetError>> {
         Box::pin(async move {
-            let commit = blocking(move || Unnamed::commit(*self, size_bytes, &attributes, &over));
-            commit.await.ok_or_else(crashed)?
+            let complete = blocking(move || {
+                self.complete(size_bytes, &attributes)?;
+                Ok(self)
+            });
+            let file = complete.await.ok_or_else(crashed)??;
+            let Unfinished { staging, disk, .. } = &file.unfinished;
+            let durable = disk.settle(&file.file).await;
+            durable.map_err(|errno| TargetError::Failed(unwritable(&staging.root.path, errno)))?;
+            let publish = blocking(move || file.unfinished.publish(&file.path, &over));
+            publish.await.ok_or_else(crashed)?
         })
     }
 }

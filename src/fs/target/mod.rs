@@ -5,8 +5,10 @@
 //! through no link, at that moment.
 
 mod attributes;
+mod disk;
 mod file;
 mod root;
+mod spelling;
 mod staging;
 mod unfinished;
 
@@ -108,8 +110,12 @@ impl Inner {
 
     fn prepare(&self) -> Result<TargetFacts, Failure> {
         let staging = Arc::new(Staging::prepare(&self.path)?);
-        let facts =
-            TargetFacts { folds_names: staging.folds_names, ..facts(&self.path, &staging.folder)? };
+        let facts = TargetFacts {
+            folds_names: staging.folds_names,
+            keeps_modes: staging.disk.keeps_modes(),
+            keeps_owners: staging.disk.keeps_owners(),
+            ..facts(&self.path, &staging.folder)?
+        };
         *self.staging.lock().unwrap_or_else(PoisonError::into_inner) = Some(staging);
         Ok(facts)
     }
@@ -137,6 +143,15 @@ impl Inner {
     }
 }
 
+/// Waits for what was given up and is still under way on other blocking threads: it would leave its
+/// unfinished file behind.
+fn alone(staging: Arc<Staging>) -> Arc<Staging> {
+    while Arc::strong_count(&staging) > 1 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    staging
+}
+
 fn facts(path: &Path, folder: &std::os::fd::OwnedFd) -> Result<TargetFacts, Failure> {
     let disk = fstatvfs(folder).map_err(|errno| root::unwritable(path, errno))?;
     let blocks = match rustix::process::geteuid().is_root() {
@@ -146,6 +161,8 @@ fn facts(path: &Path, folder: &std::os::fd::OwnedFd) -> Result<TargetFacts, Fail
     Ok(TargetFacts {
         free_bytes: blocks.saturating_mul(disk.f_frsize),
         folds_names: false,
+        keeps_modes: true,
+        keeps_owners: true,
         block_bytes: disk.f_frsize,
     })
 }
@@ -225,7 +242,7 @@ impl TargetTree for Target {
         Box::pin(self.run(move |inner| {
             let staging = inner.staging()?;
             staging.admit(&path)?;
-            attributes::set(&staging.root, &path, &is, &attributes)
+            attributes::set(&staging.root, &path, &is, &staging.disk.kept(&attributes))
         }))
     }
 
@@ -236,7 +253,7 @@ impl TargetTree for Target {
     fn finish(&self) -> Fut<'_, Result<(), Failure>> {
         Box::pin(self.run_whole(|inner| {
             let staging = inner.staging.lock().unwrap_or_else(PoisonError::into_inner).take();
-            staging.map_or(Ok(()), |staging| staging.finish())
+            staging.map_or(Ok(()), |staging| alone(staging).finish())
         }))
     }
 }

@@ -16,15 +16,19 @@ use crate::model::{Kind, RelPath};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{LocalLook, TargetError};
 
+use super::spelling::Spelling;
+
 pub struct Root {
     /// As the user named it.
     pub path: PathBuf,
     pub fd: OwnedFd,
+    /// Where two spellings of a name are one.
+    pub spelling: Option<Spelling>,
 }
 
 impl Root {
     pub fn open(path: &Path) -> Result<Self, Errno> {
-        Ok(Self { path: path.to_owned(), fd: beneath::open_root(path)? })
+        Ok(Self { path: path.to_owned(), fd: beneath::open_root(path)?, spelling: None })
     }
 
     /// The folder that holds `path`, which is not made.
@@ -49,6 +53,11 @@ impl Root {
                 _ => Err(self.refused(Errno::NOTDIR)),
             };
         };
+        if let Some(spelling) = &self.spelling
+            && let Some(other) = spelling.other(&self.fd, path).map_err(|e| self.refused(e))?
+        {
+            return Ok(LocalLook::Otherwise(other));
+        }
         match beneath::reach_folder(&self.fd, &parent) {
             Ok(parent) => self.look_in(&parent, OsStr::from_bytes(path.name())),
             Err(Errno::NOENT) => Ok(LocalLook::Absent),

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, mkdirat, openat,
@@ -23,7 +23,9 @@ use crate::model::key::RESERVED_NAME;
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::TargetError;
 
+use super::disk::{Disk, Keeps};
 use super::root::{Root, unwritable};
+use super::spelling::Spelling;
 
 /// How names of unfinished files begin.
 const UNFINISHED: &str = "unfinished-";
@@ -41,8 +43,10 @@ pub struct Staging {
     /// Permissions of a new file for which none are asked: what the umask gives.
     pub default_permissions: u32,
     mount: Mount,
-    /// Other file systems in the target that were written to.
-    mounts: Mutex<BTreeMap<Mount, OwnedFd>>,
+    /// The file system that this folder is on.
+    pub disk: Arc<Disk>,
+    /// Others in the target that were written to.
+    others: Mutex<BTreeMap<Mount, Arc<Disk>>>,
     count: AtomicU64,
 }
 
@@ -54,34 +58,42 @@ impl Staging {
     pub fn prepare(path: &Path) -> Result<Self, Failure> {
         make_target(path)?;
         let failed = |errno| unwritable(path, errno);
-        let root = Root::open(path).map_err(|errno| no_folder(path, errno))?;
+        let mut root = Root::open(path).map_err(|errno| no_folder(path, errno))?;
         let folder = lock(&root)?;
         sweep(&root, &folder).map_err(failed)?;
-        let (folds_names, default_permissions) = probe(&folder).map_err(failed)?;
+        let Probed { folds_names, default_permissions, keeps } = probe(&folder).map_err(failed)?;
+        root.spelling = folds_names.then(Spelling::default);
         let mount = mount_of(&folder).map_err(failed)?;
-        let (mounts, count) = (Mutex::default(), AtomicU64::default());
-        Ok(Self { root, folder, folds_names, default_permissions, mount, mounts, count })
+        let own = openat(&folder, ".", LIST, Mode::empty()).map_err(failed)?;
+        let disk = Arc::new(Disk::new(own, path, keeps));
+        let (others, count) = (Mutex::default(), AtomicU64::default());
+        Ok(Self { root, folder, folds_names, default_permissions, mount, disk, others, count })
     }
 
     /// Names for an unfinished file: in this folder, beside its place, and of the note about that.
     pub fn names(&self) -> (String, String, String) {
         let n = self.count.fetch_add(1, Ordering::Relaxed);
-        let beside = format!("{BESIDE}{:016x}", fastrand::u64(..));
-        (format!("{UNFINISHED}{n}"), beside, format!("{NOTE}{n}"))
+        (format!("{UNFINISHED}{n}"), beside(), format!("{NOTE}{n}"))
     }
 
-    /// Whether a rename from here into `folder` is possible. Where it is not, the other file system
-    /// is remembered for the end.
-    pub fn reaches(&self, folder: &OwnedFd) -> Result<bool, Errno> {
+    /// The other file system that `folder`, at `path`, is on; `None` where a rename from here can
+    /// reach.
+    pub fn other_disk(&self, folder: &OwnedFd, path: &RelPath) -> Result<Option<Arc<Disk>>, Errno> {
         let mount = mount_of(folder)?;
         if mount == self.mount {
-            return Ok(true);
+            return Ok(None);
         }
-        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Vacant(new) = mounts.entry(mount) {
-            new.insert(openat(folder, ".", LIST, Mode::empty())?);
-        }
-        Ok(false)
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let disk = match others.entry(mount) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => {
+                let keeps = probe_elsewhere(folder)?;
+                let shown = self.root.path.join(OsStr::from_bytes(path.as_bytes()));
+                let own = openat(folder, ".", LIST, Mode::empty())?;
+                new.insert(Arc::new(Disk::new(own, &shown, keeps))).clone()
+            }
+        };
+        Ok(Some(disk))
     }
 
     /// Nothing is restored to where this folder is.
@@ -105,24 +117,13 @@ impl Staging {
             Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}
             Err(errno) => return Err(failed(errno)),
         }
-        let mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-        mounts.values().chain([&self.folder]).try_for_each(sync).map_err(failed)
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.values().chain([&self.disk]).try_for_each(|disk| disk.sync()).map_err(failed)
     }
 }
 
 const LIST: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-#[cfg(target_os = "linux")]
-fn sync(folder: &OwnedFd) -> Result<(), Errno> {
-    rustix::fs::syncfs(folder)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn sync(_: &OwnedFd) -> Result<(), Errno> {
-    rustix::fs::sync();
-    Ok(())
-}
 
 fn mount_of(folder: &OwnedFd) -> Result<Mount, Errno> {
     let device = crate::fs::meta::device(&fstat(folder)?);
@@ -208,7 +209,9 @@ fn lock(root: &Root) -> Result<OwnedFd, Failure> {
             Err(errno) => return Err(failed(errno)),
         }
         let held = fstat(&folder).map_err(failed)?;
-        if held.st_uid != rustix::process::geteuid().as_raw() {
+        let ours = held.st_uid == rustix::process::geteuid().as_raw()
+            || held.st_uid == maker(&root.fd).map_err(failed)?;
+        if !ours {
             let message = format!("{} belongs to another user", shown.display());
             return Err(own(message));
         }
@@ -269,22 +272,54 @@ fn is_unfinished(folder: &OwnedFd, name: &OsStr) -> bool {
     })
 }
 
-/// Whether names are folded, and which permissions a new file gets.
-fn probe(folder: &OwnedFd) -> Result<(bool, u32), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+/// What is learned of a file system by making files there.
+struct Probed {
+    folds_names: bool,
+    default_permissions: u32,
+    keeps: Keeps,
+}
+
+const NEW: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+fn probe(folder: &OwnedFd) -> Result<Probed, Errno> {
     let open = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
     let (upper, lower) = (format!("{UNFINISHED}A"), format!("{UNFINISHED}a"));
-    let file = openat(folder, upper.as_str(), flags, open)?;
-    let permissions = fstat(&file)?.st_mode & 0o777;
-    let mut folds = statat(folder, lower.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    let file = openat(folder, upper.as_str(), NEW, open)?;
+    let default_permissions = fstat(&file)?.st_mode & 0o777;
+    let keeps = Keeps::probe(&file)?;
+    let mut folds_names = statat(folder, lower.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
     unlinkat(folder, upper.as_str(), AtFlags::empty())?;
     let (one, two) = (format!("{UNFINISHED}\u{e9}"), format!("{UNFINISHED}e\u{301}"));
     // Where a name with an accent cannot be, there is nothing to fold.
-    if openat(folder, one.as_str(), flags, open).is_ok() {
-        folds |= statat(folder, two.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    if openat(folder, one.as_str(), NEW, open).is_ok() {
+        folds_names |= statat(folder, two.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
         unlinkat(folder, one.as_str(), AtFlags::empty())?;
     }
-    Ok((folds, permissions))
+    Ok(Probed { folds_names, default_permissions, keeps })
+}
+
+/// The same of another file system, where nothing of ours may stay.
+fn probe_elsewhere(folder: &OwnedFd) -> Result<Keeps, Errno> {
+    let name = beside();
+    let file = openat(folder, name.as_str(), NEW, Mode::RUSR | Mode::WUSR)?;
+    unlinkat(folder, name.as_str(), AtFlags::empty())?;
+    Keeps::probe(&file)
+}
+
+fn beside() -> String {
+    format!("{BESIDE}{:016x}", fastrand::u64(..))
+}
+
+/// Who owns what this user makes in a folder: on FAT and on some network shares, somebody else.
+fn maker(folder: &OwnedFd) -> Result<u32, Errno> {
+    let name = beside();
+    let file = openat(folder, name.as_str(), NEW, Mode::RUSR | Mode::WUSR)?;
+    unlinkat(folder, name.as_str(), AtFlags::empty())?;
+    Ok(fstat(&file)?.st_uid)
 }
 
 /// What must be there before anything is restored, looked at without changing anything.

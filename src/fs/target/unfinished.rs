@@ -15,11 +15,14 @@ use crate::model::RelPath;
 use crate::ports::{Attributes, LocalLook, TargetError};
 
 use super::attributes;
+use super::disk::Disk;
 use super::staging::Staging;
 
 /// The name of something unfinished. Dropped, it is removed.
 pub struct Unfinished {
     pub staging: Arc<Staging>,
+    /// Where it is, and will be.
+    pub disk: Arc<Disk>,
     name: String,
     /// Where it has to be beside its place, because no rename from the staging folder gets there.
     elsewhere: Option<Elsewhere>,
@@ -57,7 +60,8 @@ impl Unfinished {
         let (root, folder) = (&unfinished.staging.root, unfinished.folder());
         symlinkat(OsStr::from_bytes(target), folder, unfinished.name.as_str())
             .map_err(|errno| root.refused(errno))?;
-        attributes::of_link(root, folder, OsStr::new(&unfinished.name), attributes)?;
+        let attributes = unfinished.disk.kept(&Attributes { permissions: None, ..*attributes });
+        attributes::of_link(root, folder, OsStr::new(&unfinished.name), &attributes)?;
         Ok(unfinished)
     }
 
@@ -76,14 +80,15 @@ impl Unfinished {
             Err(errno) => return Err(refused(errno)),
         }
         let (here, beside, note) = staging.names();
-        if staging.reaches(&parent).map_err(refused)? {
-            return Ok(Self { staging, name: here, elsewhere: None });
-        }
+        let Some(disk) = staging.other_disk(&parent, &above).map_err(refused)? else {
+            let disk = staging.disk.clone();
+            return Ok(Self { staging, disk, name: here, elsewhere: None });
+        };
         let at = above.join(beside.as_bytes()).map_err(|_| refused(Errno::INVAL))?;
         symlinkat(OsStr::from_bytes(at.as_bytes()), &staging.folder, note.as_str())
             .map_err(refused)?;
         let elsewhere = Some(Elsewhere { folder: parent, note });
-        Ok(Self { staging, name: beside, elsewhere })
+        Ok(Self { staging, disk, name: beside, elsewhere })
     }
 
     fn folder(&self) -> &OwnedFd {
@@ -96,7 +101,9 @@ impl Unfinished {
         let parent = root.parent(path)?;
         let name = OsStr::from_bytes(path.name());
         match over {
-            LocalLook::Blocked(at) => Err(TargetError::InTheWay(at.clone())),
+            LocalLook::Blocked(at) | LocalLook::Otherwise(at) => {
+                Err(TargetError::InTheWay(at.clone()))
+            }
             LocalLook::Absent => self.place(&parent, name),
             LocalLook::Folder(_) => {
                 match unlinkat(&parent, name, AtFlags::REMOVEDIR) {

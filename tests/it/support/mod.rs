@@ -1,6 +1,7 @@
 //! What the tests share: the program under test, servers, a look into buckets, trees of files.
 
 pub mod bucket;
+pub mod mounts;
 pub mod program;
 pub mod rclone;
 pub mod scene;

@@ -5,9 +5,12 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -26,7 +29,7 @@ pub struct Reach {
 }
 
 /// What happens to one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Fault {
     /// It is answered as it should be.
     Pass,
@@ -46,6 +49,16 @@ pub enum Fault {
     Hang,
     /// It is answered as it should be, after so many milliseconds.
     Late(u64),
+    /// The same, once this is so.
+    Until(Arc<AtomicBool>),
+    /// The connection breaks after so many bytes of the body.
+    Cut(usize),
+    /// The body has only so many bytes, and the head says that this is right.
+    Short(usize),
+    /// The byte of the body at this offset is another.
+    WrongByte(usize),
+    /// The range is ignored, and this whole object sent.
+    Whole(Bytes),
 }
 
 /// What a rule sees of a request.
@@ -54,6 +67,10 @@ pub struct Seen<'a> {
     /// Percent-decoded path: `/bucket/key`.
     pub path: String,
     pub query: &'a str,
+    /// Of the object: `bytes=0-9`; empty when all of it is asked for.
+    pub range: &'a str,
+    /// What the client calls itself.
+    pub agent: &'a str,
     /// The region that the request was signed for.
     pub region: String,
 }
@@ -184,13 +201,16 @@ fn serve(
 
 fn seen(request: &Request<Incoming>) -> Seen<'_> {
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
-    let signed = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let signed = header("authorization");
     // AWS4-HMAC-SHA256 Credential=key/date/region/s3/aws4_request, …
     let region = signed.and_then(|value| value.split('/').nth(2)).unwrap_or("").to_owned();
     Seen {
         method: request.method().as_str(),
         path: path.into_owned(),
         query: request.uri().query().unwrap_or(""),
+        range: header("range").unwrap_or(""),
+        agent: header("user-agent").unwrap_or(""),
         region,
     }
 }
@@ -209,7 +229,12 @@ async fn answer(
             .unwrap()
     };
     match fault {
-        Fault::Pass => {}
+        Fault::Pass | Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) | Fault::Whole(_) => {}
+        Fault::Until(ref flag) => {
+            while !flag.load(Ordering::SeqCst) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        }
         Fault::Error(status, code) => {
             let body = format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code>\
@@ -238,7 +263,47 @@ async fn answer(
         Fault::Late(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,
     }
     let called = endpoint.call(request.map(s3s::Body::from)).await;
-    called.map_err(|error| std::io::Error::other(s3s::StdError::from(error)))
+    let reply = called.map_err(|error| std::io::Error::other(s3s::StdError::from(error)))?;
+    match fault {
+        Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) | Fault::Whole(_) => {
+            spoil(reply, &fault).await
+        }
+        _ => Ok(reply),
+    }
+}
+
+/// Does to the body of a reply what the fault says.
+async fn spoil(
+    reply: Response<s3s::Body>,
+    fault: &Fault,
+) -> Result<Response<s3s::Body>, std::io::Error> {
+    let (mut head, body) = reply.into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let body = match fault {
+        Fault::Whole(whole) => {
+            head.status = StatusCode::OK;
+            head.headers.remove("content-range");
+            head.headers.insert("content-length", whole.len().into());
+            s3s::Body::from(whole.clone())
+        }
+        Fault::Short(length) => {
+            let body = body.slice(..body.len().min(*length));
+            head.headers.insert("content-length", body.len().into());
+            s3s::Body::from(body)
+        }
+        Fault::WrongByte(at) => {
+            let mut body = body.to_vec();
+            body[*at] ^= 1;
+            s3s::Body::from(Bytes::from(body))
+        }
+        Fault::Cut(length) if *length < body.len() => {
+            let closed = std::io::Error::other("closed by a fault");
+            let frames = [Ok(Frame::data(body.slice(..length))), Err(closed)];
+            s3s::Body::http_body(StreamBody::new(futures_util::stream::iter(frames)))
+        }
+        _ => s3s::Body::from(body),
+    };
+    Ok(Response::from_parts(head, body))
 }
 
 /// A server in a process of its own.
