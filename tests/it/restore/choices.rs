@@ -73,7 +73,7 @@ fn a_part_is_restored() {
     assert_eq!(files(&back.path()).len(), 4);
     // A path that is typed wrong is not an empty success.
     let back = restore(&scene.user, TO, &["--path", "photo/2027"], 4);
-    assert!(back.said.stderr.contains("has nothing at this path"), "{:?}", back.said);
+    assert!(back.said.stderr.contains("has no photo/2027"), "{:?}", back.said);
     let back = restore(&scene.user, TO, &["--path", "../photo"], 2);
     assert!(back.said.stderr.contains("is no path below the backup"), "{:?}", back.said);
 }
