@@ -93,21 +93,21 @@ impl Patience {
         let others_pass = last_good.is_some_and(|at| at > since);
         attempts.count += 1;
         match failure.class {
-            ErrorClass::Path => return Err(Stop::Path(failure.to_string())),
+            ErrorClass::Path => return Err(of_path(&failure)),
             ErrorClass::Denied if last_good.is_some() => {
-                return Err(Stop::Path(failure.to_string()));
+                return Err(of_path(&failure));
             }
             ErrorClass::Denied | ErrorClass::Configuration | ErrorClass::State => {
                 return Err(Stop::All(failure));
             }
             ErrorClass::Credentials if last_good.is_none() => return Err(Stop::All(failure)),
             ErrorClass::Throttled if others_pass && attempts.count >= THROTTLED_ATTEMPTS => {
-                return Err(Stop::Path(failure.to_string()));
+                return Err(of_path(&failure));
             }
             ErrorClass::Server | ErrorClass::Unreachable
                 if others_pass && attempts.count >= ATTEMPTS =>
             {
-                return Err(Stop::Path(failure.to_string()));
+                return Err(of_path(&failure));
             }
             _ if !others_pass && since.elapsed() >= self.retry_for => {
                 return Err(Stop::All(failure));
@@ -126,4 +126,12 @@ impl Patience {
             () = self.cancel.cancelled() => Err(Stop::Interrupted),
         }
     }
+}
+
+/// A failure of one path, in one line.
+fn of_path(failure: &Failure) -> Stop {
+    Stop::Path(match &failure.hint {
+        Some(hint) => format!("{failure} ({hint})"),
+        None => failure.to_string(),
+    })
 }
