@@ -102,7 +102,8 @@ pub trait TargetTree: Send + Sync {
     /// restore is filling, and removes what a killed restore left.
     fn prepare(&self) -> Fut<'_, Result<TargetFacts, Failure>>;
     /// The same facts, without making or changing anything; what takes a new file to be known is
-    /// taken to be as it mostly is. Looks at the nearest folder above where the target is not there yet.
+    /// taken to be as it mostly is. Looks at the nearest folder above where the target is not there
+    /// yet.
     fn facts(&self) -> Fut<'_, Result<TargetFacts, Failure>>;
     fn look(&self, path: RelPath) -> Fut<'_, Result<LocalLook, TargetError>>;
     /// Reads a file that is there, whole or in parts of this size.

@@ -44,14 +44,6 @@ impl Attempts {
     }
 }
 
-/// A failure of one path, with the next step where there is one.
-fn of_path(failure: &Failure) -> Stop {
-    Stop::Path(match &failure.hint {
-        Some(hint) => format!("{failure}; {hint}"),
-        None => failure.to_string(),
-    })
-}
-
 impl Patience {
     pub(super) fn new(retry_for_ms: u64, cancel: CancellationToken) -> Self {
         Self {
@@ -134,4 +126,12 @@ impl Patience {
             () = self.cancel.cancelled() => Err(Stop::Interrupted),
         }
     }
+}
+
+/// A failure of one path, in one line.
+fn of_path(failure: &Failure) -> Stop {
+    Stop::Path(match &failure.hint {
+        Some(hint) => format!("{failure} ({hint})"),
+        None => failure.to_string(),
+    })
 }

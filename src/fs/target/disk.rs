@@ -228,7 +228,7 @@ mod tests {
             assert_eq!(disk.said[0].load(Ordering::Relaxed), !modes);
             assert_eq!(disk.said[1].load(Ordering::Relaxed), !owners);
         }
-        let file = File::options().write(true).create(true).open(folder.path().join("file"));
+        let file = File::options().write(true).create_new(true).open(folder.path().join("file"));
         let keeps = Keeps::probe(&file.unwrap().into()).unwrap();
         assert!(keeps.modes, "{keeps:?}");
     }

@@ -77,6 +77,7 @@ type Names = Vec<(Box<[u8]>, u64)>;
 
 fn list(folder: &OwnedFd) -> Result<Names, Errno> {
     let mut names = vec![];
+    // The handle is only good for reaching what is in the folder.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for entry in Dir::new(openat(folder, ".", flags, Mode::empty())?)? {
         let entry = entry?;

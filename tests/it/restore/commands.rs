@@ -78,10 +78,8 @@ fn configured_backups_come_back_by_name() {
     ends(user, &["--to", &folder], 2, &["--restore"]);
     ends(user, &["--restore", "docs", "status"], 2, &["there is no backup \"status\""]);
     ends(&User::new(), &["--restore"], 4, &["there is no configuration file", "hint: without one"]);
-    let text = format!(
-        "[[backup]]\nname = \"docs\"\nsource = \"{}\"\ndestination = \"default\"\n",
-        scene.source()
-    );
+    let text = "[[backup]]\nname = \"docs\"\ndestination = \"default\"\n";
+    let text = format!("{text}source = \"{}\"\n", scene.source());
     configure(user, &text);
     ends(user, &["--restore"], 4, &["is `default`", "`keepwatch status` shows its bucket"]);
 }
@@ -289,7 +287,8 @@ fn deletes_only_when_asked_and_only_what_the_backup_would_have() {
     let said = restore(&["--delete", "--dry-run", "--path", "d"], 0);
     assert_eq!(said.number("deleted"), 1, "{said:?}");
     let said = restore(&["--delete", "--dry-run"], 0);
-    let mut planned: Vec<&str> = said.stdout.lines().filter(|l| l.contains("\"action\"")).collect();
+    let mut planned: Vec<&str> =
+        said.stdout.lines().filter(|l| l.contains("\"action\":\"delete\"")).collect();
     planned.sort_unstable();
     assert_eq!(planned.len(), 4, "{said:?}");
     assert_eq!((said.number("deleted"), said.json()["result"].as_str()), (4, Some("ok")));

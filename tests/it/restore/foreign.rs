@@ -17,6 +17,9 @@ use super::same::{assert_same, differences, seen};
 /// rclone leaves out what is not a file of the backup.
 const FILES: [&str; 2] = ["--filter", "- /.keepwatch/**"];
 
+/// With both of these rclone copies empty folders.
+const FOLDERS: [&str; 2] = ["--s3-directory-markers", "--create-empty-src-dirs"];
+
 fn at(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -89,7 +92,7 @@ fn what_rclone_makes_of_the_rest() {
     let from = rclone::remote(&scene.server.reach, "bucket/p");
     for markers in [false, true] {
         let copy = Tree::new(&[]);
-        let more: &[&str] = if markers { &["--s3-directory-markers"] } else { &[] };
+        let more = if markers { &FOLDERS[..] } else { &[] };
         let to = at(copy.folder.path());
         rclone::run(&[&["copy", &from, to, "--metadata"], &SPELLING[..], &FILES, more].concat());
         let found = seen(copy.folder.path());
@@ -218,8 +221,7 @@ fn what_rclone_has_copied_to_another_bucket_comes_back() {
     scene.sync(&["--multipart-threshold", "5MiB", "--part-size", "5MiB"], 0);
     Bucket::create(&scene.server.reach, "second");
     let [from, to] = ["bucket/p", "second/q"].map(|at| rclone::remote(&scene.server.reach, at));
-    let folders = ["--s3-directory-markers"];
-    rclone::run(&[&["copy", &from, &to, "--metadata"], &SPELLING[..], &FILES, &folders].concat());
+    rclone::run(&[&["copy", &from, &to, "--metadata"], &SPELLING[..], &FILES, &FOLDERS].concat());
     let back = restore(&scene.user, "s3://second/q", &[], 0);
     // All but the modes of folders.
     let different = differences(scene.tree.folder.path(), &back.path());

@@ -30,8 +30,10 @@ use Fate::{Comes, Fails, IsOurs, IsSkipped};
 const FILE: &[(&str, &str)] = &[];
 const LINK: &[(&str, &str)] = &[("mode", "120777")];
 
+type Metadata = &'static [(&'static str, &'static str)];
+
 /// Keys that the bucket is filled with: metadata, content and fate.
-fn keys() -> Vec<(String, &'static [(&'static str, &'static str)], &'static str, Fate)> {
+fn keys() -> Vec<(String, Metadata, &'static str, Fate)> {
     let plain = |key: &str, fate| (key.to_owned(), FILE, "content", fate);
     let mut keys = vec![];
     for key in ["../x", "/etc/keepwatch-x", "a/../../x", "a//b", ".", "..", "./x", "b/.", "b/.."] {
