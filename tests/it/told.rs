@@ -179,7 +179,7 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     configure(&scene, "", &[good, ("new", home)]);
     daemon.signal("HUP");
     refused(2);
-    assert!(!daemon.log().contains("started"), "{}", daemon.log());
+    assert!(!daemon.log().contains("read the configuration again"), "{}", daemon.log());
     assert!(!daemon.log().contains("\\n"), "lines are lines: {}", daemon.log());
 
     // What ran and cannot be started as it is written now goes on; what is new is told of.
