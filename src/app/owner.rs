@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::model::{Crc64, ETag, Key, Md5, Meta};
+use crate::model::{Crc64, ETag, Key, Md5, Meta, Millis};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{BackupRow, Change, Condition, ListPage, Put, SmallObject, StoreError};
 
@@ -131,10 +131,24 @@ async fn read_and_judge(backup: &Backup, seen: Option<ETag>) -> Result<(), Failu
         }
         SmallObject::Absent => {
             neighbours::check(backup, &row).await.map_err(|failure| refuse(backup, failure))?;
+            if row.owner_etag.is_some() && !backup.is_dry_run() {
+                doubt(backup).await?;
+            }
             claim(backup, &row, None).await
         }
         SmallObject::Found { body, etag } => judge(backup, &row, body, etag).await,
     }
+}
+
+/// Our record was here and is gone, and nobody knows what went with it: the bucket was emptied, or
+/// it is another one. What is recorded is not believed until the bucket has been listed, also when
+/// a crash comes between the new claim and the listing.
+async fn doubt(backup: &Backup) -> Result<(), Failure> {
+    tracing::warn!(
+        backup = backup.settings.name,
+        "the owner record is gone from the destination: everything is compared with the bucket anew"
+    );
+    backup.record(vec![Change::Listed { at: Millis(0) }]).await
 }
 
 async fn judge(

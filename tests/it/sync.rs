@@ -2,6 +2,7 @@
 
 use crate::support::bucket::Bucket;
 use crate::support::program::User;
+use crate::support::scene::Scene;
 use crate::support::server::Embedded;
 use crate::support::tree::{Tree, differences};
 
@@ -30,4 +31,15 @@ fn a_second_pass_costs_one_request() {
     user.sync(tree.folder.path(), "s3://bucket/p", &[], 0);
     assert_eq!((server.count("PutObject"), server.log().len()), (1, 2));
     assert_eq!(differences(&tree, &bucket, "p/"), [""; 0]);
+}
+
+#[test]
+fn an_emptied_destination_is_not_believed_to_be_full() {
+    let scene = Scene::with_files(3);
+    scene.sync(&[], 0);
+    scene.bucket.keys().iter().for_each(|key| scene.bucket.delete(key));
+    let said = scene.sync(&[], 0);
+    assert!(said.stderr.contains("the owner record is gone"), "{said:?}");
+    assert_eq!(said.number("uploaded"), 3, "{said:?}");
+    scene.is_settled(0);
 }

@@ -162,6 +162,7 @@ impl Restore {
             wanted.permissions = wanted.permissions.filter(|_| facts.keeps_modes);
             wanted.owner = wanted.owner.filter(|_| facts.keeps_owners);
         }
+        wanted.permissions = wanted.permissions.map(|mode| self.with_bits_of(local, mode));
         let is_link = local.kind == Kind::Link;
         let attributes = Attributes {
             mtime: wanted.mtime.filter(|mtime| *mtime != local.fingerprint.mtime),

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Key, Meta, Millis, RelPath};
+use crate::model::{Entry, Key, Meta, Millis, RelPath};
 use crate::plan::{ErrorClass, Failure, MaxDelete, Overwrite};
 use crate::ports::{
     Attributes, Clock, Fetched, LocalLook, LocalTree, ObjectId, ObjectReader, TargetError,
@@ -37,6 +37,8 @@ use super::progress::Progress;
 pub use objects::{Kept, Objects, Where};
 pub use survey::{Survey, nothing};
 pub use tally::{Counts, Tally};
+
+const SETUID_SETGID: u32 = 0o6000;
 
 /// How a restore behaves.
 #[derive(Clone, Debug)]
@@ -250,9 +252,13 @@ impl Restore {
         }
     }
 
+    /// This mode for what is here: its setuid and setgid bits stay, unless they are restored too.
+    fn with_bits_of(&self, here: &Entry, mode: u32) -> u32 {
+        if self.settings.setuid { mode } else { mode | here.mode & SETUID_SETGID }
+    }
+
     /// What is set beside the content.
     fn attributes(&self, meta: &Meta) -> Attributes {
-        const SETUID_SETGID: u32 = 0o6000;
         let permissions = meta.mode.map(|mode| {
             let mask = if self.settings.setuid { 0 } else { SETUID_SETGID };
             mode & 0o7777 & !mask

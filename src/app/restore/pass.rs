@@ -155,18 +155,18 @@ impl Restore {
         self.target.folder(path.clone()).await?;
         raise(&self.tally.folders, 1);
         let attributes = Attributes { mtime: None, ..self.attributes(&head.meta) };
-        if attributes.permissions.is_some_and(|mode| mode & OWNER_MAY_ALL != OWNER_MAY_ALL) {
-            return Ok(Some(attributes));
-        }
-        self.set_folder(path.clone(), attributes).await?;
-        Ok(None)
+        // What its owner may not do is taken away when all is in it, and given to nobody meanwhile.
+        let permissions = attributes.permissions.map(|mode| mode | OWNER_MAY_ALL);
+        self.set_folder(path.clone(), Attributes { permissions, ..attributes }).await?;
+        Ok(Some(attributes).filter(|attributes| attributes.permissions != permissions))
     }
 
     async fn set_folder(&self, path: RelPath, attributes: Attributes) -> Result<(), Stop> {
         let is = self.look(&path).await?;
         let LocalLook::Folder(entry) = &is else { return Err(Stop::Again) };
         debug_assert_eq!(entry.kind, Kind::Folder, "a folder's entry");
-        Ok(self.target.set(path, is, attributes).await?)
+        let permissions = attributes.permissions.map(|mode| self.with_bits_of(entry, mode));
+        Ok(self.target.set(path, is, Attributes { permissions, ..attributes }).await?)
     }
 
     /// Takes note of what became of one path; what is everybody's is passed on.

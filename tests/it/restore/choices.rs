@@ -256,3 +256,14 @@ fn a_small_file_costs_one_request() {
     assert_eq!(counts, [50, 2, 0], "{:?}", back.said);
     assert!(scene.server.log().len() <= 53, "{:?}", scene.server.log());
 }
+
+#[test]
+fn in_place_nothing_is_taken_from_what_is_right() {
+    let scene = Scene::new(&[("tool", b"x"), ("team/y", b"y")]);
+    scene.tree.chmod("tool", 0o4755);
+    scene.tree.chmod("team", 0o2775);
+    scene.sync(&[], 0);
+    let said = scene.user.run(&["restore", TO, scene.source(), "--json"]);
+    assert_eq!((said.code, said.number("retouched")), (0, 0), "{said:?}");
+    scene.is_settled(0);
+}
