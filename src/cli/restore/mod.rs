@@ -49,10 +49,25 @@ struct Work {
 pub async fn run(global: &Global, restore: args::Restore) -> Result<Code, CliError> {
     let args::Restore { source, target, options } = restore;
     run_jobs(global, &options, || {
+        refuse_bucket(&target)?;
         let config = from_argument(global, &source, &options)?;
         Ok(Work { jobs: vec![Job { config, target }], _lock: None })
     })
     .await
+}
+
+/// A bucket is no folder to restore into, and no folder of that name is made.
+fn refuse_bucket(target: &Path) -> Result<(), CliError> {
+    let text = target.to_string_lossy();
+    let is_path = text.starts_with(['/', '.']);
+    if is_path || !(text.contains("://") || text.contains("::")) {
+        return Ok(());
+    }
+    Err(CliError::new(
+        Code::Usage,
+        format!("{text} is a bucket; restore brings back into a folder"),
+    )
+    .hint(format!("for a folder of this name write ./{text}")))
 }
 
 /// `--restore [NAME...] [--to DIR]`: the configured backups.
