@@ -92,6 +92,8 @@ pub struct Live {
     pub sight: Option<(Sight, String)>,
     pub stopping: bool,
     pub source_missing: Option<(String, Tick)>,
+    /// When the first look at everything had ended.
+    pub first_pass: Option<Tick>,
     pub was_away: bool,
 }
 
@@ -186,6 +188,10 @@ fn add_live(status: &mut BackupStatus, live: &Live, now: Millis, backup: &Backup
 fn watermark(live: &Live, now: Millis) -> Option<i64> {
     let snapshot = &live.snapshot;
     let last_full = snapshot.last_full?;
+    // What the first look found may have changed at any time before it.
+    if snapshot.oldest.is_some_and(|oldest| live.first_pass.is_none_or(|end| oldest <= end)) {
+        return None;
+    }
     // What the watcher does not see is known only as of the last pass.
     let sees_all = matches!(&live.sight, Some((Sight::Full, _)));
     let known_until = if sees_all && !live.was_away { live.tick } else { last_full };

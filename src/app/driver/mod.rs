@@ -79,6 +79,8 @@ pub struct Driver {
     sight: Option<(Sight, String)>,
     /// Why the source cannot be looked at, and since when.
     source_missing: Option<(String, Tick)>,
+    /// When the first look at everything had ended.
+    first_pass: Option<Tick>,
     /// It was missing, and no look has seen all of it since.
     was_away: bool,
     flushes: BTreeMap<FlushId, oneshot::Sender<Result<u64, Failure>>>,
@@ -113,6 +115,7 @@ impl Driver {
             folders,
             started,
             source_missing: None,
+            first_pass: None,
             was_away: false,
             flushes: BTreeMap::new(),
             next_flush: 0,
@@ -242,6 +245,9 @@ impl Driver {
                 }
                 self.note_source(&report);
                 self.handle(Event::LookEnded { look, report });
+                if self.first_pass.is_none() && self.engine.snapshot().last_full.is_some() {
+                    self.first_pass = Some(self.now());
+                }
             }
             Ok(Back::Due(report)) => self.handle(Event::Due(report)),
             Ok(Back::Probed(result)) => self.handle(Event::Probed(result)),
@@ -415,6 +421,7 @@ impl Driver {
             sight: self.sight.clone(),
             stopping: self.drain_by.is_some(),
             source_missing: self.source_missing.clone(),
+            first_pass: self.first_pass,
             was_away: self.was_away,
         }
     }
