@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::engine::Exit;
@@ -168,6 +169,35 @@ impl From<Failure> for CliError {
 impl From<StateError> for CliError {
     fn from(error: StateError) -> Self {
         Failure::from(error).into()
+    }
+}
+
+/// What came of several backups, one after the other: the code that counts, and the first error.
+/// Errors that follow it are told at once.
+pub struct Ends {
+    color: bool,
+    pub code: Code,
+    pub first: Option<CliError>,
+}
+
+impl Ends {
+    pub fn new(color: bool) -> Self {
+        Self { color, code: Code::Done, first: None }
+    }
+
+    /// Takes the end of one; answers whether to go on with the others.
+    pub fn take(&mut self, one: Result<(Code, Option<CliError>), CliError>) -> bool {
+        let (code, error) = one.unwrap_or_else(|error| (error.code, Some(error)));
+        self.code = self.code.and(code);
+        let Some(error) = error else { return true };
+        let go_on = error.code != Code::Interrupted;
+        match &self.first {
+            None => self.first = Some(error),
+            Some(_) => {
+                write!(std::io::stderr(), "{}", error.render(self.color)).ok();
+            }
+        }
+        go_on
     }
 }
 

@@ -24,7 +24,7 @@ use crate::service::{paths, signals, socket};
 use super::args::{Global, Run, Sync};
 use super::ask::no_such_backup;
 use super::doors::{Desk, Door, Doors, Role};
-use super::error::{CliError, Code, of_exit};
+use super::error::{CliError, Code, Ends, of_exit};
 use super::out::print_line;
 use super::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
@@ -74,35 +74,19 @@ async fn run_all(
         new_bucket: sync.run.new_bucket,
         plan: global.dry_run.then(|| plan_sink(global.json)),
     };
-    let (mut sum, mut code, mut first) = (Summary::default(), Code::Done, None);
+    let (mut sum, mut ends) = (Summary::default(), Ends::new(global.color()));
     let doors = Doors::default();
     let serving = serve(&state, &doors);
     for config in &configs {
         let run = OneRun { global, state: &state, options: &options, bars, doors: &doors };
         let one = run.drive(config, &mut wishes).await;
         doors.keep(|_| false);
-        let error = match one {
-            Ok((summary, own, error)) => {
-                sum.add(&summary);
-                code = code.and(own);
-                error
-            }
-            Err(error) => {
-                code = code.and(error.code);
-                Some(error)
-            }
-        };
-        if let Some(error) = error {
-            let stop = error.code == Code::Interrupted;
-            match &first {
-                None => first = Some(error),
-                Some(_) => {
-                    write!(std::io::stderr(), "{}", error.render(global.color())).ok();
-                }
-            }
-            if stop {
-                break;
-            }
+        let one = one.map(|(summary, code, error)| {
+            sum.add(&summary);
+            (code, error)
+        });
+        if !ends.take(one) {
+            break;
         }
     }
     if let Some(serving) = serving {
@@ -110,7 +94,7 @@ async fn run_all(
         serving.await.ok();
     }
     state.state.close();
-    Ok((sum, code, first))
+    Ok((sum, ends.code, ends.first))
 }
 
 /// Tells whoever asks how far this run is, for the state is in use.

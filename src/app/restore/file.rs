@@ -64,7 +64,12 @@ impl Restore {
                 return self.thaw_first(item).await;
             }
             if self.plan.is_some() {
-                return self.plan_fetch(item, "it is not here").await;
+                return match self.head(&item.kept.id).await? {
+                    Some(head) if !self.left_out(&item.kept.id, &head).await? => {
+                        self.plan_fetch(item, &head, "it is not here")
+                    }
+                    _ => Ok(()),
+                };
             }
             return self.fetch(item, Source::Unknown, look).await;
         };
@@ -104,7 +109,7 @@ impl Restore {
             return self.thaw_first(item).await;
         }
         if self.plan.is_some() {
-            return self.plan_fetch(item, "what is here differs").await;
+            return self.plan_fetch(item, &head, "what is here differs");
         }
         self.fetch(item, Source::Known(Box::new(head)), look).await
     }
@@ -136,14 +141,11 @@ impl Restore {
         Ok(tagged)
     }
 
-    async fn plan_fetch(&self, item: &Item, why: &str) -> Result<(), Stop> {
-        if let Some(head) = self.head(&item.kept.id).await?
-            && !self.left_out(&item.kept.id, &head).await?
-        {
-            raise(&self.tally.downloaded, 1);
-            raise(&self.tally.downloaded_bytes, head.object.size_bytes);
-            self.tell("fetch", item.path.to_string(), why);
-        }
+    /// Tells of what would be fetched.
+    fn plan_fetch(&self, item: &Item, head: &ReadHead, why: &str) -> Result<(), Stop> {
+        raise(&self.tally.downloaded, 1);
+        raise(&self.tally.downloaded_bytes, head.object.size_bytes);
+        self.tell("fetch", item.path.to_string(), why);
         Ok(())
     }
 
@@ -228,7 +230,7 @@ impl Restore {
         if head.thaw == Some(Thaw::Thawed) || !head.object.archived {
             let look = self.look(&item.path).await?;
             return match self.plan.is_some() {
-                true => self.plan_fetch(item, "it is thawed").await,
+                true => self.plan_fetch(item, &head, "it is thawed"),
                 false => self.fetch(item, Source::Known(Box::new(head)), look).await,
             };
         }

@@ -18,6 +18,7 @@ mod survey;
 mod tally;
 mod thaw;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -27,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{Entry, Key, Meta, Millis, RelPath};
 use crate::plan::{ErrorClass, Failure, MaxDelete, Overwrite};
 use crate::ports::{
-    Attributes, Clock, Fetched, LocalLook, LocalTree, ObjectId, ObjectReader, TargetError,
-    TargetFacts, TargetTree, Tier,
+    Attributes, Fetched, LocalLook, LocalTree, ObjectId, ObjectReader, TargetError, TargetFacts,
+    TargetTree, Tier,
 };
 
 use super::backup::{PlanSink, PlannedAction};
@@ -81,7 +82,6 @@ pub struct Restore {
     pub here: Arc<dyn LocalTree>,
     pub wanted: Filter,
     pub progress: Arc<Progress>,
-    pub clock: Arc<dyn Clock>,
     /// Given in a dry run: nothing is written or asked for, only told.
     pub plan: Option<PlanSink>,
     pub tally: Tally,
@@ -89,6 +89,8 @@ pub struct Restore {
     slots: Semaphore,
     patience: patience::Patience,
     frozen: Mutex<thaw::Queue>,
+    /// Keys whose tags say that they were deleted.
+    tagged: Mutex<BTreeSet<Key>>,
     /// The server gives no ranges.
     whole_only: AtomicBool,
     /// Of the target, once it is prepared.
@@ -142,7 +144,6 @@ pub struct Ports {
     pub reader: Arc<dyn ObjectReader>,
     pub target: Arc<dyn TargetTree>,
     pub here: Arc<dyn LocalTree>,
-    pub clock: Arc<dyn Clock>,
 }
 
 impl Restore {
@@ -152,12 +153,13 @@ impl Restore {
         wanted: Filter,
         plan: Option<PlanSink>,
     ) -> Self {
-        let Ports { reader, target, here, clock } = ports;
+        let Ports { reader, target, here } = ports;
         let cancel = CancellationToken::new();
         Self {
             slots: Semaphore::new(settings.transfers.max(1)),
             patience: patience::Patience::new(settings.retry_for_ms, cancel.clone()),
             frozen: Mutex::default(),
+            tagged: Mutex::default(),
             whole_only: AtomicBool::new(false),
             facts: OnceLock::new(),
             tally: Tally::default(),
@@ -167,7 +169,6 @@ impl Restore {
             target,
             here,
             wanted,
-            clock,
             plan,
             cancel,
         }

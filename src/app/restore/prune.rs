@@ -2,13 +2,13 @@
 //!
 //! The target is walked in key order beside the listing, twice: to count, and to delete.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::model::words::count;
 use crate::model::{Key, Kind, RelPath};
 use crate::plan::restore::{Place, place};
 use crate::plan::{ErrorClass, Failure, Guard, Merge, Side, Step};
-use crate::ports::{LocalLook, Seen, StoreError};
+use crate::ports::{LocalLook, Seen};
 
 use super::super::progress::raise;
 use super::{Restore, Stop};
@@ -56,6 +56,17 @@ impl Restore {
             self.settings.max_delete
         );
         Ok(())
+    }
+
+    /// Remembers an object that is tagged as deleted, if somebody will ask.
+    pub(super) fn is_deleted(&self, key: &Key) {
+        if self.settings.delete {
+            self.tagged.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        }
+    }
+
+    fn was_deleted(&self, key: &Key) -> bool {
+        self.tagged.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     /// Goes through the target beside the listing; deletes what only the target has, if there is a
@@ -182,9 +193,5 @@ impl Markers {
 }
 
 fn disorder(error: &crate::plan::OutOfOrder) -> Stop {
-    let failure = super::super::failure_of(
-        StoreError::Failed(Failure::new(ErrorClass::Server, error.to_string())),
-        "list the backup",
-    );
-    Stop::All(failure)
+    Stop::All(Failure::new(ErrorClass::Server, error.to_string()))
 }

@@ -8,6 +8,7 @@ use crate::plan::restore::{Place, place};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{LocalLook, Thaw, Tier};
 
+use super::super::owner::OWNER_KEY;
 use super::super::progress::raise;
 use super::{Restore, Stop, Where};
 
@@ -101,13 +102,11 @@ impl Restore {
 
     /// An empty backup has an owner record; where that is missing too, nothing was ever kept.
     async fn refuse_nothing(&self) -> Result<(), Stop> {
-        if self.settings.at.is_some() || self.settings.within.is_some() {
-            return Err(Stop::All(nothing(&self.reader.place(), &self.where_from())));
-        }
-        if self.has(&Key::literal(".keepwatch/owner.json")).await? {
+        let wanted = self.where_from();
+        if wanted == Where::default() && self.has(&Key::literal(OWNER_KEY)).await? {
             return Ok(());
         }
-        Err(Stop::All(nothing(&self.reader.place(), &self.where_from())))
+        Err(Stop::All(nothing(&self.reader.place(), &wanted)))
     }
 
     pub(super) async fn check_space(&self, survey: &Survey) -> Result<(), Stop> {

@@ -4,14 +4,13 @@
 //! time to time: by listings where these tell, else one by one. When more were asked for than are
 //! remembered, another pass finds the rest.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::model::Key;
 use crate::model::words::{count, duration};
 use crate::ports::{Fetched, ObjectId, Thaw, ThawReply};
 
@@ -28,8 +27,6 @@ pub(super) struct Queue {
     items: VecDeque<Item>,
     /// Asked for, and not remembered.
     more: u64,
-    /// Keys whose tags say that they were deleted.
-    deleted: BTreeSet<Key>,
 }
 
 impl Restore {
@@ -46,17 +43,6 @@ impl Restore {
         } else {
             queue.more += 1;
         }
-    }
-
-    /// Remembers an object that is tagged as deleted, if somebody will ask.
-    pub(super) fn is_deleted(&self, key: &Key) {
-        if self.settings.delete {
-            self.waiting().deleted.insert(key.clone());
-        }
-    }
-
-    pub(super) fn was_deleted(&self, key: &Key) -> bool {
-        self.waiting().deleted.contains(key)
     }
 
     /// Asks for an object to be thawed: `Frozen` while it is, nothing when it is gone.

@@ -24,9 +24,9 @@ use crate::service::{machine, paths, signals};
 
 use super::args::Global;
 use super::ask::no_such_backup;
-use super::error::{CliError, Code};
+use super::error::{CliError, Code, Ends};
 use super::sync::{config_file, faulty, plan_sink};
-use super::wire::{SystemClock, connect, lock_state, place, refuse_nested, rules};
+use super::wire::{connect, lock_state, place, refuse_nested, rules};
 
 use args::RestoreOptions;
 use summary::RestoreSummary;
@@ -197,33 +197,13 @@ async fn run_all(
     let work = work()?;
     let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
-    let (mut code, mut first) = (Code::Done, None);
+    let mut ends = Ends::new(global.color());
     for job in &work.jobs {
-        let error = match run_one(global, options, job, bars, &mut wishes, sum).await {
-            Ok((own, error)) => {
-                code = code.and(own);
-                error
-            }
-            Err(error) => {
-                code = code.and(error.code);
-                Some(error)
-            }
-        };
-        if let Some(error) = error {
-            let stop = error.code == Code::Interrupted;
-            match &first {
-                None => first = Some(error),
-                Some(_) => {
-                    use std::io::Write as _;
-                    write!(std::io::stderr(), "{}", error.render(global.color())).ok();
-                }
-            }
-            if stop {
-                break;
-            }
+        if !ends.take(run_one(global, options, job, bars, &mut wishes, sum).await) {
+            break;
         }
     }
-    Ok((code, first))
+    Ok((ends.code, ends.first))
 }
 
 async fn run_one(
@@ -291,12 +271,7 @@ async fn wire(global: &Global, options: &RestoreOptions, job: &Job) -> Result<Re
     // What the backup leaves out is not there because of that, and is not to be deleted.
     let here = Tree::new(&target, rules(&config)?, KEY_MAX_BYTES - prefix.as_str().len());
     let reader = Arc::new(connect(&config, bucket, &prefix, global.dry_run).await?);
-    let ports = Ports {
-        reader,
-        target: Arc::new(Target::new(&target)),
-        here: Arc::new(here),
-        clock: Arc::new(SystemClock),
-    };
+    let ports = Ports { reader, target: Arc::new(Target::new(&target)), here: Arc::new(here) };
     let plan = global.dry_run.then(|| plan_sink(global.json));
     Ok(Restore::new(settings(options, config.transfers)?, ports, wanted, plan))
 }

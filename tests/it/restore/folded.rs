@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use keepwatch::app::restore::{Counts, End, Ports, Restore, RestoreSettings};
 use keepwatch::fs::{RuleOptions, Rules, Target, Tree as Local};
-use keepwatch::model::{ContentMd5, Crc64, Millis, Prefix, RelPath};
+use keepwatch::model::{ContentMd5, Crc64, Prefix, RelPath};
 use keepwatch::plan::{Failure, MaxDelete, Overwrite};
 use keepwatch::ports::{
-    Attributes, Clock, Fut, LocalLook, NewFile, Stretch, TargetError, TargetFacts, TargetTree, Tier,
+    Attributes, Fut, LocalLook, NewFile, Stretch, TargetError, TargetFacts, TargetTree, Tier,
 };
 use keepwatch::s3::{Connection, Endpoint, S3Options, S3Store};
 use tokio::sync::Mutex;
@@ -147,14 +147,6 @@ impl TargetTree for Folding {
     }
 }
 
-struct Now;
-
-impl Clock for Now {
-    fn now(&self) -> Millis {
-        Millis(1_800_000_000_000)
-    }
-}
-
 const SETTINGS: RestoreSettings = RestoreSettings {
     at: None,
     within: None,
@@ -190,7 +182,6 @@ async fn restore(scene: &Scene, back: &Tree) -> Counts {
         reader: Arc::new(S3Store::new(connection, options)),
         here: Arc::new(Local::new(&top, rules, 1_024)),
         target: Arc::new(Folding { target: Target::new(&top), top, step: Arc::default() }),
-        clock: Arc::new(Now),
     };
     let restore = Arc::new(Restore::new(SETTINGS, ports, Arc::new(|_, _| true), None));
     assert_eq!(restore.run().await, End::Done);
