@@ -29,7 +29,8 @@
 //!   store       the embedded S3 store: a server of its own, sees nothing of the above
 //!   app         use-cases over ports
 //!   config service report                  what to do; where it runs; what is said
-//!   cli         the command line, and the only place that sees adapters and use-cases
+//!   wire        adapters and use-cases put together, for whoever runs them; needs no terminal
+//!   cli         the command line
 //!   sim         fakes of all ports with faults, and a world to drive them (tests only)
 //! ```
 //!
@@ -66,6 +67,9 @@ pub mod config;
 pub mod report;
 #[cfg(feature = "daemon")]
 pub mod service;
+
+#[cfg(feature = "daemon")]
+pub mod wire;
 
 #[cfg(feature = "daemon")]
 pub mod cli;

@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::model::Escaped;
 use crate::service::paths;
 use crate::service::socket::{Answer, AskError, Request, ask};
+use crate::wire::state_folder;
 
 use super::args::Global;
 use super::error::{CliError, Code};
-use super::wire::state_folder;
 
 /// How long an answer may take to find: a database of millions of rows on a slow disk.
 pub const ANSWER: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ pub async fn ask_daemon(
     request: &Request,
     within: Duration,
 ) -> Result<Option<Value>, CliError> {
-    let path = paths::control_socket(&state_folder(global)?);
+    let path = paths::control_socket(&state_folder(global.state_dir.as_deref())?);
     understood(ask(&path, request, within).await.map_err(|error| explain(error, &path))?)
 }
 
@@ -45,7 +45,7 @@ fn understood(answer: Option<Answer>) -> Result<Option<Value>, CliError> {
 pub async fn ask_to_flush(global: &Global, within: Duration) -> Result<Option<Value>, CliError> {
     // Long enough for whoever is alive, and short after a wait.
     const WHY: Duration = Duration::from_secs(1);
-    let path = paths::control_socket(&state_folder(global)?);
+    let path = paths::control_socket(&state_folder(global.state_dir.as_deref())?);
     let asked = ask(&path, &Request::Flush, within).await;
     if !matches!(asked, Err(AskError::Silent { .. } | AskError::Late { .. })) {
         return understood(asked.map_err(|error| explain(error, &path))?);

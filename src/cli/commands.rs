@@ -19,6 +19,7 @@ use crate::report::{log, text};
 use crate::service::paths;
 use crate::service::socket::{DeletionVerb, Request};
 use crate::state::BackupId;
+use crate::wire::{OpenState, SystemClock, check, destination_of, open_state, state_folder};
 
 use super::args::{Config, ConfigVerb, Deletions, Flush, Global, Status};
 use super::ask::{ANSWER, Called, as_called, ask_daemon, ask_to_flush, chosen};
@@ -26,7 +27,6 @@ use super::doors::{files, recorded};
 use super::error::{CliError, Code};
 use super::out::print_line;
 use super::sync::{config_file, faulty};
-use super::wire::{OpenState, SystemClock, check, destination_of, open_state, state_folder};
 
 const NO_BACKUP: &str =
     "no backup is on record; start one with: keepwatch watch SOURCE DESTINATION";
@@ -102,7 +102,7 @@ async fn all_files(global: &Global, backup: &BackupStatus) -> Result<Vec<Value>,
         let page = match ask_daemon(global, &request, ANSWER).await? {
             Some(page) => page,
             None => {
-                let state = open_state(global)?;
+                let state = open_state(global.state_dir.as_deref())?;
                 let after = after.as_deref().map(Key::literal);
                 let page = files(&state.state, &backup.source, &backup.destination, after).await?;
                 state.state.close();
@@ -120,8 +120,9 @@ async fn all_files(global: &Global, backup: &BackupStatus) -> Result<Vec<Value>,
 
 /// The state, where there is one: a question makes none.
 fn open_known_state(global: &Global) -> Result<Option<OpenState>, CliError> {
-    let is_there = state_folder(global)?.join(crate::state::FILE_NAME).exists();
-    is_there.then(|| open_state(global)).transpose()
+    let is_there =
+        state_folder(global.state_dir.as_deref())?.join(crate::state::FILE_NAME).exists();
+    Ok(is_there.then(|| open_state(global.state_dir.as_deref())).transpose()?)
 }
 
 /// Status from the state alone.
@@ -281,7 +282,7 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
             let flags = global.clone().into_options(options.options.clone());
             let configs = resolve(&file, &flags, Defaults::DAEMON, paths::home().as_deref())
                 .map_err(|faults| faulty(&faults, global))?;
-            let folder = state_folder(global)?;
+            let folder = state_folder(global.state_dir.as_deref())?;
             configs.iter().try_for_each(|config| check(config, &folder))?;
             if options.what == ConfigVerb::Show {
                 show(&configs, global.json);

@@ -17,12 +17,12 @@ use crate::report::progress::{Show, When, Work};
 use crate::service::paths;
 use crate::service::signals::{self, Wish};
 use crate::service::socket;
+use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 use super::args::{Global, Run};
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code};
 use super::sync::choose;
-use super::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 struct Running {
     config: BackupConfig,
@@ -44,7 +44,7 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let failed =
         |what: &str, e: &std::io::Error| CliError::new(Code::NeedsPerson, what).caused_by(e);
     let mut wishes = signals::listen(1).map_err(|e| failed("cannot listen for signals", &e))?;
-    let state = open_state_of(global, &configs)?;
+    let state = open_state_of(global.state_dir.as_deref(), &configs)?;
     let socket_path = paths::control_socket(&state.folder);
     let listener = socket::Listener::bind(&socket_path)
         .map_err(|e| failed(&format!("cannot listen on {}", socket_path.display()), &e))?;

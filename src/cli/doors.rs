@@ -16,10 +16,10 @@ use crate::model::{Escaped, Key};
 use crate::ports::Clock as _;
 use crate::service::socket::{self, Answer, DeletionVerb, Request};
 use crate::state::State;
+use crate::wire::{SystemClock, Wired, destination_of};
 
 use super::ask::{Called, chosen};
 use super::error::{CliError, Code};
-use super::wire::{SystemClock, Wired, destination_of};
 
 /// Names in a list of deletions.
 const NAMES_MAX: usize = 100;

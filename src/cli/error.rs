@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use crate::engine::Exit;
 use crate::plan::Failure;
 use crate::ports::StateError;
+use crate::wire;
 
 /// Exit codes. Part of the product's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,10 +146,10 @@ impl CliError {
     }
 }
 
-impl From<Failure> for CliError {
-    fn from(failure: Failure) -> Self {
+impl From<wire::Error> for CliError {
+    fn from(error: wire::Error) -> Self {
         use crate::plan::ErrorClass;
-        let code = match failure.class {
+        let code = match error.class() {
             ErrorClass::Unreachable | ErrorClass::Server | ErrorClass::Throttled => {
                 Code::Unreachable
             }
@@ -159,10 +160,16 @@ impl From<Failure> for CliError {
             | ErrorClass::State => Code::NeedsPerson,
         };
         Self {
-            causes: failure.cause.into_iter().collect(),
-            hints: failure.hint.into_iter().collect(),
-            ..Self::new(code, failure.message)
+            causes: error.causes().to_vec(),
+            hints: error.hints().to_vec(),
+            ..Self::new(code, error.message())
         }
+    }
+}
+
+impl From<Failure> for CliError {
+    fn from(failure: Failure) -> Self {
+        wire::Error::from(failure).into()
     }
 }
 

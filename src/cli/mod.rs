@@ -1,4 +1,4 @@
-//! The command line: the only place that sees both adapters and use-cases.
+//! The command line: what is typed becomes calls, what comes of them is said, and ends the program.
 
 mod args;
 mod ask;
@@ -10,7 +10,6 @@ mod out;
 mod restore;
 mod serve;
 mod sync;
-mod wire;
 
 use std::io::Write as _;
 use std::process::ExitCode;

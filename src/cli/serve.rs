@@ -12,11 +12,11 @@ use crate::config::Destination;
 use crate::report::log;
 use crate::service::signals;
 use crate::store::{Access, OnAccess, Store, StoreOptions, serve};
+use crate::wire::is_store;
 
 use super::args::{Global, Serve};
 use super::error::{CliError, Code};
 use super::out::print_line;
-use super::wire::is_store;
 
 pub async fn run(global: &Global, options: Serve) -> Result<Code, CliError> {
     log::init(global.log(true), &MultiProgress::new());

@@ -20,13 +20,13 @@ use crate::engine::Mode;
 use crate::report::progress::{Show, When, Work};
 use crate::report::{log, text};
 use crate::service::{paths, signals, socket};
+use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 use super::args::{Global, Run, Sync};
 use super::ask::no_such_backup;
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code, Ends, of_exit};
 use super::out::print_line;
-use super::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 /// Failed paths that are listed by name.
 const LISTED_MAX: usize = 20;
@@ -66,7 +66,7 @@ async fn run_all(
     let configs = choose(global, &sync.run, Defaults::ONE_SHOT, true)?;
     let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
-    let state = open_state_of(global, &configs)?;
+    let state = open_state_of(global.state_dir.as_deref(), &configs)?;
     let options = RunOptions {
         mode: Mode::OneShot { retry_for_ms: sync.retry_for.millis() },
         take_over: sync.run.take_over,

@@ -23,7 +23,8 @@ const ARROWS: &str = "
     config   -> model plan
     service  -> model
     report   -> app
-    cli      -> model plan engine ports fs watch s3 state store app config service report
+    wire     -> model plan engine ports fs watch s3 state store app config service
+    cli      -> model plan engine ports fs state store app config service report wire
     main     -> cli
 ";
 
@@ -36,7 +37,7 @@ const OUTSIDE: &str = "
     aws_config             s3
     aws_credential_types   s3
     aws_runtime            s3
-    aws_sdk_s3             s3 store cli
+    aws_sdk_s3             s3 store wire
     aws_sigv4              s3
     aws_smithy_http_client s3
     aws_smithy_runtime_api s3 store
@@ -52,7 +53,7 @@ const OUTSIDE: &str = "
     indicatif              cli report
     tracing_subscriber     report
     tokio                  fs watch s3 state store app sim service report cli
-    tracing                fs watch s3 state store app sim service report cli
+    tracing                fs watch s3 state store app sim service report wire cli
 ";
 
 /// Modules without IO, clocks, chance, threads, or anything whose order is not the same each time.

@@ -11,12 +11,12 @@ use crate::app::restore::{Objects, Where, no_versions, nothing};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
 use crate::cli::out::still_read;
-use crate::cli::wire::{connect, place};
 use crate::config::{BackupOptions, Defaults, Destination, resolve_one};
 use crate::model::{Key, KeyTarget, Millis};
 use crate::ports::{ObjectReader, StoreError};
 use crate::report::log;
 use crate::service::paths;
+use crate::wire::{connect, place};
 
 use super::args::Ls;
 

@@ -12,21 +12,19 @@ use std::time::Instant;
 use indicatif::MultiProgress;
 use tokio::sync::mpsc;
 
-use crate::app::restore::{End, Filter, Ports, Restore, RestoreSettings};
+use crate::app::restore::{End, Restore, RestoreSettings};
 use crate::config::{BackupConfig, BackupOptions, Defaults, Destination, resolve, resolve_one};
-use crate::fs::{RuleOptions, Rules, Target, Tree};
 use crate::model::RelPath;
-use crate::model::key::KEY_MAX_BYTES;
 use crate::report::log;
 use crate::report::progress::{self, Show, When};
 use crate::service::lock::Lock;
 use crate::service::{machine, paths, signals};
+use crate::wire::{RestorePlan, lock_state, patterns, restore};
 
 use super::args::Global;
 use super::ask::no_such_backup;
 use super::error::{CliError, Code, Ends};
 use super::sync::{config_file, faulty, plan_sink};
-use super::wire::{connect, lock_state, place, refuse_nested, rules};
 
 use args::RestoreOptions;
 use summary::RestoreSummary;
@@ -78,7 +76,7 @@ pub async fn run_configured(global: &Global, asked: &args::Configured) -> Result
         let jobs = configured(global, names, to, options)?;
         // Over the sources themselves, no daemon may watch meanwhile.
         let lock = match to {
-            None if !global.dry_run => Some(lock_state(global)?.1),
+            None if !global.dry_run => Some(lock_state(global.state_dir.as_deref())?.1),
             _ => None,
         };
         Ok(Work { jobs, _lock: lock })
@@ -214,7 +212,7 @@ async fn run_one(
     wishes: &mut mpsc::Receiver<signals::Wish>,
     sum: &mut RestoreSummary,
 ) -> Result<(Code, Option<CliError>), CliError> {
-    let restore = Arc::new(wire(global, options, job).await?);
+    let restore = Arc::new(wire_one(global, options, job).await?);
     let when = if global.quiet { When::Never } else { global.progress };
     let show = Show::start(
         &job.config.name,
@@ -251,29 +249,25 @@ async fn run_one(
     })
 }
 
-async fn wire(global: &Global, options: &RestoreOptions, job: &Job) -> Result<Restore, CliError> {
-    let config = BackupConfig { create_bucket: false, ..job.config.clone() };
-    let (bucket, prefix) = place(&config.destination);
+async fn wire_one(
+    global: &Global,
+    options: &RestoreOptions,
+    job: &Job,
+) -> Result<Restore, CliError> {
     let target = std::path::absolute(&job.target).map_err(|e| {
         let message = format!("cannot use {}", job.target.display());
         CliError::new(Code::NeedsPerson, message).caused_by(&e)
     })?;
-    refuse_nested(&config.destination, &target, "target")?;
-    let patterns = Rules::new(RuleOptions {
-        include: options.include.clone(),
-        exclude: options.exclude.clone(),
-        ..RuleOptions::default()
-    })
-    .map_err(|error| {
-        CliError::new(Code::Usage, error.to_string()).hint("patterns are gitignore rules")
-    })?;
-    let wanted: Filter = Arc::new(move |path, is_folder| patterns.lets_in(path, is_folder));
-    // What the backup leaves out is not there because of that, and is not to be deleted.
-    let here = Tree::new(&target, rules(&config)?, KEY_MAX_BYTES - prefix.as_str().len());
-    let reader = Arc::new(connect(&config, bucket, &prefix, global.dry_run).await?);
-    let ports = Ports { reader, target: Arc::new(Target::new(&target)), here: Arc::new(here) };
-    let plan = global.dry_run.then(|| plan_sink(global.json));
-    Ok(Restore::new(settings(options, config.transfers)?, ports, wanted, plan))
+    let patterns = patterns(options.include.clone(), options.exclude.clone())
+        .map_err(|error| CliError { code: Code::Usage, ..error.into() })?;
+    let plan = RestorePlan {
+        config: job.config.clone(),
+        target,
+        patterns,
+        settings: settings(options, job.config.transfers)?,
+        plan: global.dry_run.then(|| plan_sink(global.json)),
+    };
+    Ok(restore(plan).await?)
 }
 
 /// A path below the backup, as typed.

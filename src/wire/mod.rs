@@ -1,4 +1,10 @@
-//! From a configuration to a running backup: the adapters are made here, and nowhere else.
+//! From a configuration to something that can be run: adapters and use-cases are put together here.
+//!
+//! Needs no terminal and says nothing to a person: whoever runs it does, be it the command line or
+//! a program that uses this crate.
+
+mod error;
+mod restore;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
@@ -17,6 +23,7 @@ use crate::engine::Mode;
 use crate::fs::{RuleOptions, Rules, Tree};
 use crate::model::key::KEY_MAX_BYTES;
 use crate::model::{Escaped, Millis, Prefix};
+use crate::plan::ErrorClass;
 use crate::ports::{Clock, LocalTree};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
 use crate::service::{lock, machine, paths};
@@ -24,8 +31,8 @@ use crate::state::{BackupId, BackupState, OpenError, State};
 use crate::store::{InProcess, Store, StoreOptions};
 use crate::watch;
 
-use super::args::Global;
-use super::error::{CliError, Code};
+pub use error::Error;
+pub use restore::{RestorePlan, patterns, restore};
 
 /// The machine's clock.
 pub struct SystemClock;
@@ -44,45 +51,43 @@ pub struct OpenState {
     _lock: lock::Lock,
 }
 
-/// The state folder of this invocation.
-pub fn state_folder(global: &Global) -> Result<PathBuf, CliError> {
-    let folder = match &global.state_dir {
-        Some(folder) => Some(folder.clone()),
-        None => paths::state_folder(),
-    };
+/// The folder of the state: the one that was named, or the user's.
+pub fn state_folder(named: Option<&Path>) -> Result<PathBuf, Error> {
+    let folder = named.map(Path::to_owned).or_else(paths::state_folder);
     let folder = folder.ok_or_else(|| {
-        CliError::new(Code::NeedsPerson, "there is no home folder to keep the state in")
+        Error::new(ErrorClass::Configuration, "there is no home folder to keep the state in")
             .hint("name a folder with --state-dir")
     })?;
     std::path::absolute(&folder).map(|folder| real_path(&folder)).map_err(|e| {
-        CliError::new(Code::NeedsPerson, format!("cannot use {}", folder.display())).caused_by(&e)
+        Error::new(ErrorClass::Configuration, format!("cannot use {}", folder.display()))
+            .caused_by(&e)
     })
 }
 
 /// As [`open_state`], unless these backups would back it up: then nothing is made.
-pub fn open_state_of(global: &Global, configs: &[BackupConfig]) -> Result<OpenState, CliError> {
-    let folder = state_folder(global)?;
+pub fn open_state_of(named: Option<&Path>, configs: &[BackupConfig]) -> Result<OpenState, Error> {
+    let folder = state_folder(named)?;
     configs.iter().try_for_each(|config| refuse_state_in_source(&config.source, &folder))?;
-    open_state(global)
+    open_state(named)
 }
 
 /// Takes the lock: nobody else uses the state meanwhile, and no daemon runs on it.
-pub fn lock_state(global: &Global) -> Result<(PathBuf, lock::Lock), CliError> {
-    let folder = state_folder(global)?;
+pub fn lock_state(named: Option<&Path>) -> Result<(PathBuf, lock::Lock), Error> {
+    let folder = state_folder(named)?;
     let lock = take_lock(&folder).map_err(|error| match &error {
-        lock::LockError::Held { .. } => CliError::new(Code::NeedsPerson, error.to_string())
+        lock::LockError::Held { .. } => Error::new(ErrorClass::State, error.to_string())
             .hint("ask the running one with `keepwatch status` or `keepwatch flush`")
             .hint("or give this one a state of its own with --state-dir"),
         lock::LockError::Io { source, .. } => {
-            CliError::new(Code::NeedsPerson, error.to_string()).caused_by(source)
+            Error::new(ErrorClass::State, error.to_string()).caused_by(source)
         }
     })?;
     Ok((folder, lock))
 }
 
 /// Takes the lock and opens the database.
-pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
-    let (folder, lock) = lock_state(global)?;
+pub fn open_state(named: Option<&Path>) -> Result<OpenState, Error> {
+    let (folder, lock) = lock_state(named)?;
     let (state, opened) = State::open(&folder, SystemClock.now()).map_err(|error| {
         let hint = match &error {
             OpenError::Newer { .. } => "upgrade keepwatch, or use another --state-dir",
@@ -93,7 +98,7 @@ pub fn open_state(global: &Global) -> Result<OpenState, CliError> {
             }
         };
         let source = std::error::Error::source(&error);
-        let wrapped = CliError::new(Code::NeedsPerson, error.to_string()).hint(hint);
+        let wrapped = Error::new(ErrorClass::State, error.to_string()).hint(hint);
         match source {
             Some(source) => wrapped.caused_by(source),
             None => wrapped,
@@ -144,13 +149,13 @@ pub struct Wired {
 
 /// Whether a configuration can be used at all, as far as it can be told without touching its
 /// source or its destination.
-pub fn check(config: &BackupConfig, state: &Path) -> Result<(), CliError> {
+pub fn check(config: &BackupConfig, state: &Path) -> Result<(), Error> {
     rules(config)?;
     refuse_state_in_source(&config.source, state)
 }
 
 /// A store and a folder that is filled must not contain each other.
-pub fn refuse_nested(destination: &Destination, folder: &Path, what: &str) -> Result<(), CliError> {
+pub fn refuse_nested(destination: &Destination, folder: &Path, what: &str) -> Result<(), Error> {
     let Destination::Store { folder: store, .. } = destination else { return Ok(()) };
     let (store, folder) = (real_path(store), real_path(folder));
     if !store.starts_with(&folder) && !folder.starts_with(&store) {
@@ -158,7 +163,7 @@ pub fn refuse_nested(destination: &Destination, folder: &Path, what: &str) -> Re
     }
     let (store, folder) = (store.display(), folder.display());
     let message = format!("the store {store} and the {what} {folder} contain each other");
-    Err(CliError::new(Code::NeedsPerson, message)
+    Err(Error::new(ErrorClass::Configuration, message)
         .hint("one would grow into the other: choose another folder"))
 }
 
@@ -167,7 +172,7 @@ pub async fn wire(
     config: &BackupConfig,
     state: &OpenState,
     run: &RunOptions,
-) -> Result<Wired, CliError> {
+) -> Result<Wired, Error> {
     let source = source_path(config, run.mode)?;
     let mut config = config.clone();
     let endpoint_name = endpoint_name(&config);
@@ -206,28 +211,27 @@ async fn records(
     id: BackupId,
     state: &OpenState,
     run: &RunOptions,
-) -> Result<BackupState, CliError> {
+) -> Result<BackupState, Error> {
     if run.plan.is_none() {
         return Ok(state.state.backup(name, id).await?);
     }
     if let Some(known) = state.state.known_backup(id.clone()).await? {
         return Ok(known);
     }
-    let scratch = State::scratch().map_err(|e| {
-        CliError::new(Code::NeedsPerson, "cannot keep notes in memory").caused_by(&e)
-    })?;
+    let scratch = State::scratch()
+        .map_err(|e| Error::new(ErrorClass::State, "cannot keep notes in memory").caused_by(&e))?;
     Ok(scratch.backup(name, id).await?)
 }
 
 /// The source with links resolved. A daemon waits for one that is not there; a one-shot command
 /// does not.
-fn source_path(config: &BackupConfig, mode: Mode) -> Result<PathBuf, CliError> {
+fn source_path(config: &BackupConfig, mode: Mode) -> Result<PathBuf, Error> {
     let source = &config.source;
     match source.canonicalize() {
         Ok(path) if path.is_dir() => Ok(path),
         Ok(_) => {
             let message = format!("the source {} is not a folder", source.display());
-            Err(CliError::new(Code::NeedsPerson, message).hint("name a folder to keep"))
+            Err(Error::new(ErrorClass::Configuration, message).hint("name a folder to keep"))
         }
         Err(error) if mode == Mode::Daemon && error.kind() == std::io::ErrorKind::NotFound => {
             Ok(source.clone())
@@ -235,18 +239,18 @@ fn source_path(config: &BackupConfig, mode: Mode) -> Result<PathBuf, CliError> {
         Err(error) => {
             let message = format!("the source {} cannot be used", source.display());
             let hint = "check the path, and whether its disk is mounted";
-            Err(CliError::new(Code::NeedsPerson, message).caused_by(&error).hint(hint))
+            Err(Error::new(ErrorClass::Configuration, message).caused_by(&error).hint(hint))
         }
     }
 }
 
-fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), CliError> {
+fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), Error> {
     if !state.starts_with(source) {
         return Ok(());
     }
     let message =
         format!("the state folder {} is inside the source {}", state.display(), source.display());
-    Err(CliError::new(Code::NeedsPerson, message)
+    Err(Error::new(ErrorClass::Configuration, message)
         .hint("keepwatch would back up its own notes for ever: choose another --state-dir"))
 }
 
@@ -285,7 +289,7 @@ async fn default_destination(
     endpoint: &str,
     state: &OpenState,
     run: &RunOptions,
-) -> Result<Destination, CliError> {
+) -> Result<Destination, Error> {
     let source = source.as_os_str().as_bytes().to_owned();
     let known = state.state.default_bucket(source.clone(), endpoint.to_owned()).await?;
     let bucket = match known {
@@ -304,7 +308,7 @@ async fn default_destination(
 }
 
 /// The name of this second, or of the first one after it that no backup here has used.
-async fn new_bucket_name(state: &OpenState) -> Result<String, CliError> {
+async fn new_bucket_name(state: &OpenState) -> Result<String, Error> {
     let mut moment = jiff::Zoned::now();
     loop {
         let name = moment.strftime("keepwatch-%m-%d-%y-%H%M%S").to_string();
@@ -320,7 +324,7 @@ pub async fn connect(
     bucket: String,
     prefix: &Prefix,
     dry_run: bool,
-) -> Result<S3Store, CliError> {
+) -> Result<S3Store, Error> {
     let place = match &config.destination {
         Destination::Store { .. } => Some(as_typed(&config.destination)),
         _ => None,
@@ -364,7 +368,7 @@ pub async fn connect(
         };
     }
     let connection = Connection::open(endpoint, http).await.map_err(|e| {
-        CliError::new(Code::NeedsPerson, "cannot set up the connection").caused_by(&e)
+        Error::new(ErrorClass::Configuration, "cannot set up the connection").caused_by(&e)
     })?;
     Ok(S3Store::new(connection, options))
 }
@@ -384,16 +388,16 @@ pub fn is_store(folder: &Path) -> bool {
 }
 
 /// Opens the embedded store. One is made only when asked for: its disk may not be mounted.
-pub fn open_store(folder: &Path, create: bool) -> Result<Store, CliError> {
+pub fn open_store(folder: &Path, create: bool) -> Result<Store, Error> {
     if !is_store(folder) && !create {
         let message = format!("there is no store in {}", folder.display());
-        return Err(CliError::new(Code::NeedsPerson, message).hint(
+        return Err(Error::new(ErrorClass::Configuration, message).hint(
             "check that its disk is mounted, or let keepwatch make it with --create-bucket",
         ));
     }
     Store::open(folder, StoreOptions::default()).map_err(|error| {
         let message = format!("cannot open the store in {}", folder.display());
-        CliError::new(Code::NeedsPerson, message).caused_by(&error)
+        Error::new(ErrorClass::Configuration, message).caused_by(&error)
     })
 }
 
@@ -401,7 +405,7 @@ fn random_word() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(20).collect()
 }
 
-pub fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
+pub fn rules(config: &BackupConfig) -> Result<Rules, Error> {
     Rules::new(RuleOptions {
         include: config.include.clone(),
         exclude: config.exclude.clone(),
@@ -411,7 +415,8 @@ pub fn rules(config: &BackupConfig) -> Result<Rules, CliError> {
         symlinks: config.symlinks,
     })
     .map_err(|error| {
-        CliError::new(Code::NeedsPerson, error.to_string()).hint("patterns are gitignore rules")
+        Error::new(ErrorClass::Configuration, error.to_string())
+            .hint("patterns are gitignore rules")
     })
 }
 
@@ -419,10 +424,11 @@ fn settings(
     config: &BackupConfig,
     run: &RunOptions,
     source: &Path,
-) -> Result<BackupSettings, CliError> {
+) -> Result<BackupSettings, Error> {
     let fallback = paths::config_files().into_iter().next();
-    let machine = machine::machine_id(fallback.as_deref().and_then(Path::parent))
-        .map_err(|e| CliError::new(Code::NeedsPerson, "this machine has no id").caused_by(&e))?;
+    let machine = machine::machine_id(fallback.as_deref().and_then(Path::parent)).map_err(|e| {
+        Error::new(ErrorClass::Configuration, "this machine has no id").caused_by(&e)
+    })?;
     let owner = OwnerIdentity {
         machine,
         host: machine::host_name(),
