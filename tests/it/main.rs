@@ -7,6 +7,8 @@ mod cli;
 mod contracts;
 mod daemon;
 mod disks;
+mod docs;
+mod earlier;
 mod errors;
 mod guard;
 mod kill;

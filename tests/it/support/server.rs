@@ -59,6 +59,8 @@ pub enum Fault {
     WrongByte(usize),
     /// The range is ignored, and this whole object sent.
     Whole(Bytes),
+    /// It is done, and answered with this ETag.
+    ETag(&'static str),
 }
 
 /// What a rule sees of a request.
@@ -229,7 +231,12 @@ async fn answer(
             .unwrap()
     };
     match fault {
-        Fault::Pass | Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) | Fault::Whole(_) => {}
+        Fault::Pass
+        | Fault::Cut(_)
+        | Fault::Short(_)
+        | Fault::WrongByte(_)
+        | Fault::Whole(_)
+        | Fault::ETag(_) => {}
         Fault::Until(ref flag) => {
             while !flag.load(Ordering::SeqCst) {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -267,6 +274,11 @@ async fn answer(
     match fault {
         Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) | Fault::Whole(_) => {
             spoil(reply, &fault).await
+        }
+        Fault::ETag(etag) => {
+            let mut reply = reply;
+            reply.headers_mut().insert("etag", etag.parse().unwrap());
+            Ok(reply)
         }
         _ => Ok(reply),
     }
