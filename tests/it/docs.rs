@@ -59,6 +59,7 @@ fn options() -> BTreeMap<String, BTreeSet<String>> {
     // Without a command: the daemon, and `--restore` with the options of `restore`.
     let bare = flags(&whole).chain(options["restore"].clone());
     options.insert(String::new(), bare.collect());
+    options.insert("help".to_owned(), BTreeSet::new());
     assert!(options.len() > 5 && options["sync"].contains("--dry-run"), "{options:?}");
     options
 }
