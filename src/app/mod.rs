@@ -11,6 +11,7 @@ pub mod driver;
 pub mod execute;
 mod neighbours;
 pub mod observe;
+mod orphans;
 pub mod owner;
 pub mod progress;
 pub mod restore;

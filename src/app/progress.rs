@@ -25,6 +25,8 @@ pub struct Progress {
     /// Differences that only a look at everything found: what the watcher missed.
     pub missed: AtomicU64,
     pub overflows: AtomicU64,
+    /// Open uploads of a lost state that were aborted.
+    pub aborted: AtomicU64,
     /// Jobs that are known of, done or not, and their bytes, as they were a moment ago.
     pub planned: AtomicU64,
     pub planned_bytes: AtomicU64,
@@ -65,6 +67,7 @@ pub struct Counts {
     pub verified: u64,
     pub missed: u64,
     pub overflows: u64,
+    pub aborted: u64,
 }
 
 pub fn raise(counter: &AtomicU64, by: u64) {
@@ -89,6 +92,7 @@ impl Progress {
             verified: get(&self.verified),
             missed: get(&self.missed),
             overflows: get(&self.overflows),
+            aborted: get(&self.aborted),
         }
     }
 

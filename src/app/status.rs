@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Sight, Snapshot};
 use crate::model::{Millis, Tick};
-use crate::plan::HoldReason;
+use crate::plan::{Deletions, HoldReason};
 use crate::ports::{BackupRow, RequestCounts, StateError, StateStore, Tally};
 
 use super::backup::Backup;
@@ -17,11 +17,13 @@ pub struct BackupStatus {
     pub source: String,
     pub destination: String,
     /// In one word: `starting`, `scanning`, `uploading`, `waiting`, `held`, `failing`,
-    /// `up-to-date`, `stopping`, `stopped`; `failed`: it could not be started, see `error`.
+    /// `up-to-date`, `stopping`, `stopped`; `failed`: it could not be started, see `error`;
+    /// `never-started`: it is configured, and nothing of it is on record.
     pub condition: String,
     /// Why it could not be started. A person must act.
     pub error: Option<String>,
-    /// Every change made before this moment is in the destination. Absent until a first pass.
+    /// Every change made before this moment is in the destination. Absent until that was so once.
+    /// It stands still while a path fails or cannot be read, or deletions wait.
     pub watermark_ms: Option<i64>,
     /// Age of the oldest change that is not in the destination.
     pub oldest_waiting_ms: Option<u64>,
@@ -52,6 +54,7 @@ pub struct BackupStatus {
     /// Changes that only a pass found, and queue overflows, since the start.
     pub missed: u64,
     pub overflows: u64,
+    /// When the last look at everything ended, and when the bucket was last listed for one.
     pub last_pass_ms: Option<i64>,
     pub last_listing_ms: Option<i64>,
     /// `exclusive` where the server guarantees one writer, `advisory` where it cannot.
@@ -59,6 +62,8 @@ pub struct BackupStatus {
     pub uploaded: u64,
     pub uploaded_bytes: u64,
     pub deleted: u64,
+    /// Multipart uploads that a lost state had left open.
+    pub aborted_uploads: u64,
     pub requests: Requests,
     /// Some of the paths being transferred.
     pub current: Vec<String>,
@@ -89,18 +94,21 @@ impl From<RequestCounts> for Requests {
 pub struct Live {
     pub snapshot: Snapshot,
     pub tick: Tick,
+    /// The clock at that moment.
+    pub at: Millis,
     pub sight: Option<(Sight, String)>,
     pub stopping: bool,
     pub source_missing: Option<(String, Tick)>,
     /// When the first look at everything had ended.
     pub first_pass: Option<Tick>,
     pub was_away: bool,
+    /// The latest moment before which everything was known to be in the destination.
+    pub proven: Option<Millis>,
 }
 
 /// The status from what is recorded and from the running driver.
 pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateError> {
-    let now = backup.clock.now();
-    let (tally, row) = (backup.state.tally(now).await?, backup.state.backup().await?);
+    let (tally, row) = (backup.state.tally(live.at).await?, backup.state.backup().await?);
     let mut status = from_records(&tally, &row);
     status.name.clone_from(&backup.settings.name);
     status.source.clone_from(&backup.settings.owner.source);
@@ -108,12 +116,26 @@ pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateE
     status.uploaded = counts.uploaded;
     status.uploaded_bytes = counts.uploaded_bytes;
     status.deleted = counts.deleted;
+    status.aborted_uploads = counts.aborted;
     status.missed = counts.missed;
     status.overflows = counts.overflows;
     status.requests = backup.store.requests().into();
     status.current = backup.progress.current(3);
-    add_live(&mut status, live, now, backup);
+    add_live(&mut status, live, backup);
+    status.watermark_ms = proof(backup, live).await?.max(row.proven_before).map(|at| at.0);
     Ok(status)
+}
+
+/// The latest moment before which every change is known to be in the destination.
+pub async fn proof(backup: &Backup, live: &Live) -> Result<Option<Millis>, StateError> {
+    let settings = &backup.settings;
+    // What failed before says nothing of the rest, and what is only planned is not done.
+    if settings.failed_only || backup.is_dry_run() {
+        return Ok(None);
+    }
+    let owes = backup.state.owes(settings.deletions != Deletions::Keep).await?;
+    let fresh = watermark(live).filter(|_| !owes);
+    Ok(fresh.max(live.proven))
 }
 
 /// The status from the records alone.
@@ -140,6 +162,8 @@ fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
         failing: tally.failed,
         unclaimed: tally.unclaimed,
         missing: tally.pending + tally.approved,
+        watermark_ms: row.proven_before.map(|at| at.0),
+        last_pass_ms: row.passed_at.map(|at| at.0),
         last_listing_ms: row.listed_at.map(|at| at.0),
         watcher: "off".to_owned(),
         owner: row
@@ -149,15 +173,13 @@ fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
     }
 }
 
-fn add_live(status: &mut BackupStatus, live: &Live, now: Millis, backup: &Backup) {
+fn add_live(status: &mut BackupStatus, live: &Live, backup: &Backup) {
     let snapshot = &live.snapshot;
-    let wall = |tick: Tick| now.minus_ms(live.tick.since(tick)).0;
     status.pending_files = snapshot.pending as u64;
     status.pending_bytes = snapshot.pending_bytes;
     status.in_flight = snapshot.in_flight as u64;
     status.dirty = snapshot.dirty as u64;
     status.oldest_waiting_ms = snapshot.oldest.map(|oldest| live.tick.since(oldest));
-    status.last_pass_ms = snapshot.last_full.map(wall);
     if let Some((sight, message)) = &live.sight {
         status.watcher = match sight {
             Sight::Full => "full",
@@ -179,13 +201,17 @@ fn add_live(status: &mut BackupStatus, live: &Live, now: Millis, backup: &Backup
         status.waiting_for = Some(message.clone());
         status.waiting_ms = Some(live.tick.since(*since));
     }
-    status.watermark_ms = watermark(live, now);
     let scanning = backup.progress.scanning.load(std::sync::atomic::Ordering::Relaxed);
     status.condition = condition(status, live, scanning).to_owned();
 }
 
-/// The moment before which every change is in the destination.
-fn watermark(live: &Live, now: Millis) -> Option<i64> {
+/// Whether anything at all is known to be in the destination, deletions and failures aside.
+pub fn proves(live: &Live) -> bool {
+    watermark(live).is_some()
+}
+
+/// The moment before which every change that was seen is in the destination.
+fn watermark(live: &Live) -> Option<Millis> {
     let snapshot = &live.snapshot;
     let last_full = snapshot.last_full?;
     // What the first look found may have changed at any time before it.
@@ -196,7 +222,7 @@ fn watermark(live: &Live, now: Millis) -> Option<i64> {
     let sees_all = matches!(&live.sight, Some((Sight::Full, _)));
     let known_until = if sees_all && !live.was_away { live.tick } else { last_full };
     let until = snapshot.oldest.map_or(known_until, |oldest| oldest.min(known_until));
-    Some(now.minus_ms(live.tick.since(until)).0)
+    Some(live.at.minus_ms(live.tick.since(until)))
 }
 
 fn condition(status: &BackupStatus, live: &Live, scanning: bool) -> &'static str {
@@ -241,6 +267,8 @@ pub struct Summary {
     pub held: u64,
     pub unclaimed: u64,
     pub verified: u64,
+    /// Multipart uploads that a lost state had left open.
+    pub aborted_uploads: u64,
     pub requests: Requests,
     pub elapsed_ms: u64,
     /// What went wrong with the run as a whole, in plain words.
@@ -263,6 +291,7 @@ impl Summary {
             skipped: counts.skipped,
             failed: counts.failed,
             verified: counts.verified,
+            aborted_uploads: counts.aborted,
             requests,
             ..Self::default()
         }
@@ -288,6 +317,7 @@ impl Summary {
             (&mut self.held, other.held),
             (&mut self.unclaimed, other.unclaimed),
             (&mut self.verified, other.verified),
+            (&mut self.aborted_uploads, other.aborted_uploads),
             (&mut self.requests.put, other.requests.put),
             (&mut self.requests.get, other.requests.get),
             (&mut self.requests.head, other.requests.head),
@@ -299,5 +329,59 @@ impl Summary {
         ] {
             *sum += value;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = Millis(1_000_000);
+
+    /// A driver that has run for 100 s. Its first pass began after 10 s and ended after 20 s; the
+    /// last one began after 60 s.
+    fn live(oldest: Option<u64>, sight: Sight) -> Live {
+        let snapshot = Snapshot {
+            oldest: oldest.map(|s| Tick(s * 1000)),
+            last_full: Some(Tick(60_000)),
+            ..Snapshot::default()
+        };
+        Live {
+            snapshot,
+            tick: Tick(100_000),
+            at: NOW,
+            sight: Some((sight, String::new())),
+            stopping: false,
+            source_missing: None,
+            first_pass: Some(Tick(20_000)),
+            was_away: false,
+            proven: None,
+        }
+    }
+
+    fn age_s(live: &Live) -> Option<u64> {
+        watermark(live).map(|at| NOW.since(at) / 1000)
+    }
+
+    #[test]
+    fn the_watermark_is_not_ahead_of_what_is_known() {
+        assert_eq!(age_s(&live(None, Sight::Full)), Some(0));
+        assert_eq!(age_s(&live(None, Sight::Partial)), Some(40), "as of the last pass");
+        let away = Live { was_away: true, ..live(None, Sight::Full) };
+        assert_eq!(age_s(&away), Some(40));
+        assert_eq!(age_s(&live(Some(70), Sight::Full)), Some(30), "as of the oldest change");
+        assert_eq!(age_s(&live(Some(70), Sight::Blind)), Some(40));
+        let unseen = live(None, Sight::Full);
+        let snapshot = Snapshot { last_full: None, ..unseen.snapshot.clone() };
+        assert_eq!(age_s(&Live { snapshot, ..unseen }), None, "nothing was looked at");
+    }
+
+    #[test]
+    fn the_watermark_is_not_ahead_of_what_the_first_pass_found() {
+        for found in [15, 20] {
+            assert_eq!(age_s(&live(Some(found), Sight::Full)), None, "it may be of any age");
+        }
+        let looking = Live { first_pass: None, ..live(Some(99), Sight::Full) };
+        assert_eq!(age_s(&looking), None);
     }
 }

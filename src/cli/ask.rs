@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::config::BackupConfig;
 use crate::model::Escaped;
 use crate::service::paths;
 use crate::service::socket::{Answer, AskError, Request, ask};
@@ -100,6 +101,16 @@ pub struct Called {
     pub name: String,
     pub source: String,
     pub destination: String,
+}
+
+impl Called {
+    pub fn of(config: &BackupConfig) -> Self {
+        Self {
+            name: config.name.clone(),
+            source: Escaped(config.source.as_os_str().as_encoded_bytes()).to_string(),
+            destination: config.destination.to_string(),
+        }
+    }
 }
 
 /// A word as it was typed, made ready to be compared: the path of a source is made absolute.

@@ -1,6 +1,7 @@
 //! The small commands: `status`, `flush`, `deletions`, `config`.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::control::{self, DeletionList, Facts, FilePage};
 use crate::app::status::BackupStatus;
-use crate::config::{BackupConfig, Defaults, EXAMPLE, resolve, schema};
+use crate::config::{BackupConfig, Defaults, Destination, EXAMPLE, resolve, schema};
 use crate::fs::{RuleOptions, Rules, Tree};
 use crate::model::key::KEY_MAX_BYTES;
 use crate::model::{Escaped, Key};
@@ -65,7 +66,7 @@ pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError>
     if !options.check {
         return Ok(Code::Done);
     }
-    if backups.iter().any(|backup| backup.error.is_some()) {
+    if report["config_error"].is_string() || backups.iter().any(|b| b.error.is_some()) {
         return Ok(Code::NeedsPerson);
     }
     let oldest = i64::try_from(options.max_age.millis()).unwrap_or(i64::MAX);
@@ -75,6 +76,13 @@ pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError>
 }
 
 fn show_status(report: &Value, backups: &[BackupStatus], now: i64) {
+    if let Some(why) = report["config_error"].as_str() {
+        print_line(match report["daemon"] == true {
+            true => "the configuration file is refused; what was read before stays in force:",
+            false => "the configuration file cannot be used:",
+        });
+        why.lines().for_each(|line| print_line(&format!("  {line}")));
+    }
     if report["sync"] == true {
         print_line(&format!("a sync is running (process {})", report["process"]));
     } else if backups.is_empty() {
@@ -132,7 +140,30 @@ async fn recorded_status(global: &Global) -> Result<Value, CliError> {
         backups = recorded(&state.state).await?;
         state.state.close();
     }
-    Ok(json!({ "version": 1, "daemon": false, "sync": false, "backups": backups }))
+    let (configs, error) = match configured(global) {
+        Ok(configs) => (configs, None),
+        Err(error) => (vec![], Some(error.told())),
+    };
+    let mut never = configs.iter().map(never_started).collect::<Vec<_>>();
+    never.retain(|new| !backups.iter().any(|known| is_record_of(known, new)));
+    backups.extend(never);
+    Ok(json!({
+        "version": 1, "daemon": false, "sync": false, "config_error": error, "backups": backups,
+    }))
+}
+
+/// The status of a configured backup of which nothing is on record.
+fn never_started(config: &BackupConfig) -> BackupStatus {
+    let Called { name, source, destination } = Called::of(config);
+    let (condition, watcher) = ("never-started".to_owned(), "off".to_owned());
+    BackupStatus { name, source, destination, condition, watcher, ..BackupStatus::default() }
+}
+
+/// Whether this record is that configured backup's. Where `default` leads to, its record tells.
+fn is_record_of(known: &BackupStatus, config: &BackupStatus) -> bool {
+    let is_default = config.destination == Destination::Default.to_string();
+    known.source == config.source
+        && (known.destination == config.destination || (is_default && known.name == config.name))
 }
 
 pub async fn flush(global: &Global, options: &Flush) -> Result<Code, CliError> {
@@ -144,6 +175,12 @@ pub async fn flush(global: &Global, options: &Flush) -> Result<Code, CliError> {
     let failed = answer["failed"].as_u64().unwrap_or(0);
     if global.json {
         print_line(&answer.to_string());
+    }
+    if let (Some(why), false) = (answer["config_error"].as_str(), global.quiet) {
+        let mut stderr = std::io::stderr();
+        let what = "flushed as the configuration was before; the file as it is now is refused:";
+        writeln!(stderr, "{what}").ok();
+        why.lines().for_each(|line| drop(writeln!(stderr, "  {line}")));
     }
     if failed > 0 {
         return Err(CliError::new(Code::Failed, format!("{} failed", text::count(failed, "path")))
@@ -215,7 +252,7 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
     let Request::Deletions { verb, names, all, new_root } = request else {
         return Ok(Value::Null);
     };
-    let configured = configured(global);
+    let configured = configured(global).unwrap_or_default();
     let state = open_known_state(global)?;
     let known = match &state {
         Some(state) => state.state.backups().await?,
@@ -259,11 +296,12 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
     Ok(json!({ "backups": done }))
 }
 
-/// The configured backups, if there is a file that loads.
-fn configured(global: &Global) -> Vec<BackupConfig> {
-    let Ok(Some(file)) = config_file(global) else { return vec![] };
+/// The configured backups; none where there is no file.
+fn configured(global: &Global) -> Result<Vec<BackupConfig>, CliError> {
+    let Some(file) = config_file(global)? else { return Ok(vec![]) };
     let flags = global.clone().into_options(crate::config::BackupOptions::default());
-    resolve(&file, &flags, Defaults::DAEMON, paths::home().as_deref()).unwrap_or_default()
+    resolve(&file, &flags, Defaults::DAEMON, paths::home().as_deref())
+        .map_err(|faults| faulty(&faults, global))
 }
 
 pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {

@@ -167,9 +167,11 @@ impl Daemon<'_> {
                 for line in error.render(false).lines() {
                     tracing::error!("{line}");
                 }
+                self.doors.refuse(Some(error.told()));
                 return;
             }
         };
+        self.doors.refuse(None);
         let mut gone = std::mem::take(backups);
         let mut new = vec![];
         for config in configs {

@@ -42,12 +42,7 @@ enum Way {
 
 impl Door {
     fn of(config: &BackupConfig, way: Way) -> Self {
-        let called = Called {
-            name: config.name.clone(),
-            source: Escaped(config.source.as_os_str().as_encoded_bytes()).to_string(),
-            destination: config.destination.to_string(),
-        };
-        Self { called, way }
+        Self { called: Called::of(config), way }
     }
 
     pub fn opening(config: &BackupConfig) -> Self {
@@ -98,6 +93,8 @@ fn not_started(name: &str, error: &CliError) -> CliError {
 pub struct Doors {
     by_name: Arc<Mutex<BTreeMap<String, Door>>>,
     changed: Arc<Notify>,
+    /// Why the file, as it was last read, is not in force.
+    refused: Arc<Mutex<Option<String>>>,
 }
 
 impl Doors {
@@ -110,6 +107,15 @@ impl Doors {
     pub fn keep(&self, is_kept: impl Fn(&str) -> bool) {
         self.lock().retain(|name, _| is_kept(name));
         self.changed.notify_waiters();
+    }
+
+    /// Notes what came of reading the file again.
+    pub fn refuse(&self, why: Option<String>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn all(&self) -> Vec<Door> {
@@ -236,6 +242,7 @@ impl Desk {
         let (daemon, sync, process) = (is(Role::Daemon), is(Role::Sync), std::process::id());
         let report = json!({ "version": 1, "daemon": daemon, "sync": sync, "process": process });
         let Value::Object(mut report) = report else { return Ok(Value::Null) };
+        report.insert("config_error".to_owned(), json!(self.doors.refused()));
         report.insert("backups".to_owned(), json!(all));
         Ok(Value::Object(report))
     }
@@ -267,7 +274,7 @@ impl Desk {
         for flushed in futures_util::future::join_all(flushes).await {
             failed += flushed?;
         }
-        Ok(json!({ "failed": failed }))
+        Ok(json!({ "failed": failed, "config_error": self.doors.refused() }))
     }
 
     async fn deletions(

@@ -128,6 +128,11 @@ impl CliError {
         }
     }
 
+    /// All of it as it is rendered, without its last line break.
+    pub fn told(&self) -> String {
+        self.render(false).trim_end().to_owned()
+    }
+
     pub fn render(&self, color: bool) -> String {
         let (red, cyan, plain) =
             if color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };

@@ -73,10 +73,12 @@ fn parse() -> Result<Cli, clap::Error> {
 }
 
 fn dispatch(cli: Cli) -> Result<Code, CliError> {
-    // One thread runs everything asynchronous; files are read on others.
+    // One thread runs everything asynchronous; files are read on others. Each source, target and
+    // store has a small share of these (`fs::threads`): the bound here is for all of them together,
+    // and a thread is made only when one is needed.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(8)
+        .max_blocking_threads(1_024)
         .build()
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot start").caused_by(&e))?;
     let Cli { global, restore, command } = cli;

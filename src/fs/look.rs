@@ -13,6 +13,7 @@ use crate::ports::Stat;
 use super::Inner;
 use super::beneath::{self, Place};
 use super::meta::{What, device, explain, has_own_mode, what};
+use super::own::is_staging;
 use super::rules::{Level, Unopened};
 
 pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
@@ -168,7 +169,12 @@ fn marker(
         return Err(Hidden::Excluded);
     }
     let level = inner.rules.enter(above, &place, path)?;
-    let needed = has_own_mode(&entry) || is_empty(inner, &place, path, &level)?;
+    let is_empty = || is_empty(inner, &place, path, &level);
+    let needed = match (has_own_mode(&entry), is_staging(path, &entry)) {
+        (true, false) => true,
+        (true, true) => !is_empty()?,
+        (false, _) => is_empty()?,
+    };
     Ok((needed && inner.rules.includes(path, true)).then_some(entry))
 }
 

@@ -10,9 +10,11 @@
 mod beneath;
 mod look;
 mod meta;
+mod own;
 mod read;
 mod rules;
 mod target;
+mod threads;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +31,8 @@ use crate::ports::{
 pub use rules::{IGNORE_FILE, RuleError, RuleOptions, Rules};
 pub use target::Target;
 
+use threads::Threads;
+
 /// A source folder and the rules over it.
 #[derive(Clone)]
 pub struct Tree {
@@ -40,18 +44,15 @@ struct Inner {
     rules: Rules,
     /// Longest key, in bytes, below the destination's prefix.
     key_max_bytes: usize,
+    threads: Threads,
 }
 
 impl Tree {
     /// `key_max_bytes` is what S3 allows, less the destination's prefix.
     pub fn new(root: &Path, rules: Rules, key_max_bytes: usize) -> Self {
-        Self { inner: Arc::new(Inner { root: root.to_owned(), rules, key_max_bytes }) }
+        let threads = Threads::default();
+        Self { inner: Arc::new(Inner { root: root.to_owned(), rules, key_max_bytes, threads }) }
     }
-}
-
-/// Runs blocking work; a panic in it becomes an error of this path.
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(f).await.ok()
 }
 
 fn crashed() -> ReadError {
@@ -63,7 +64,8 @@ impl LocalTree for Tree {
         let inner = self.inner.clone();
         Box::pin(async move {
             let crashed = || Failure::new(ErrorClass::Path, "looking at the source crashed");
-            blocking(move || meta::identity(&inner.root)).await.ok_or_else(crashed)?
+            let threads = inner.threads.clone();
+            threads.run(move || meta::identity(&inner.root)).await.ok_or_else(crashed)?
         })
     }
 
@@ -79,21 +81,25 @@ impl LocalTree for Tree {
         let inner = self.inner.clone();
         Box::pin(async move {
             let crashed = || Failure::new(ErrorClass::Path, "looking at files crashed");
-            blocking(move || look::stat(&inner, &paths)).await.ok_or_else(crashed)?
+            let threads = inner.threads.clone();
+            threads.run(move || look::stat(&inner, &paths)).await.ok_or_else(crashed)?
         })
     }
 
     fn read_whole(&self, path: RelPath, limit: u64) -> Fut<'_, Result<WholeRead, ReadError>> {
         let inner = self.inner.clone();
         Box::pin(async move {
-            blocking(move || read::whole(&inner.root, &path, limit)).await.ok_or_else(crashed)?
+            let threads = inner.threads.clone();
+            let read = threads.run(move || read::whole(&inner.root, &path, limit));
+            read.await.ok_or_else(crashed)?
         })
     }
 
     fn open(&self, path: RelPath) -> Fut<'_, Result<Box<dyn OpenFile>, ReadError>> {
         let inner = self.inner.clone();
         Box::pin(async move {
-            let open = blocking(move || read::Opened::open(&inner.root, path)).await;
+            let (threads, own) = (inner.threads.clone(), inner.threads.clone());
+            let open = threads.run(move || read::Opened::open(&inner.root, path, own)).await;
             let opened = open.ok_or_else(crashed)??;
             Ok(Box::new(opened) as Box<dyn OpenFile>)
         })
@@ -102,7 +108,8 @@ impl LocalTree for Tree {
     fn read_link(&self, path: RelPath) -> Fut<'_, Result<(Entry, Bytes), ReadError>> {
         let inner = self.inner.clone();
         Box::pin(async move {
-            blocking(move || read::link(&inner.root, &path)).await.ok_or_else(crashed)?
+            let threads = inner.threads.clone();
+            threads.run(move || read::link(&inner.root, &path)).await.ok_or_else(crashed)?
         })
     }
 }

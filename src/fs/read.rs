@@ -15,7 +15,8 @@ use crate::model::{ContentMd5, Crc64, Entry, Kind, Md5, Observed, RelPath};
 use crate::ports::{Chunk, Fut, OpenFile, PartDigest, ReadError, WholeRead};
 
 use super::meta::{What, explain, read_error, what};
-use super::{beneath, blocking, crashed};
+use super::threads::Threads;
+use super::{beneath, crashed};
 
 /// Bytes hashed at a time, while they are still in the processor's cache.
 const SLICE: usize = 256 * 1024;
@@ -115,13 +116,14 @@ pub struct Opened {
     entry: Entry,
     root: PathBuf,
     path: RelPath,
+    threads: Threads,
 }
 
 impl Opened {
-    pub fn open(root: &Path, path: RelPath) -> Result<Self, ReadError> {
+    pub fn open(root: &Path, path: RelPath, threads: Threads) -> Result<Self, ReadError> {
         let fd = beneath::open_root(root).map_err(read_error)?;
         let (file, entry) = open(&fd, &path)?;
-        Ok(Self { file: Arc::new(file), entry, root: root.to_owned(), path })
+        Ok(Self { file: Arc::new(file), entry, root: root.to_owned(), path, threads })
     }
 }
 
@@ -133,14 +135,16 @@ impl OpenFile for Opened {
     fn read(&self, offset: u64, length: u64) -> Fut<'_, Result<Chunk, ReadError>> {
         let file = self.file.clone();
         Box::pin(async move {
-            blocking(move || read_chunk(&file, offset, length)).await.ok_or_else(crashed)?
+            let read = self.threads.run(move || read_chunk(&file, offset, length));
+            read.await.ok_or_else(crashed)?
         })
     }
 
     fn digest(&self, offset: u64, length: u64) -> Fut<'_, Result<PartDigest, ReadError>> {
         let file = self.file.clone();
         Box::pin(async move {
-            blocking(move || digest_range(&file, offset, length)).await.ok_or_else(crashed)?
+            let read = self.threads.run(move || digest_range(&file, offset, length));
+            read.await.ok_or_else(crashed)?
         })
     }
 
@@ -149,7 +153,7 @@ impl OpenFile for Opened {
         let (root, path) = (self.root.clone(), self.path.clone());
         let disk = self.entry.fingerprint.device;
         Box::pin(async move {
-            let look = blocking(move || {
+            let look = self.threads.run(move || {
                 let after = entry_of(&file, disk)?;
                 let root = beneath::open_root(&root).map_err(read_error)?;
                 Ok((after, look_at(&root, &path)))

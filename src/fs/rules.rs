@@ -23,6 +23,7 @@ use crate::plan::{Skip, Symlinks};
 
 use super::beneath::{self, Place};
 use super::meta::{What, explain};
+use super::own;
 
 /// Rules in the tree itself, for the folder they are in and everything below.
 pub const IGNORE_FILE: &str = ".keepwatchignore";
@@ -127,6 +128,7 @@ impl Rules {
         let too_large = |max| entry.kind == Kind::File && entry.fingerprint.size_bytes > max;
         (entry.kind == Kind::Link && self.options.symlinks == Symlinks::Skip)
             || self.options.max_file_size.is_some_and(too_large)
+            || own::is_unfinished(path)
             || self.matches(level, path, false)
             || !self.includes(path, false)
     }

@@ -21,6 +21,7 @@ use super::Inner;
 use super::beneath::{self, Place};
 use super::look::too_long;
 use super::meta::{What, device, explain, has_own_mode, what};
+use super::own::is_staging;
 use super::rules::{Level, RulesUnread, Unopened};
 
 /// Entries in one batch, and batches on their way.
@@ -247,7 +248,8 @@ impl Walker<'_> {
             return Ok(Some(below));
         }
         let empty = !listed.iter().any(|child| self.counts(&below, child));
-        if (empty || has_own_mode(&entry)) && self.inner.rules.includes(&path, true) {
+        let needed = (empty || has_own_mode(&entry)) && !(empty && is_staging(&path, &entry));
+        if needed && self.inner.rules.includes(&path, true) {
             self.emit(Key::literal(&key), Seen::Entry(path, entry))?;
         }
         Ok(Some(below))

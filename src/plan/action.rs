@@ -141,6 +141,17 @@ pub enum Skip {
     TooLarge(String),
 }
 
+impl Skip {
+    /// Whether nobody knows what is there, so that changes may be missing from the destination.
+    /// The others are never backed up, whatever becomes of them.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Unreadable(_) | Self::Rules(_) | Self::Changing => true,
+            Self::KeyTooLong(_) | Self::Special | Self::Reserved | Self::TooLarge(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -24,8 +24,8 @@ pub use local::{
     WholeRead,
 };
 pub use objects::{
-    Complete, Condition, ListPage, ObjectStore, Put, PutPart, RequestCounts, SmallObject,
-    StoreError, Stored, StoredPart,
+    Complete, Condition, ListPage, ObjectStore, OpenUpload, Put, PutPart, RequestCounts,
+    SmallObject, StoreError, Stored, StoredPart, UploadMark, UploadPage,
 };
 pub use reader::{
     Body, Fetched, ListedObject, ListedVersion, ObjectId, ObjectPage, ObjectReader, ReadHead,

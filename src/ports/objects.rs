@@ -97,6 +97,30 @@ pub struct ListPage {
     pub more_after: Option<Key>,
 }
 
+/// A multipart upload that was neither completed nor aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenUpload {
+    pub key: Key,
+    pub upload_id: String,
+    /// When it was begun, by the server's clock.
+    pub begun: Millis,
+}
+
+/// Some of the open uploads, in key order.
+#[derive(Clone, Debug, Default)]
+pub struct UploadPage {
+    pub uploads: Vec<OpenUpload>,
+    /// The place to go on from, where more follow.
+    pub more_after: Option<UploadMark>,
+}
+
+/// A place among the open uploads: the server's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadMark {
+    pub key: String,
+    pub upload_id: Option<String>,
+}
+
 /// Requests sent so far, retries included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestCounts {
@@ -153,6 +177,11 @@ pub trait ObjectStore: Send + Sync {
     ) -> Fut<'_, Result<Vec<StoredPart>, StoreError>>;
     /// Ids of the open uploads of exactly this key.
     fn list_uploads(&self, key: &Key) -> Fut<'_, Result<Vec<String>, StoreError>>;
+    /// A page of all open uploads below the prefix, whoever began them.
+    fn list_open_uploads(
+        &self,
+        after: Option<&UploadMark>,
+    ) -> Fut<'_, Result<UploadPage, StoreError>>;
     /// Size of the first part of a multipart object, where the server can tell.
     fn first_part_size(&self, key: &Key) -> Fut<'_, Result<Option<u64>, StoreError>>;
 

@@ -112,6 +112,14 @@ pub enum Change {
     Listed {
         at: Millis,
     },
+    /// A look at everything has ended.
+    Passed {
+        at: Millis,
+    },
+    /// Every change made before this moment is in the destination. A later moment stays.
+    Proven {
+        before: Millis,
+    },
     /// The source, and perhaps another than before: what was recorded on the disk of the old one
     /// counts as recorded on the disk of this one.
     Identity(Identity),
@@ -149,8 +157,14 @@ pub enum KeyRange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackupRow {
     pub identity: Option<Identity>,
+    /// When this row was begun; unknown of one that an earlier program made.
+    pub made_at: Option<Millis>,
     /// When the bucket was last listed and compared to the end.
     pub listed_at: Option<Millis>,
+    /// When the last look at everything ended.
+    pub passed_at: Option<Millis>,
+    /// Every change made before this moment is in the destination.
+    pub proven_before: Option<Millis>,
     /// Tells this state apart from any other, also of the same machine.
     pub owner_id: String,
     pub owner_etag: Option<ETag>,
@@ -225,6 +239,9 @@ pub trait StateStore: Send + Sync {
     /// The records of these keys; `None` where there is none.
     fn get(&self, keys: Vec<Key>) -> Fut<'_, Result<Vec<Option<Record>>, StateError>>;
     fn tally(&self, now: Millis) -> Fut<'_, Result<Tally, StateError>>;
+    /// Whether the destination is known to lack something: a path that failed, one of which nobody
+    /// knows what is there, or, with `missing`, a file whose object is still to be deleted.
+    fn owes(&self, missing: bool) -> Fut<'_, Result<bool, StateError>>;
     /// Missing records that were marked by `before` (approved ones at any time), oldest first.
     fn due(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<DeleteItem>, StateError>>;
     /// Records whose file was young when it was read, at or before `before`.

@@ -59,7 +59,8 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
         lines.push("  mend that, then send the daemon a HUP, or start it again".to_owned());
     }
     // Of what was never begun there is nothing to tell.
-    if s.error.is_none() || s.files > 0 {
+    let is_begun = s.error.is_none() && s.condition != "never-started";
+    if is_begun || s.files > 0 {
         let (files, bytes) = (count(s.files, "file"), bytes(s.bytes));
         lines.push(format!("  {files} ({bytes}) in the destination"));
     }

@@ -37,7 +37,7 @@ use crate::model::{ETag, Escaped, Key, Meta, Millis, ObjectHead, Prefix};
 use crate::plan::ErrorClass;
 use crate::ports::{
     Complete, Fut, ListPage, ObjectId, ObjectStore, Put, PutPart, RequestCounts, SmallObject,
-    StoreError, Stored, StoredPart,
+    StoreError, Stored, StoredPart, UploadMark, UploadPage,
 };
 
 use self::error::{SdkFailure, SdkResult};
@@ -302,6 +302,14 @@ impl ObjectStore for S3Store {
     fn list_uploads(&self, key: &Key) -> Fut<'_, Result<Vec<String>, StoreError>> {
         let key = key.clone();
         Box::pin(async move { self.uploads_of(&key).await })
+    }
+
+    fn list_open_uploads(
+        &self,
+        after: Option<&UploadMark>,
+    ) -> Fut<'_, Result<UploadPage, StoreError>> {
+        let after = after.cloned();
+        Box::pin(async move { self.page_of_uploads(after).await })
     }
 
     fn first_part_size(&self, key: &Key) -> Fut<'_, Result<Option<u64>, StoreError>> {

@@ -6,14 +6,19 @@
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType,
+    MultipartUpload,
 };
 use percent_encoding::percent_decode_str;
 
-use crate::model::{ETag, Key, Meta};
+use crate::model::{ETag, Key, Meta, Millis};
 use crate::plan::ErrorClass;
-use crate::ports::{Complete, Condition, JournaledPart, PutPart, StoreError, Stored, StoredPart};
+use crate::ports::{
+    Complete, Condition, JournaledPart, OpenUpload, PutPart, StoreError, Stored, StoredPart,
+    UploadMark, UploadPage,
+};
 
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
+use super::head::millis;
 use super::put::{base64_crc64, base64_md5};
 use super::{S3Store, body, error, fits_xml};
 
@@ -196,43 +201,80 @@ impl S3Store {
     /// Ids of the open uploads of exactly this key. They sort first among those that begin with it.
     pub(super) async fn uploads_of(&self, key: &Key) -> Result<Vec<String>, StoreError> {
         let absolute = self.absolute(key)?;
+        let what = self.describe("list the uploads of", key);
         let mut ids = vec![];
-        let mut marker: (Option<String>, Option<String>) = (None, None);
+        let mut marker = None;
         loop {
-            let reply = self
-                .client()
-                .list_multipart_uploads()
-                .bucket(&self.options.bucket)
-                .prefix(&absolute)
-                .encoding_type(EncodingType::Url)
-                .set_key_marker(marker.0.take())
-                .set_upload_id_marker(marker.1.take())
-                .set_expected_bucket_owner(self.options.bucket_owner.clone())
-                .send()
-                .await
-                .map_err(|e| {
-                    error::explain_question(&self.describe("list the uploads of", key), &e)
-                })?;
-            let encoded = reply.encoding_type() == Some(&EncodingType::Url);
-            let decode = |text: &str| match encoded {
-                true => {
-                    let spaced = text.replace('+', " ");
-                    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-                }
-                false => text.to_owned(),
-            };
-            for upload in reply.uploads() {
-                if upload.key().map(decode).as_deref() == Some(absolute.as_str()) {
-                    ids.extend(upload.upload_id().map(|id| format!("{PLAIN}{id}")));
-                }
-            }
-            let next = reply.next_key_marker().map(decode);
-            if reply.is_truncated() != Some(true) || next.as_deref() != Some(absolute.as_str()) {
+            let page = self.ask_for_uploads(&absolute, marker.take(), &what).await?;
+            let own = page.uploads.into_iter().filter(|(key, ..)| *key == absolute);
+            ids.extend(own.map(|(_, id, _)| id));
+            marker = page.next.filter(|next| next.key == absolute);
+            if marker.is_none() {
                 return Ok(ids);
             }
-            marker = (next, reply.next_upload_id_marker().map(str::to_owned));
         }
     }
+
+    /// A page of the open uploads below the prefix.
+    pub(super) async fn page_of_uploads(
+        &self,
+        after: Option<UploadMark>,
+    ) -> Result<UploadPage, StoreError> {
+        let what = self.what(format!("list the open uploads in {}", self.place()));
+        let page = self.ask_for_uploads(self.options.prefix.as_str(), after, &what).await?;
+        let own = |(absolute, upload_id, begun): (String, String, Millis)| {
+            let key = self.options.prefix.relative(&absolute)?;
+            Some(OpenUpload { key, upload_id, begun })
+        };
+        let uploads = page.uploads.into_iter().filter_map(own).collect();
+        Ok(UploadPage { uploads, more_after: page.next })
+    }
+
+    async fn ask_for_uploads(
+        &self,
+        prefix: &str,
+        after: Option<UploadMark>,
+        what: &error::What,
+    ) -> Result<Uploads, StoreError> {
+        let (key, id) = after.map_or((None, None), |mark| (Some(mark.key), mark.upload_id));
+        let reply = self
+            .client()
+            .list_multipart_uploads()
+            .bucket(&self.options.bucket)
+            .set_prefix((!prefix.is_empty()).then(|| prefix.to_owned()))
+            .encoding_type(EncodingType::Url)
+            .set_key_marker(key)
+            .set_upload_id_marker(id)
+            .set_expected_bucket_owner(self.options.bucket_owner.clone())
+            .send()
+            .await
+            .map_err(|e| error::explain_question(what, &e))?;
+        let encoded = reply.encoding_type() == Some(&EncodingType::Url);
+        let decode = |text: &str| match encoded {
+            true => {
+                let spaced = text.replace('+', " ");
+                percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+            }
+            false => text.to_owned(),
+        };
+        let read = |upload: &MultipartUpload| {
+            let begun = millis(upload.initiated()).unwrap_or(Millis(i64::MAX));
+            Some((decode(upload.key()?), format!("{PLAIN}{}", upload.upload_id()?), begun))
+        };
+        let uploads = reply.uploads().iter().filter_map(read).collect();
+        let more = reply.is_truncated() == Some(true);
+        let next = reply.next_key_marker().filter(|_| more).map(|key| UploadMark {
+            key: decode(key),
+            upload_id: reply.next_upload_id_marker().map(str::to_owned),
+        });
+        Ok(Uploads { uploads, next })
+    }
+}
+
+/// A page as the server gave it: whole keys, ids, and when they were begun.
+struct Uploads {
+    uploads: Vec<(String, String, Millis)>,
+    next: Option<UploadMark>,
 }
 
 fn completed(part: &JournaledPart, crc64: bool) -> CompletedPart {

@@ -1,7 +1,7 @@
 //! The state database in memory. What `apply` has answered survives every crash; what it has not
 //! may or may not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::{Problem, Trouble};
@@ -21,6 +21,8 @@ struct Tables {
     objects: BTreeMap<Key, (Record, Option<Millis>)>,
     uploads: BTreeMap<Key, UploadJournal>,
     problems: BTreeMap<Key, (ProblemRow, bool)>,
+    /// Those of them of which nobody knows what is there.
+    unknown: BTreeSet<Key>,
     unclaimed: BTreeMap<Key, Object>,
     /// Per hour: files at most, files deleted without approval.
     hourly: BTreeMap<i64, (u64, u64)>,
@@ -39,7 +41,10 @@ pub struct SimState {
 impl SimState {
     pub fn new() -> Self {
         let state = Self::default();
-        state.tables().backup.owner_id = "sim".to_owned();
+        let mut tables = state.tables();
+        tables.backup.owner_id = "sim".to_owned();
+        tables.backup.made_at = Some(Millis::default());
+        drop(tables);
         state
     }
 
@@ -68,11 +73,12 @@ impl SimState {
         self.tables().objects.keys().cloned().collect()
     }
 
-    /// The database is lost.
-    pub fn forget_everything(&self) {
+    /// The database is lost, and another one begun.
+    pub fn forget_everything(&self, at: Millis) {
         let mut tables = self.tables();
         *tables = Tables::default();
         tables.backup.owner_id = "sim, begun anew".to_owned();
+        tables.backup.made_at = Some(at);
     }
 }
 
@@ -180,17 +186,28 @@ impl Tables {
             }
             Change::ListingBegan => self.unclaimed.clear(),
             Change::Listed { at } => self.backup.listed_at = Some(at),
+            Change::Passed { at } => self.backup.passed_at = Some(at),
+            Change::Proven { before } => {
+                let proven = &mut self.backup.proven_before;
+                *proven = (*proven).max(Some(before));
+            }
             Change::Identity(identity) => self.identify(identity),
+            Change::Owner { etag, generation, conditional } => {
+                self.backup.owner_etag = Some(etag);
+                self.backup.owner_generation = generation;
+                self.backup.conditional = Some(conditional);
+            }
+            other => self.apply_counts(other),
+        }
+    }
+
+    fn apply_counts(&mut self, change: Change) {
+        match change {
             Change::Files { count, at } => {
                 let hour = at.0.div_euclid(HOUR_MS);
                 let files_max = &mut self.hourly.entry(hour).or_default().0;
                 *files_max = (*files_max).max(count);
                 self.hourly.retain(|known, _| *known > hour - HOURS);
-            }
-            Change::Owner { etag, generation, conditional } => {
-                self.backup.owner_etag = Some(etag);
-                self.backup.owner_generation = generation;
-                self.backup.conditional = Some(conditional);
             }
             Change::Approve => {
                 for (record, _) in self.objects.values_mut() {
@@ -230,6 +247,14 @@ impl Tables {
             Trouble::Failed(failure) => (true, failure.to_string()),
             Trouble::Skipped(skip) => (false, skip.to_string()),
         };
+        match &problem.what {
+            Trouble::Skipped(skip) if skip.is_unknown() => {
+                self.unknown.insert(problem.key.clone());
+            }
+            _ => {
+                self.unknown.remove(&problem.key);
+            }
+        }
         let since = self.problems.get(&problem.key).map_or(at, |(row, _)| row.since);
         let Problem { key, path, attempts, .. } = problem;
         let row = ProblemRow { key: key.clone(), path, failed, message, attempts, since };
@@ -349,6 +374,16 @@ impl StateStore for SimState {
 
     fn tally(&self, now: Millis) -> Fut<'_, Result<Tally, StateError>> {
         Box::pin(async move { Ok(self.tables().tally(now)) })
+    }
+
+    fn owes(&self, missing: bool) -> Fut<'_, Result<bool, StateError>> {
+        Box::pin(async move {
+            let tables = self.tables();
+            let mut problems = tables.problems.iter();
+            let bad = problems.any(|(key, (row, _))| row.failed || tables.unknown.contains(key));
+            let waits = missing && tables.objects.values().any(|(record, _)| is_waiting(record));
+            Ok(bad || waits)
+        })
     }
 
     fn due(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<DeleteItem>, StateError>> {

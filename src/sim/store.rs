@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crate::model::{ContentMd5, Crc64, ETag, Key, Md5, Meta, Millis, Object, ObjectHead};
 use crate::plan::ErrorClass;
 use crate::ports::{
-    Clock as _, Complete, Condition, Fut, ListPage, ObjectStore, Put, PutPart, RequestCounts,
-    SmallObject, StoreError, Stored, StoredPart,
+    Clock as _, Complete, Condition, Fut, ListPage, ObjectStore, OpenUpload, Put, PutPart,
+    RequestCounts, SmallObject, StoreError, Stored, StoredPart, UploadMark, UploadPage,
 };
 
 use super::clock::SimClock;
@@ -32,6 +32,7 @@ struct SimUpload {
     key: Key,
     meta: Meta,
     parts: BTreeMap<u32, Bytes>,
+    begun: Millis,
 }
 
 #[derive(Debug, Default)]
@@ -339,10 +340,12 @@ impl ObjectStore for SimStore {
             |c| &mut c.multipart,
             move |store| {
                 store.tell(&Writing::Upload(&key));
+                let begun = store.clock.now();
                 let mut bucket = store.bucket();
                 bucket.next_upload += 1;
-                let id = format!("upload-{}", bucket.next_upload);
-                bucket.uploads.insert(id.clone(), SimUpload { key, meta, parts: BTreeMap::new() });
+                let id = format!("upload-{:06}", bucket.next_upload);
+                let upload = SimUpload { key, meta, parts: BTreeMap::new(), begun };
+                bucket.uploads.insert(id.clone(), upload);
                 Ok(id)
             },
         ))
@@ -408,6 +411,37 @@ impl ObjectStore for SimStore {
                 let bucket = store.bucket();
                 let ids = bucket.uploads.iter().filter(|(_, upload)| upload.key == key);
                 Ok(ids.map(|(id, _)| id.clone()).collect())
+            },
+        ))
+    }
+
+    fn list_open_uploads(
+        &self,
+        after: Option<&UploadMark>,
+    ) -> Fut<'_, Result<UploadPage, StoreError>> {
+        const PAGE: usize = 2;
+        let after =
+            after.map(|mark| (mark.key.clone(), mark.upload_id.clone().unwrap_or_default()));
+        Box::pin(self.call(
+            |c| &mut c.multipart,
+            move |store| {
+                let bucket = store.bucket();
+                let mut open: Vec<_> = bucket.uploads.iter().collect();
+                open.sort_by_key(|(id, upload)| (upload.key.as_str(), id.as_str()));
+                let place = |(id, upload): &(&String, &SimUpload)| {
+                    (upload.key.as_str().to_owned(), (*id).clone())
+                };
+                open.retain(|one| after.as_ref().is_none_or(|after| place(one) > *after));
+                let more = open.len() > PAGE;
+                open.truncate(PAGE);
+                let mark = |(key, id)| UploadMark { key, upload_id: Some(id) };
+                let more_after = open.last().filter(|_| more).map(place).map(mark);
+                let uploads = open.iter().map(|(id, upload)| OpenUpload {
+                    key: upload.key.clone(),
+                    upload_id: (*id).clone(),
+                    begun: upload.begun,
+                });
+                Ok(UploadPage { uploads: uploads.collect(), more_after })
             },
         ))
     }

@@ -49,6 +49,8 @@ pub enum OpenError {
 #[derive(Clone)]
 pub struct State {
     thread: Thread,
+    /// When it was opened: not after any row that is made in it from now on.
+    opened: Millis,
 }
 
 /// What the records of a backup hang on: another destination under the same name starts anew.
@@ -73,12 +75,12 @@ impl State {
     /// Opens or creates the database in `folder`, which must exist and be locked by this process.
     pub fn open(folder: &Path, now: Millis) -> Result<(Self, Opened), OpenError> {
         let (connection, opened) = schema::open(&folder.join(FILE_NAME), now)?;
-        Ok((Self { thread: Thread::start(connection) }, opened))
+        Ok((Self { thread: Thread::start(connection), opened: now }, opened))
     }
 
     /// A database that nobody keeps, for runs that must leave no trace.
     pub fn scratch() -> Result<Self, OpenError> {
-        Ok(Self { thread: Thread::start(schema::scratch()?) })
+        Ok(Self { thread: Thread::start(schema::scratch()?), opened: Millis::default() })
     }
 
     /// Names and identities of all backups on record.
@@ -89,7 +91,8 @@ impl State {
     /// The records of one backup; its row is made when it is new, and takes the name it has now.
     pub async fn backup(&self, name: &str, id: BackupId) -> Result<BackupState, StateError> {
         let name = name.to_owned();
-        let backup = self.thread.query(move |c| write::backup_row_id(c, &name, &id)).await?;
+        let now = self.opened;
+        let backup = self.thread.query(move |c| write::backup_row_id(c, &name, &id, now)).await?;
         Ok(BackupState { thread: self.thread.clone(), backup })
     }
 
@@ -169,6 +172,10 @@ impl StateStore for BackupState {
 
     fn tally(&self, now: Millis) -> Fut<'_, Result<Tally, StateError>> {
         self.query(move |c, backup| read::tally(c, backup, now))
+    }
+
+    fn owes(&self, missing: bool) -> Fut<'_, Result<bool, StateError>> {
+        self.query(move |c, backup| read::owes(c, backup, missing))
     }
 
     fn due(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<DeleteItem>, StateError>> {

@@ -64,7 +64,8 @@ pub fn backup_id(c: &Connection, id: &BackupId) -> rusqlite::Result<Option<i64>>
 pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
     c.query_row(
         "SELECT filesystem, inode, born_ns, listed_at, owner_etag, owner_generation, conditional,
-             rebuilt, owner_id, held_at FROM backup WHERE id = ?1",
+             rebuilt, owner_id, held_at, made_at, passed_at, proven_before
+         FROM backup WHERE id = ?1",
         [backup],
         |row| {
             let identity = match (row.get(0)?, row.get(1)?) {
@@ -75,15 +76,19 @@ pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
                 }),
                 _ => None,
             };
+            let time = |at: usize| row.get(at).map(|ms: Option<i64>| ms.map(Millis));
             Ok(BackupRow {
                 identity,
-                listed_at: row.get::<_, Option<i64>>(3)?.map(Millis),
+                made_at: time(10)?,
+                listed_at: time(3)?,
+                passed_at: time(11)?,
+                proven_before: time(12)?,
                 owner_etag: row.get::<_, Option<String>>(4)?.map(|etag| ETag::new(&etag)),
                 owner_generation: unsigned(row.get(5)?),
                 conditional: row.get(6)?,
                 rebuilt: row.get(7)?,
                 owner_id: row.get(8)?,
-                held_at: row.get::<_, Option<i64>>(9)?.map(Millis),
+                held_at: time(9)?,
             })
         },
     )
@@ -181,6 +186,16 @@ pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally
             Ok(unsigned(row.get(0)?))
         })?;
     Ok(tally)
+}
+
+pub fn owes(c: &Connection, backup: i64, missing: bool) -> rusqlite::Result<bool> {
+    c.query_row(
+        "SELECT EXISTS (SELECT 1 FROM problem WHERE backup = ?1 AND (failed OR unknown))
+             OR (?2 AND EXISTS (SELECT 1 FROM object
+                 WHERE backup = ?1 AND missing_since IS NOT NULL AND status IN (0, 2)))",
+        params![backup, missing],
+        |row| row.get(0),
+    )
 }
 
 pub fn due(

@@ -12,7 +12,7 @@ use super::{OpenError, Opened};
 /// "keep" in ASCII.
 const APPLICATION_ID: i64 = 0x6b65_6570;
 /// Each entry takes the schema from the version of its index to the next.
-const MIGRATIONS: [&str; 1] = [SCHEMA_1];
+const MIGRATIONS: [&str; 2] = [SCHEMA_1, SCHEMA_2];
 
 const SCHEMA_1: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -86,6 +86,14 @@ CREATE TABLE hourly (
     files_max INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (backup, hour)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// What a pass has proven, and since when there is a state. `unknown`: nobody knows what is there.
+const SCHEMA_2: &str = "
+ALTER TABLE backup ADD COLUMN made_at INTEGER;
+ALTER TABLE backup ADD COLUMN passed_at INTEGER;
+ALTER TABLE backup ADD COLUMN proven_before INTEGER;
+ALTER TABLE problem ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Opens the database, or begins a new one when there is none or it is damaged.

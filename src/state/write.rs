@@ -31,13 +31,18 @@ impl Caches {
     }
 }
 
-pub fn backup_row_id(c: &Connection, name: &str, id: &BackupId) -> rusqlite::Result<i64> {
+pub fn backup_row_id(
+    c: &Connection,
+    name: &str,
+    id: &BackupId,
+    now: Millis,
+) -> rusqlite::Result<i64> {
     let rebuilt = schema::was_rebuilt(c)?;
     c.execute(
-        "INSERT INTO backup (source, endpoint, bucket, prefix, rebuilt, name, owner_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, lower(hex(randomblob(16))))
+        "INSERT INTO backup (source, endpoint, bucket, prefix, rebuilt, name, made_at, owner_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, lower(hex(randomblob(16))))
          ON CONFLICT DO UPDATE SET name = excluded.name",
-        params![id.source, id.endpoint, id.bucket, id.prefix, rebuilt, name],
+        params![id.source, id.endpoint, id.bucket, id.prefix, rebuilt, name, now.0],
     )?;
     read::backup_id(c, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
@@ -102,6 +107,14 @@ pub fn apply(
         Change::Listed { at } => {
             execute(c, "UPDATE backup SET listed_at = ?2 WHERE id = ?1", [backup, at.0])
         }
+        Change::Passed { at } => {
+            execute(c, "UPDATE backup SET passed_at = ?2 WHERE id = ?1", [backup, at.0])
+        }
+        Change::Proven { before } => execute(
+            c,
+            "UPDATE backup SET proven_before = max(ifnull(proven_before, ?2), ?2) WHERE id = ?1",
+            [backup, before.0],
+        ),
         Change::Identity(identity) => set_identity(c, backup, identity),
         Change::Files { count, at } => files(c, backup, *count, *at),
         Change::Owner { etag, generation, conditional } => {
@@ -253,17 +266,17 @@ fn set_problem(
     at: Millis,
 ) -> rusqlite::Result<()> {
     caches.problems = true;
-    let (failed, message) = match &problem.what {
-        Trouble::Failed(failure) => (true, failure.to_string()),
-        Trouble::Skipped(skip) => (false, skip.to_string()),
+    let (failed, unknown, message) = match &problem.what {
+        Trouble::Failed(failure) => (true, false, failure.to_string()),
+        Trouble::Skipped(skip) => (false, skip.is_unknown(), skip.to_string()),
     };
     let (key, path) = (problem.key.as_str(), problem.path.as_bytes());
     execute(
         c,
-        "INSERT INTO problem VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)
-         ON CONFLICT DO UPDATE SET failed = excluded.failed, message = excluded.message,
-             attempts = excluded.attempts, stale = 0",
-        params![backup, key, path, failed, message, problem.attempts, at.0],
+        "INSERT INTO problem VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)
+         ON CONFLICT DO UPDATE SET failed = excluded.failed, unknown = excluded.unknown,
+             message = excluded.message, attempts = excluded.attempts, stale = 0",
+        params![backup, key, path, failed, message, problem.attempts, at.0, unknown],
     )
 }
 

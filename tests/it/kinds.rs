@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, inotify};
 
 use crate::support::bucket::Bucket;
 use crate::support::program::User;
-use crate::support::scene::Scene;
+use crate::support::scene::{Scene, TO};
 use crate::support::tree::{Tree, differences, odd_names};
 
 #[test]
@@ -416,4 +416,41 @@ fn a_folder_with_unreadable_rules_is_left_as_it_is() {
     let said = scene.sync(&[], 0);
     assert_eq!((said.number("uploaded"), said.number("deleted")), (1, 1), "{said:?}");
     assert!(!scene.has("d/secret"));
+}
+
+#[test]
+fn what_a_restore_has_not_finished_is_left_out() {
+    let scene = Scene::new(&[
+        ("in/here/.keepwatch/unfinished-3", b"half"),
+        ("in/here/.keepwatch-unfinished-00ff00ff00ff00ff", b"half"),
+        ("in/here/done", b"1"),
+        ("theirs/.keepwatch/settings", b"2"),
+        ("theirs/.keepwatch/unfinished-symphony", b"3"),
+    ]);
+    let note = scene.tree.path("in/here/.keepwatch/elsewhere-4");
+    symlink("in/here/x", note).unwrap();
+    scene.tree.chmod("in/here/.keepwatch", 0o700);
+    let kept =
+        ["in/here/done", "theirs/.keepwatch/settings", "theirs/.keepwatch/unfinished-symphony"];
+    let there = || -> Vec<String> {
+        let keys = scene.bucket.keys().into_iter();
+        let own = keys.filter_map(|key| key.strip_prefix("p/").map(str::to_owned));
+        own.filter(|key| !key.starts_with(".keepwatch/")).collect()
+    };
+    scene.sync(&[], 0);
+    assert_eq!(there(), kept);
+    // As hints show it, and as a restore that really runs makes it.
+    let daemon = scene.follow(&[]);
+    scene.tree.write("in/here/.keepwatch/unfinished-5", b"more");
+    scene.tree.write("theirs/.keepwatch/more", b"4");
+    let target = scene.tree.path("in/restored");
+    let said = scene.user.run(&["restore", TO, target.to_str().unwrap()]);
+    assert_eq!(said.code, 0, "{said:?}");
+    daemon.flush();
+    let log = scene.server.log();
+    let sent = log.iter().filter_map(|access| access.key.as_deref());
+    let is_leak = |key: &&str| key.contains("/in/") && key.contains(".keepwatch");
+    let leaked: Vec<&str> = sent.filter(is_leak).filter(|key| !key.contains("theirs")).collect();
+    assert_eq!(leaked, [""; 0]);
+    assert!(scene.has("theirs/.keepwatch/more") && scene.has("in/restored/in/here/done"));
 }

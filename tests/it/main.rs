@@ -18,6 +18,7 @@ mod live;
 mod memory;
 mod names;
 mod policy;
+mod proof;
 mod restore;
 mod resume;
 mod simulate;

@@ -134,3 +134,19 @@ fn sync_goes_on_with_what_an_interrupted_sync_began() {
     assert_eq!(scene.uploads("UploadPart"), vec![id.clone(); PARTS - 3]);
     assert_eq!(scene.uploads("CompleteMultipartUpload"), [id]);
 }
+
+#[test]
+fn what_a_lost_state_left_open_is_aborted() {
+    let scene = Scene::new(&[("a", b"1")]);
+    killed_in_the_middle(&scene);
+    assert_eq!(scene.bucket.open_uploads().len(), 1);
+    for entry in std::fs::read_dir(scene.user.state_folder()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    scene.tree.remove("large");
+    let said = scene.sync(&[], 0);
+    assert_eq!(scene.bucket.open_uploads(), [""; 0]);
+    assert_eq!(said.number("aborted_uploads"), 1);
+    assert!(said.stderr.contains("aborted an upload of large that was left open"), "{said:?}");
+    scene.is_settled(0);
+}

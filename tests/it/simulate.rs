@@ -1,6 +1,10 @@
 //! Whole worlds in virtual time, from seeds.
 
-use keepwatch::sim::world;
+use std::time::Duration;
+
+use keepwatch::model::{Key, Meta};
+use keepwatch::ports::{Clock as _, ObjectStore as _};
+use keepwatch::sim::world::{self, World};
 
 fn worlds() -> u64 {
     let wanted = std::env::var("KEEPWATCH_WORLDS").ok().and_then(|n| n.parse().ok());
@@ -34,4 +38,29 @@ fn same_seed_same_run() {
     for seed in 0..20 {
         assert_eq!(world::run(seed), world::run(seed), "seed {seed}");
     }
+}
+
+#[test]
+fn only_uploads_of_a_lost_state_are_aborted() {
+    world::in_virtual_time(async {
+        let mut world = World::new(1);
+        let open = async |name: &str| {
+            world.store.create_upload(&Key::literal(name), &Meta::default()).await.unwrap()
+        };
+        for name in ["a", "b", "c/d", "e", "f"] {
+            open(name).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        world.state.forget_everything(world.clock.now());
+        let theirs = open("theirs").await;
+        world.start();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let left = world.store.list_open_uploads(None).await.unwrap().uploads;
+        let left: Vec<_> = left.into_iter().map(|upload| upload.upload_id).collect();
+        assert_eq!(left, [theirs], "what was begun since is not ours to abort");
+        let requests = world.store.requests().multipart;
+        tokio::time::sleep(Duration::from_secs(45 * 60)).await;
+        assert_eq!(world.store.requests().multipart, requests, "no pass without a listing asks");
+        world.crash().await;
+    });
 }

@@ -158,6 +158,60 @@ fn a_backup_that_did_not_start_is_told_of() {
 }
 
 #[test]
+fn a_refused_file_is_told_of_until_a_good_one_is_read() {
+    let scene = Scene::new(&[("a", b"1")]);
+    let good = ("good", scene.source());
+    configure(&scene, "", &[good]);
+    let daemon = scene.user.watch(&[]);
+    wait_for("the first pass", || are(&daemon, &[("good", "up-to-date")]));
+    let error = || daemon.status().unwrap()["config_error"].clone();
+    assert_eq!(error(), Value::Null);
+    assert_eq!(scene.user.run(&["status", "--check"]).code, 0);
+
+    configure(&scene, "colour = 1\n", &[good]);
+    daemon.signal("HUP");
+    wait_for("the refusal", || error().is_string());
+    let words = ["what was read before stays in force", "unknown key colour", "hint: "];
+    tells(&scene.user.run(&["status"]), 0, &words);
+    tells(&scene.user.run(&["status", "--check"]), 4, &words);
+    // What exists is flushed: that the file is refused is no reason to say otherwise.
+    tells(&scene.user.run(&["flush"]), 0, &["is refused", "unknown key colour"]);
+
+    configure(&scene, "", &[good]);
+    daemon.signal("HUP");
+    wait_for("the good file", || error().is_null());
+    assert_eq!(scene.user.run(&["status", "--check"]).code, 0);
+    assert_eq!(scene.user.run(&["flush"]).stderr, "");
+    assert_eq!(daemon.stop(), 0);
+
+    configure(&scene, "colour = 1\n", &[good]);
+    let words = ["the configuration file cannot be used", "unknown key colour", "stopped"];
+    tells(&scene.user.run(&["status", "--check"]), 4, &words);
+}
+
+#[test]
+fn a_backup_that_never_ran_is_told_of() {
+    let scene = Scene::new(&[("a", b"1")]);
+    let other = Tree::new(&[("b", b"2")]);
+    let other = other.folder.path().to_str().unwrap();
+    configure(&scene, "", &[("one", scene.source()), ("two", other)]);
+    let conditions = || {
+        let status = scene.user.run(&["status", "--json"]).json();
+        let backups = status["backups"].as_array().unwrap().clone();
+        let told = |b: &Value| format!("{} {}", b["name"], b["condition"]).replace('"', "");
+        backups.iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(conditions(), ["one never-started", "two never-started"]);
+    assert_eq!(scene.user.run(&["sync", "one"]).code, 0);
+    assert_eq!(conditions(), ["one stopped", "two never-started"]);
+    let said = scene.user.run(&["status", "--check"]);
+    tells(&said, 6, &["two  ", "never-started", "s3://bucket/two/"]);
+    assert_eq!(scene.user.run(&["sync"]).code, 0);
+    assert_eq!(conditions(), ["one stopped", "two stopped"]);
+    assert_eq!(scene.user.run(&["status", "--check"]).code, 0);
+}
+
+#[test]
 fn a_file_that_cannot_be_used_changes_nothing() {
     let scene = Scene::new(&[("a", b"1")]);
     let new = Tree::new(&[("b", b"2")]);

@@ -4,6 +4,7 @@
 //! never waits for anything but the next event, and is the only place that starts tasks.
 
 mod notices;
+mod proof;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::engine::{
     DueReport, Effect, Engine, Event, Exit, FlushId, LookId, LookReport, OpId, Settings, Sight,
     Work,
 };
-use crate::model::{Key, RelPath, Tick};
+use crate::model::{Key, Millis, RelPath, Tick};
 use crate::plan::{Failure, Hint, Job, Outcome, Skip};
 use crate::ports::{FolderWatch, Fut, HintSource, WatchEvent};
 
@@ -61,6 +62,7 @@ enum Back {
     Due(DueReport),
     Probed(Result<(), Failure>),
     Racy(Vec<RelPath>),
+    Proven(Option<Millis>),
     Verdict(Result<Verdict, Failure>, oneshot::Sender<Result<Verdict, Failure>>),
     Nothing,
 }
@@ -83,6 +85,7 @@ pub struct Driver {
     first_pass: Option<Tick>,
     /// It was missing, and no look has seen all of it since.
     was_away: bool,
+    proven: proof::Proven,
     flushes: BTreeMap<FlushId, oneshot::Sender<Result<u64, Failure>>>,
     next_flush: u64,
     flying: BTreeMap<OpId, (Key, u64)>,
@@ -117,6 +120,7 @@ impl Driver {
             source_missing: None,
             first_pass: None,
             was_away: false,
+            proven: proof::Proven::default(),
             flushes: BTreeMap::new(),
             next_flush: 0,
             flying: BTreeMap::new(),
@@ -135,6 +139,7 @@ impl Driver {
         while self.exit.is_none() {
             self.step(&mut commands).await;
         }
+        self.conclude().await;
         self.tasks.shutdown().await;
         self.end()
     }
@@ -180,10 +185,12 @@ impl Driver {
         if self.racy_at.is_some_and(|at| at <= now) {
             self.racy_at = Some(now + RACY_EVERY);
             self.look_for_racy();
+            self.prove();
         }
         if self.count_at.is_some_and(|at| at <= now) {
             self.count_at = None;
             self.count_pending();
+            self.prove_pass();
         }
         if self.drain_by.is_some_and(|at| at <= now) {
             self.drain_by = None;
@@ -199,7 +206,8 @@ impl Driver {
 
     fn handle(&mut self, event: Event) {
         let now = self.now();
-        if matches!(event, Event::Planned { .. } | Event::Finished { .. }) {
+        if matches!(event, Event::Planned { .. } | Event::Finished { .. } | Event::LookEnded { .. })
+        {
             self.count_at.get_or_insert_with(|| Instant::now() + COUNT_EVERY);
         }
         tracing::trace!(at = now.0, ?event);
@@ -244,7 +252,9 @@ impl Driver {
                     self.handle(Event::Planned { look, jobs });
                 }
                 self.note_source(&report);
+                let passes = self.engine.snapshot().last_full;
                 self.handle(Event::LookEnded { look, report });
+                self.proven.pass_waits |= self.engine.snapshot().last_full != passes;
                 if self.first_pass.is_none() && self.engine.snapshot().last_full.is_some() {
                     self.first_pass = Some(self.now());
                 }
@@ -255,6 +265,7 @@ impl Driver {
                 let hints = paths.into_iter().map(|path| Hint { path, deep: false }).collect();
                 self.handle(Event::Hints(hints));
             }
+            Ok(Back::Proven(before)) => self.proven.note(before),
             Ok(Back::Verdict(verdict, answer)) => {
                 let accepted = matches!(&verdict, Ok(verdict) if verdict.new_root);
                 answer.send(verdict).ok();
@@ -338,6 +349,7 @@ impl Driver {
                 if let Some(answer) = self.flushes.remove(&flush) {
                     answer.send(Ok(failed_paths)).ok();
                 }
+                self.prove();
             }
             Effect::Problem(problem) => self.problem(problem),
             Effect::Notice(notice) => self.notice(&notice),
@@ -368,10 +380,12 @@ impl Driver {
             Command::Status(answer) => {
                 let live = self.live();
                 self.tasks.spawn(async move {
-                    if let Ok(status) = status::status(&backup, &live).await {
-                        answer.send(status).ok();
-                    }
-                    Back::Nothing
+                    let Ok(status) = status::status(&backup, &live).await else {
+                        return Back::Nothing;
+                    };
+                    let before = status.watermark_ms.map(Millis);
+                    answer.send(status).ok();
+                    Back::Proven(before)
                 });
             }
             Command::Flush(answer) => {
@@ -411,6 +425,7 @@ impl Driver {
         for look in self.looks.drain(..) {
             look.abort();
         }
+        self.proven.at_stop = Some(self.live());
         self.handle(Event::Shutdown);
     }
 
@@ -418,11 +433,13 @@ impl Driver {
         Live {
             snapshot: self.engine.snapshot(),
             tick: self.now(),
+            at: self.backup.clock.now(),
             sight: self.sight.clone(),
             stopping: self.drain_by.is_some(),
             source_missing: self.source_missing.clone(),
             first_pass: self.first_pass,
             was_away: self.was_away,
+            proven: self.proven.before,
         }
     }
 

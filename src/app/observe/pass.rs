@@ -14,7 +14,7 @@ use crate::ports::{
 
 use super::super::backup::Backup;
 use super::super::failure_of;
-use super::super::owner;
+use super::super::{orphans, owner};
 use super::Stop;
 use super::findings::Findings;
 
@@ -40,6 +40,7 @@ pub async fn run(
     }
     let list = wants_listing(backup, &row, findings);
     if list {
+        orphans::sweep(backup, &row).await?;
         findings.change(Change::ListingBegan).await?;
     }
     findings.change(Change::SkipsBegan).await?;
@@ -58,7 +59,8 @@ pub async fn run(
         findings.change(Change::Listed { at }).await?;
     }
     backup.progress.looked.store(true, Ordering::Relaxed);
-    forgive_what_is_gone(backup, findings).await
+    forgive_what_is_gone(backup, findings).await?;
+    findings.change(Change::Passed { at: backup.clock.now() }).await
 }
 
 /// The first pass of a state lists the bucket, and then one pass in `verify_every`.

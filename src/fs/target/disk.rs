@@ -15,7 +15,7 @@ use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
 use tokio::sync::Mutex;
 
-use crate::fs::blocking;
+use crate::fs::threads::with_own_turns;
 use crate::ports::Attributes;
 
 pub struct Disk {
@@ -110,7 +110,7 @@ impl Disk {
             return self.turns.take(move || sync(&folder)).await;
         }
         let file = file.clone();
-        let synced = blocking(move || file.sync_data()).await;
+        let synced = with_own_turns(move || file.sync_data()).await;
         match synced {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -160,7 +160,7 @@ impl Turns {
         let mut last = self.last.lock().await;
         if last.ended < wanted && last.failed.is_none() {
             let turn = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-            last.failed = blocking(work).await.unwrap_or(Err(Errno::IO)).err();
+            last.failed = with_own_turns(work).await.unwrap_or(Err(Errno::IO)).err();
             last.ended = turn;
         }
         last.failed.map_or(Ok(()), Err)

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use rustix::fs::{fstat, ftruncate};
 use rustix::io::Errno;
 
-use crate::fs::blocking;
 use crate::fs::read;
 use crate::model::content::Digester;
 use crate::model::{ContentMd5, Crc64, RelPath};
@@ -70,7 +69,8 @@ impl NewFile for Unnamed {
         let (staging, file) = (self.unfinished.staging.clone(), self.file.clone());
         let size_bytes = self.end.load(Ordering::Relaxed);
         Box::pin(async move {
-            let digest = blocking(move || {
+            let threads = staging.threads.clone();
+            let digest = threads.run(move || {
                 // Zeros at the end were left out, too.
                 set_length(&staging.root, &file, size_bytes)?;
                 read::digest(&file, size_bytes, part_size).map_err(of_reading)
@@ -86,7 +86,8 @@ impl NewFile for Unnamed {
         over: LocalLook,
     ) -> Fut<'static, Result<(), TargetError>> {
         Box::pin(async move {
-            let complete = blocking(move || {
+            let threads = self.unfinished.staging.threads.clone();
+            let complete = threads.run(move || {
                 self.complete(size_bytes, &attributes)?;
                 Ok(self)
             });
@@ -94,7 +95,7 @@ impl NewFile for Unnamed {
             let Unfinished { staging, disk, .. } = &file.unfinished;
             let durable = disk.settle(&file.file).await;
             durable.map_err(|errno| TargetError::Failed(unwritable(&staging.root.path, errno)))?;
-            let publish = blocking(move || file.unfinished.publish(&file.path, &over));
+            let publish = threads.run(move || file.unfinished.publish(&file.path, &over));
             publish.await.ok_or_else(crashed)?
         })
     }
@@ -135,7 +136,8 @@ impl Stretch for Writer {
                 self.0 = Some(writing);
                 return Ok(());
             }
-            let write = blocking(move || {
+            let threads = writing.staging.threads.clone();
+            let write = threads.run(move || {
                 writing.gathered.extend_from_slice(&bytes);
                 // What begins a block waits for the rest of it, which may be zeros as well.
                 let end = writing.offset + writing.gathered.len() as u64;
@@ -151,7 +153,8 @@ impl Stretch for Writer {
     fn finish(self: Box<Self>) -> Fut<'static, Result<Written, TargetError>> {
         Box::pin(async move {
             let mut writing = self.0.ok_or_else(crashed)?;
-            let finish = blocking(move || {
+            let threads = writing.staging.threads.clone();
+            let finish = threads.run(move || {
                 writing.write_out(writing.gathered.len())?;
                 Ok(writing.sums.finish())
             });

@@ -27,7 +27,8 @@ use crate::ports::{
     Attributes, Fut, LocalLook, NewFile, ReadError, TargetError, TargetFacts, TargetTree,
 };
 
-use super::{blocking, read};
+use super::read;
+use super::threads::Threads;
 use file::Unnamed;
 use root::Root;
 use staging::Staging;
@@ -43,11 +44,13 @@ struct Inner {
     path: PathBuf,
     /// From `prepare` to `finish`.
     staging: Mutex<Option<Arc<Staging>>>,
+    threads: Threads,
 }
 
 impl Target {
     pub fn new(path: &Path) -> Self {
-        Self { inner: Arc::new(Inner { path: path.to_owned(), staging: Mutex::default() }) }
+        let (staging, threads) = (Mutex::default(), Threads::default());
+        Self { inner: Arc::new(Inner { path: path.to_owned(), staging, threads }) }
     }
 
     async fn run<T: Send + 'static>(
@@ -55,7 +58,7 @@ impl Target {
         f: impl FnOnce(&Inner) -> Result<T, TargetError> + Send + 'static,
     ) -> Result<T, TargetError> {
         let inner = self.inner.clone();
-        blocking(move || f(&inner)).await.ok_or_else(crashed)?
+        self.inner.threads.run(move || f(&inner)).await.ok_or_else(crashed)?
     }
 
     async fn run_whole<T: Send + 'static>(
@@ -64,7 +67,7 @@ impl Target {
     ) -> Result<T, Failure> {
         let inner = self.inner.clone();
         let crashed = || Failure::new(ErrorClass::Path, "a bug in keepwatch: the restore crashed");
-        blocking(move || f(&inner)).await.ok_or_else(crashed)?
+        self.inner.threads.run(move || f(&inner)).await.ok_or_else(crashed)?
     }
 }
 
@@ -109,7 +112,7 @@ impl Inner {
     }
 
     fn prepare(&self) -> Result<TargetFacts, Failure> {
-        let staging = Arc::new(Staging::prepare(&self.path)?);
+        let staging = Arc::new(Staging::prepare(&self.path, self.threads.clone())?);
         let facts = TargetFacts {
             folds_names: staging.folds_names,
             keeps_modes: staging.disk.keeps_modes(),

@@ -18,6 +18,8 @@ use rustix::io::Errno;
 
 use crate::fs::beneath;
 use crate::fs::meta::explain;
+use crate::fs::own::{BESIDE, NOTE, PROBES, UNFINISHED};
+use crate::fs::threads::Threads;
 use crate::model::RelPath;
 use crate::model::key::RESERVED_NAME;
 use crate::plan::{ErrorClass, Failure};
@@ -27,14 +29,6 @@ use super::disk::{Disk, Keeps};
 use super::root::{Root, unwritable};
 use super::spelling::Spelling;
 
-/// How names of unfinished files begin.
-const UNFINISHED: &str = "unfinished-";
-/// How names of notes begin. A note is a link whose target is the path of an unfinished file that
-/// must be elsewhere, on another file system.
-const NOTE: &str = "elsewhere-";
-/// How names of unfinished files begin outside this folder.
-pub const BESIDE: &str = ".keepwatch-unfinished-";
-
 pub struct Staging {
     pub root: Root,
     pub folder: OwnedFd,
@@ -42,6 +36,7 @@ pub struct Staging {
     pub folds_names: bool,
     /// Permissions of a new file for which none are asked: what the umask gives.
     pub default_permissions: u32,
+    pub threads: Threads,
     mount: Mount,
     /// The file system that this folder is on.
     pub disk: Arc<Disk>,
@@ -55,7 +50,7 @@ type Mount = (u64, u64);
 
 impl Staging {
     /// Makes the target where it is missing, takes the lock and clears what is left over.
-    pub fn prepare(path: &Path) -> Result<Self, Failure> {
+    pub fn prepare(path: &Path, threads: Threads) -> Result<Self, Failure> {
         make_target(path)?;
         let failed = |errno| unwritable(path, errno);
         let mut root = Root::open(path).map_err(|errno| no_folder(path, errno))?;
@@ -67,7 +62,17 @@ impl Staging {
         let own = openat(&folder, ".", LIST, Mode::empty()).map_err(failed)?;
         let disk = Arc::new(Disk::new(own, path, keeps));
         let (others, count) = (Mutex::default(), AtomicU64::default());
-        Ok(Self { root, folder, folds_names, default_permissions, mount, disk, others, count })
+        Ok(Self {
+            root,
+            folder,
+            folds_names,
+            default_permissions,
+            threads,
+            mount,
+            disk,
+            others,
+            count,
+        })
     }
 
     /// Names for an unfinished file: in this folder, beside its place, and of the note about that.
@@ -287,13 +292,12 @@ const NEW: OFlags = OFlags::WRONLY
 
 fn probe(folder: &OwnedFd) -> Result<Probed, Errno> {
     let open = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
-    let (upper, lower) = (format!("{UNFINISHED}A"), format!("{UNFINISHED}a"));
+    let [upper, lower, one, two] = PROBES.map(|probe| format!("{UNFINISHED}{probe}"));
     let file = openat(folder, upper.as_str(), NEW, open)?;
     let default_permissions = fstat(&file)?.st_mode & 0o777;
     let keeps = Keeps::probe(&file)?;
     let mut folds_names = statat(folder, lower.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
     unlinkat(folder, upper.as_str(), AtFlags::empty())?;
-    let (one, two) = (format!("{UNFINISHED}\u{e9}"), format!("{UNFINISHED}e\u{301}"));
     // Where a name with an accent cannot be, there is nothing to fold.
     if openat(folder, one.as_str(), NEW, open).is_ok() {
         folds_names |= statat(folder, two.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();

@@ -98,6 +98,7 @@ pub fn journal(name: &str) -> UploadJournal {
 pub fn problem(name: &str, failed: bool, attempts: u32) -> Problem {
     let what = match failed {
         true => Trouble::Failed(Failure::new(ErrorClass::Path, format!("attempt {attempts}"))),
+        false if attempts % 2 == 1 => Trouble::Skipped(Skip::Changing),
         false => Trouble::Skipped(Skip::Special),
     };
     let path = RelPath::new(name.trim_end_matches('/').as_bytes()).unwrap();

@@ -19,10 +19,12 @@ async fn answers(state: &dyn StateStore, now: Millis, chance: &Chance) -> Vec<St
     let keys: Vec<Key> = NAMES.map(key).to_vec();
     let mut backup = state.backup().await.unwrap();
     backup.owner_id.clear();
+    backup.made_at = None;
     let mut answers = vec![
         format!("{backup:?}"),
         format!("{:?}", state.get(keys.clone()).await.unwrap()),
         format!("{:?}", state.tally(now).await.unwrap()),
+        format!("owes {:?}", state.owes(chance.percent(50)).await.unwrap()),
         format!("due {:?}", state.due(before, limit).await.unwrap()),
         format!("racy {:?}", state.racy(before, limit).await.unwrap()),
         format!("problems {:?}", state.problems(after.clone(), limit).await.unwrap()),
@@ -74,7 +76,16 @@ fn change(chance: &Chance, at: Millis) -> Change {
         23 => Change::SkipsBegan,
         24 => Change::SkipsEnded,
         25 => Change::Unclaimed { key, object: object(chance.below(9)) },
-        26 => chance.pick(&[Change::ListingBegan, Change::Listed { at }]).clone(),
+        26 => {
+            let before = at.minus_ms(chance.below(HOUR_MS));
+            let changes = [
+                Change::ListingBegan,
+                Change::Listed { at },
+                Change::Passed { at },
+                Change::Proven { before },
+            ];
+            chance.pick(&changes).clone()
+        }
         27 => Change::Files { count: chance.below(9), at },
         28 => chance.pick(&[Change::Approve, Change::Discard, Change::Acknowledge]).clone(),
         _ => {

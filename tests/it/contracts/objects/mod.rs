@@ -132,6 +132,7 @@ async fn fulfils_the_contract(subject: &Subject) {
         multipart::parts_become_one_object,
         multipart::parts_can_be_sent_again,
         multipart::open_uploads_of_a_key,
+        multipart::all_open_uploads,
         multipart::an_aborted_upload_is_gone,
         multipart::a_damaged_part_is_refused,
         multipart::a_damaged_whole_is_refused,

@@ -132,6 +132,50 @@ pub async fn open_uploads_of_a_key(_: Can, store: &dyn ObjectStore) {
     store.abort_upload(&key("a/b"), &other.id).await.unwrap();
 }
 
+/// All pages of the open uploads: keys in order, and ids with nothing of how they were begun.
+async fn all_open(store: &dyn ObjectStore) -> Vec<(String, String)> {
+    let mut open = vec![];
+    let mut after = None;
+    loop {
+        let page = store.list_open_uploads(after.as_ref()).await.unwrap();
+        open.extend(page.uploads.into_iter().map(|upload| {
+            assert!(upload.begun.0 > 0);
+            let id = upload.upload_id.split('/').next_back().unwrap().to_owned();
+            (upload.key.as_str().to_owned(), id)
+        }));
+        after = page.more_after;
+        if after.is_none() {
+            return open;
+        }
+    }
+}
+
+pub async fn all_open_uploads(_: Can, store: &dyn ObjectStore) {
+    assert_eq!(all_open(store).await, []);
+    let mut begun = vec![];
+    for name in ["b+%", "a", "a", "a/c", "sp ace"] {
+        begun.push(Upload::begin(store, name).await);
+    }
+    let place = |upload: &Upload<'_>| {
+        let id = upload.id.split('/').next_back().unwrap().to_owned();
+        (upload.key.as_str().to_owned(), id)
+    };
+    let mut wanted: Vec<_> = begun.iter().map(place).collect();
+    let mut found = all_open(store).await;
+    (wanted.sort(), found.sort());
+    assert_eq!(found, wanted);
+    // What is listed can be aborted, however it was begun.
+    let page = store.list_open_uploads(None).await.unwrap();
+    for upload in &page.uploads {
+        store.abort_upload(&upload.key, &upload.upload_id).await.unwrap();
+    }
+    assert_eq!(all_open(store).await.len(), wanted.len() - page.uploads.len());
+    for upload in &begun {
+        store.abort_upload(&upload.key, &upload.id).await.unwrap();
+    }
+    assert_eq!(all_open(store).await, []);
+}
+
 pub async fn an_aborted_upload_is_gone(can: Can, store: &dyn ObjectStore) {
     let upload = Upload::of_two(store, "a").await;
     store.abort_upload(&upload.key, &upload.id).await.unwrap();

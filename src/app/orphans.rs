@@ -1,0 +1,67 @@
+//! Multipart uploads that a lost state has left open: no journal knows them, and their parts would
+//! be paid for until somebody finds them.
+//!
+//! Looked for where the bucket is listed anyway, once the owner record has been found to be ours.
+
+use crate::plan::{ErrorClass, Failure};
+use crate::ports::{BackupRow, OpenUpload, StoreError};
+
+use super::backup::Backup;
+use super::failure_of;
+use super::progress::raise;
+
+/// Aborts the open uploads below the prefix that were begun before this state was: what it began
+/// itself is in its journal. RACE: an upload of another program into this prefix that was begun
+/// before is aborted too; the prefix has one writer.
+pub async fn sweep(backup: &Backup, row: &BackupRow) -> Result<(), Failure> {
+    let Some(made_at) = row.made_at.filter(|_| !backup.is_dry_run()) else { return Ok(()) };
+    let mut after = None;
+    loop {
+        let page = match backup.store.list_open_uploads(after.as_ref()).await {
+            Ok(page) => page,
+            Err(error) => return put_off(backup, error, "look for uploads that were left open"),
+        };
+        for upload in page.uploads {
+            let is_old = upload.begun < made_at && !upload.key.is_reserved();
+            if is_old && backup.state.upload(&upload.key).await?.is_none() {
+                abort(backup, &upload).await?;
+            }
+        }
+        after = page.more_after;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn abort(backup: &Backup, upload: &OpenUpload) -> Result<(), Failure> {
+    let OpenUpload { key, upload_id, .. } = upload;
+    match backup.store.abort_upload(key, upload_id).await {
+        Ok(()) => {
+            raise(&backup.progress.aborted, 1);
+            let name = &backup.settings.name;
+            tracing::info!(backup = name, "aborted an upload of {key} that was left open");
+            Ok(())
+        }
+        Err(error) => put_off(backup, error, &format!("abort the upload of {key}")),
+    }
+}
+
+/// What would stop everything else as well stops this; the rest waits for the next listing.
+fn put_off(backup: &Backup, error: StoreError, what: &str) -> Result<(), Failure> {
+    if matches!(error, StoreError::Unsupported(_) | StoreError::NoSuchUpload) {
+        return Ok(());
+    }
+    let failure = failure_of(error, what);
+    match failure.class {
+        ErrorClass::Unreachable
+        | ErrorClass::Server
+        | ErrorClass::Throttled
+        | ErrorClass::Credentials => Err(failure),
+        ErrorClass::Path | ErrorClass::Denied | ErrorClass::Configuration | ErrorClass::State => {
+            let name = &backup.settings.name;
+            tracing::warn!(backup = name, "{failure}; the next listing tries again");
+            Ok(())
+        }
+    }
+}
