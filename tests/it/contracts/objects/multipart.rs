@@ -162,7 +162,8 @@ pub async fn all_open_uploads(_: Can, store: &dyn ObjectStore) {
     };
     let mut wanted: Vec<_> = begun.iter().map(place).collect();
     let mut found = all_open(store).await;
-    (wanted.sort(), found.sort());
+    wanted.sort();
+    found.sort();
     assert_eq!(found, wanted);
     // What is listed can be aborted, however it was begun.
     let page = store.list_open_uploads(None).await.unwrap();
