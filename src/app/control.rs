@@ -7,6 +7,7 @@ use crate::model::{Key, Millis, RelPath, Source, Trust};
 use crate::plan::{DeleteItem, ErrorClass, Failure, Guard, MaxDelete, is_believed};
 use crate::ports::{BackupRow, Change, Clock, KeyRange, LocalTree, Stat, StateStore, Tally};
 
+use super::pulse::Pulse;
 use super::status::BackupStatus;
 
 /// Objects deleted by one request.
@@ -79,6 +80,11 @@ pub enum Command {
         max: usize,
         answer: oneshot::Sender<Result<DeletionList, Failure>>,
     },
+    /// Answered at once: a driver that does not answer hangs.
+    Pulse(oneshot::Sender<Pulse>),
+    /// A fault for tests: the driver does nothing any more.
+    #[cfg(feature = "sim")]
+    Hang,
     /// Drain and end.
     Stop,
 }

@@ -14,6 +14,7 @@ pub mod observe;
 mod orphans;
 pub mod owner;
 pub mod progress;
+pub mod pulse;
 pub mod restore;
 pub mod status;
 

@@ -173,7 +173,7 @@ fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
     }
 }
 
-fn add_live(status: &mut BackupStatus, live: &Live, backup: &Backup) {
+pub(super) fn add_live(status: &mut BackupStatus, live: &Live, backup: &Backup) {
     let snapshot = &live.snapshot;
     status.pending_files = snapshot.pending as u64;
     status.pending_bytes = snapshot.pending_bytes;

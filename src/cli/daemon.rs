@@ -2,6 +2,7 @@
 //! read again on SIGHUP.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use indicatif::MultiProgress;
@@ -14,6 +15,7 @@ use crate::config::{BackupConfig, Defaults};
 use crate::engine::Mode;
 use crate::report::log;
 use crate::report::progress::{Show, When, Work};
+use crate::service::notify::ServiceManager;
 use crate::service::paths;
 use crate::service::signals::{self, Wish};
 use crate::service::socket;
@@ -22,6 +24,7 @@ use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
 use super::args::{Global, Run};
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code};
+use super::health::Health;
 use super::sync::choose;
 
 struct Running {
@@ -59,6 +62,10 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     configs.iter().for_each(|config| doors.set(Door::opening(config)));
     let desk = Desk { role: Role::Daemon, state: state.state.clone(), doors: doors.clone() };
     let serving = tokio::spawn(desk.serve(listener));
+    let manager = Arc::new(ServiceManager::from_env());
+    let health =
+        Health { manager: manager.clone(), doors: doors.clone(), state: state.state.clone() };
+    let telling = tokio::spawn(health.tell());
     let daemon = Daemon { global, state: &state, options, bars, doors };
     let mut backups = daemon.start_all(configs).await?;
     loop {
@@ -66,7 +73,11 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
             biased;
             Some(wish) = wishes.recv() => match wish {
                 Wish::Stop => break,
-                Wish::Reload => daemon.reload(&run, &mut backups).await,
+                Wish::Reload => {
+                    manager.reloading();
+                    daemon.reload(&run, &mut backups).await;
+                    manager.ready();
+                }
             },
             () = died(&mut backups) => {
                 let bug = "a backup ended unexpectedly: this is a bug";
@@ -74,6 +85,8 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
             }
         }
     }
+    telling.abort();
+    manager.stopping();
     tracing::info!("stopping: waiting for what is in flight");
     stop_all(backups).await;
     serving.abort();

@@ -32,7 +32,7 @@ pub struct Door {
 }
 
 #[derive(Clone)]
-enum Way {
+pub enum Way {
     /// It is being started.
     Opening,
     Open(mpsc::Sender<Command>),
@@ -116,6 +116,11 @@ impl Doors {
 
     fn refused(&self) -> Option<String> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The names of all, and how each is reached.
+    pub fn ways(&self) -> Vec<(String, Way)> {
+        self.all().into_iter().map(|door| (door.called.name, door.way)).collect()
     }
 
     fn all(&self) -> Vec<Door> {

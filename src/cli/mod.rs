@@ -6,6 +6,7 @@ mod commands;
 mod daemon;
 mod doors;
 mod error;
+mod health;
 mod out;
 mod restore;
 mod serve;

@@ -5,6 +5,7 @@
 //! stream proves nothing. Memory is the names of the folders on the way down.
 
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::vec;
 
@@ -38,28 +39,54 @@ impl Walk for Running {
     }
 }
 
-/// Starts a walk on a blocking thread. It ends when it is done or when nobody listens any more.
+/// Starts a walk on a thread of its own. It ends when it is done or when nobody listens any more.
+///
+/// Not on the runtime's blocking threads: a walk waits for its listener, who may wait for uploads,
+/// which read on those threads. As many walks as there are threads would wait for ever.
 pub fn start(
     inner: Arc<Inner>,
     top: RelPath,
     watch: Option<Arc<dyn FolderWatch>>,
 ) -> impl Walk + 'static {
     let (sender, batches) = mpsc::channel(BATCHES);
-    tokio::task::spawn_blocking(move || {
-        let mut walker = Walker { inner: &inner, watch, sender: &sender, batch: vec![], device: 0 };
-        let end = walker.run(top);
-        let last = std::mem::take(&mut walker.batch);
-        match end {
-            Ok(()) => {
-                sender.blocking_send(Ok(last)).ok();
-            }
-            Err(Stop::Failed(failure)) => {
-                sender.blocking_send(Err(failure)).ok();
-            }
-            Err(Stop::Unheard) => {}
+    let thread = std::thread::Builder::new().name("walk".to_owned());
+    let mouth = sender.clone();
+    let spawned = thread.spawn(move || {
+        let walk = || run(&inner, top, watch, &mouth);
+        // A stream that just ended would pass for a source with nothing more in it.
+        if std::panic::catch_unwind(AssertUnwindSafe(walk)).is_err() {
+            mouth.blocking_send(Err(crashed())).ok();
         }
     });
+    if let Err(error) = spawned {
+        let failure = Failure::new(ErrorClass::Path, "cannot start a thread to look at the source");
+        sender.try_send(Err(failure.because(error.to_string()))).ok();
+    }
     Running { batches }
+}
+
+fn crashed() -> Failure {
+    Failure::new(ErrorClass::Path, "a bug in keepwatch: looking at the source ended unexpectedly")
+}
+
+fn run(
+    inner: &Inner,
+    top: RelPath,
+    watch: Option<Arc<dyn FolderWatch>>,
+    sender: &mpsc::Sender<Result<Batch, Failure>>,
+) {
+    let mut walker = Walker { inner, watch, sender, batch: vec![], device: 0 };
+    let end = walker.run(top);
+    let last = std::mem::take(&mut walker.batch);
+    match end {
+        Ok(()) => {
+            sender.blocking_send(Ok(last)).ok();
+        }
+        Err(Stop::Failed(failure)) => {
+            sender.blocking_send(Err(failure)).ok();
+        }
+        Err(Stop::Unheard) => {}
+    }
 }
 
 enum Stop {

@@ -2,6 +2,7 @@
 //!
 //! Leaf code: reads counters and facts, changes nothing. `cli` uses it.
 
+pub mod headline;
 pub mod log;
 pub mod progress;
 pub mod text;

@@ -125,6 +125,23 @@ impl State {
         self.thread.query(move |c| write::set_default_bucket(c, &source, &endpoint, &bucket)).await
     }
 
+    /// Returns when its thread has come to this: one that does not hangs.
+    pub async fn ping(&self) -> Result<(), StateError> {
+        self.thread.query(|_| Ok(())).await
+    }
+
+    /// A fault for tests: its thread does nothing any more.
+    #[cfg(feature = "sim")]
+    pub fn hang(&self) {
+        let thread = self.thread.clone();
+        let for_ever = |_: &rusqlite::Connection| -> rusqlite::Result<()> {
+            loop {
+                std::thread::park();
+            }
+        };
+        tokio::spawn(async move { thread.query(for_ever).await });
+    }
+
     /// Commits what is queued, and notes that the database was closed in order.
     pub fn close(&self) {
         self.thread.close();

@@ -27,7 +27,7 @@ use super::control::{self, Command, Verdict};
 use super::execute::large::FLIGHT_BYTES;
 use super::progress::raise;
 use super::status::{self, Live};
-use super::{deletions, execute, observe, owner};
+use super::{deletions, execute, observe, owner, pulse};
 
 /// How long a drain waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -96,6 +96,8 @@ pub struct Driver {
     /// When what is pending is counted again, for whoever looks at the progress.
     count_at: Option<Instant>,
     exit: Option<Exit>,
+    #[cfg(feature = "sim")]
+    hangs: bool,
 }
 
 impl Driver {
@@ -129,6 +131,8 @@ impl Driver {
             drain_by: None,
             count_at: None,
             exit: None,
+            #[cfg(feature = "sim")]
+            hangs: false,
             backup,
         }
     }
@@ -145,6 +149,10 @@ impl Driver {
     }
 
     async fn step(&mut self, commands: &mut mpsc::Receiver<Command>) {
+        #[cfg(feature = "sim")]
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         let wake = self.wake_at();
         let wants_jobs = self.engine.wants_jobs();
         tokio::select! {
@@ -412,6 +420,11 @@ impl Driver {
                     Back::Nothing
                 });
             }
+            Command::Pulse(answer) => {
+                answer.send(pulse::pulse(&backup, &self.live())).ok();
+            }
+            #[cfg(feature = "sim")]
+            Command::Hang => self.hangs = true,
             Command::Stop => self.stop(),
         }
     }

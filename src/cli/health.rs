@@ -1,0 +1,219 @@
+//! What the service manager hears of a running daemon: that it is ready, how it is, and that it
+//! lives.
+//!
+//! The watchdog is fed only after everything that does the work has been asked and has answered:
+//! each driver, through its inbox; the state thread, in its turn; and the threads that read files,
+//! which must come to a task of ours, or be seen to move. Nothing here decides that one hangs:
+//! what does not answer is waited for, the watchdog stays hungry meanwhile, and the service manager
+//! ends what it did not hear of in time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::app::control::Command;
+use crate::app::pulse::Pulse;
+use crate::fs;
+use crate::report::headline;
+use crate::service::notify::ServiceManager;
+use crate::state::State;
+
+use super::doors::{Doors, Way};
+
+/// Between looks until all have begun, and from then on.
+const STARTING: Duration = Duration::from_millis(100);
+const RUNNING: Duration = Duration::from_secs(5);
+/// A line of which only the numbers have changed is not told more often.
+const NUMBERS: Duration = Duration::from_secs(30);
+
+/// Whom to tell, and whom to ask.
+pub struct Health {
+    pub manager: Arc<ServiceManager>,
+    pub doors: Doors,
+    pub state: State,
+}
+
+impl Health {
+    /// Tells for as long as it is let.
+    pub async fn tell(self) {
+        if !self.manager.listens() {
+            return;
+        }
+        let (mut line, mut ready) = (Line::default(), false);
+        let mut fed = Instant::now();
+        loop {
+            let (pulses, all_begun, not_started) = self.pulses().await;
+            if !ready && all_begun {
+                ready = true;
+                self.manager.ready();
+            }
+            if let Some(news) = line.news(headline::of(&pulses, &not_started)) {
+                self.manager.status(news);
+            }
+            let mut pause = if ready { RUNNING } else { STARTING };
+            if let Some(within) = self.manager.watchdog().filter(|_| ready) {
+                pause = pause.min(within / 4);
+                if fed.elapsed() + pause >= within / 2 {
+                    self.everything_moves(within).await;
+                    self.manager.alive();
+                    fed = Instant::now();
+                }
+            }
+            #[cfg(feature = "sim")]
+            self.hang_if_asked().await;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// What the drivers say; whether all that could be started have begun to compare; and what
+    /// could not be started. A driver that ends meanwhile has nothing to say.
+    async fn pulses(&self) -> (Vec<Pulse>, bool, Vec<String>) {
+        let (mut open, mut not_started, mut opening) = (vec![], vec![], false);
+        for (name, way) in self.doors.ways() {
+            match way {
+                Way::Open(door) => open.push((name, door)),
+                Way::Opening => opening = true,
+                Way::Shut(_) => not_started.push(name),
+            }
+        }
+        let patience = self.manager.watchdog().unwrap_or(Duration::MAX) / 2;
+        let asked = open.iter().map(|(name, door)| async move {
+            patiently(patience, &format!("the backup {name}"), pulse(door)).await
+        });
+        let pulses: Vec<Pulse> = join_all(asked).await.into_iter().flatten().collect();
+        let all_begun = !opening && !pulses.is_empty() && pulses.iter().all(|pulse| pulse.begun);
+        (pulses, all_begun, not_started)
+    }
+
+    /// Returns when all that works for every backup has moved.
+    async fn everything_moves(&self, within: Duration) {
+        let patience = within / 2;
+        patiently(patience, "the thread of the state database", self.state.ping()).await.ok();
+        patiently(patience, "the threads that read files", readers_move()).await;
+    }
+}
+
+async fn pulse(door: &mpsc::Sender<Command>) -> Option<Pulse> {
+    let (answer, answered) = oneshot::channel();
+    door.send(Command::Pulse(answer)).await.ok()?;
+    answered.await.ok()
+}
+
+/// Returns when a task has come through the blocking threads, or another one has moved: behind many
+/// large files on a slow disk ours may wait for minutes, and nothing is wrong.
+async fn readers_move() {
+    const LOOK: Duration = Duration::from_secs(1);
+    let before = fs::steps();
+    let mut task = tokio::task::spawn_blocking(|| {});
+    while tokio::time::timeout(LOOK, &mut task).await.is_err() {
+        if fs::steps() != before {
+            task.abort();
+            return;
+        }
+    }
+}
+
+/// Waits for as long as it takes, and says once when that is too long.
+async fn patiently<T>(patience: Duration, what: &str, answer: impl Future<Output = T>) -> T {
+    tokio::pin!(answer);
+    if let Ok(answer) = tokio::time::timeout(patience, &mut answer).await {
+        return answer;
+    }
+    tracing::error!(
+        "{what} has not moved for {} s: the service manager is not told that all is well, and \
+         will start keepwatch anew",
+        patience.as_secs()
+    );
+    answer.await
+}
+
+/// The line that was told last.
+#[derive(Default)]
+struct Line {
+    told: String,
+    at: Option<Instant>,
+}
+
+impl Line {
+    /// The line, if it is worth telling now.
+    fn news(&mut self, line: String) -> Option<&str> {
+        let words = |text: &str| text.replace(|c: char| c.is_ascii_digit() || c == '.', "");
+        let is_soon = self.at.is_some_and(|at| at.elapsed() < NUMBERS);
+        if line == self.told || (is_soon && words(&line) == words(&self.told)) {
+            return None;
+        }
+        (self.told, self.at) = (line, Some(Instant::now()));
+        Some(&self.told)
+    }
+}
+
+#[cfg(feature = "sim")]
+impl Health {
+    /// A fault for tests: what the file says that `KEEPWATCH_HANG` names does nothing any more.
+    async fn hang_if_asked(&self) {
+        let Some(path) = std::env::var_os("KEEPWATCH_HANG") else { return };
+        match std::fs::read_to_string(path).unwrap_or_default().trim() {
+            "state" => self.state.hang(),
+            "readers" => {
+                (0..8).for_each(|_| {
+                    tokio::task::spawn_blocking(|| {
+                        loop {
+                            std::thread::park();
+                        }
+                    });
+                });
+            }
+            "driver" => {
+                for (_, way) in self.doors.ways() {
+                    if let Way::Open(door) = way {
+                        door.send(Command::Hang).await.ok();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_alone_are_no_news() {
+        let mut line = Line::default();
+        let mut news = |text: &str| line.news(text.to_owned()).map(str::to_owned);
+        assert_eq!(
+            news("uploading 12 files (3.4 MB)").as_deref(),
+            Some("uploading 12 files (3.4 MB)")
+        );
+        assert_eq!(news("uploading 11 files (3.1 MB)"), None);
+        assert_eq!(news("up to date").as_deref(), Some("up to date"));
+        assert_eq!(news("up to date"), None);
+    }
+
+    #[tokio::test]
+    async fn readers_that_hang_are_waited_for() {
+        let hang = Arc::new(std::sync::Barrier::new(2));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let until = hang.clone();
+        let (moved, waited) = (std::sync::mpsc::channel(), Duration::from_millis(100));
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::task::spawn_blocking(move || until.wait());
+                readers_move().await;
+                moved.0.send(()).unwrap();
+            });
+        });
+        assert!(moved.1.recv_timeout(waited).is_err(), "none has moved");
+        hang.wait();
+        moved.1.recv().unwrap();
+        thread.join().unwrap();
+    }
+}
