@@ -47,6 +47,12 @@ pub enum Command {
     Config(Config),
     /// Offer the embedded store as an S3 endpoint on loopback
     Serve(Serve),
+    /// Install keepwatch as a service of systemd or launchd
+    Service(Service),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Print the manual
+    Man(Man),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -252,6 +258,65 @@ pub struct Serve {
     /// How long an archived object takes to thaw once it was asked for
     #[arg(long, value_name = "TIME", default_value = "3s")]
     pub thaw_after: Span,
+}
+
+/// `service install|uninstall|show`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Root installs for the machine, everybody else for themselves, unless \
+    --user or --system says otherwise. The service runs this program with the configuration that \
+    --config names, else with ~/.config/keepwatch/keepwatch.toml or, for the machine, \
+    /etc/keepwatch/keepwatch.toml.")]
+pub struct Service {
+    #[command(subcommand)]
+    pub verb: ServiceVerb,
+    /// For this user
+    #[arg(long, global = true, conflicts_with = "system")]
+    pub user: bool,
+    /// For the machine
+    #[arg(long, global = true)]
+    pub system: bool,
+    /// The service manager, where it is not that of this system
+    #[arg(long, global = true, value_enum, value_name = "NAME", hide = true)]
+    pub manager: Option<ManagerWord>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ServiceVerb {
+    /// Write the service, and let it start by itself from now on
+    Install {
+        /// Start it now, too
+        #[arg(long)]
+        start: bool,
+        /// Do not let it start by itself
+        #[arg(long)]
+        no_enable: bool,
+    },
+    /// Stop the service and remove it; configuration and state stay
+    Uninstall,
+    /// Print what `install` would write
+    Show,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ManagerWord {
+    Systemd,
+    Launchd,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Man {
+    /// The page of this command, not of the program
+    pub command: Option<String>,
+    /// Write all pages into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub to: Option<PathBuf>,
 }
 
 impl Global {

@@ -7,9 +7,11 @@ mod daemon;
 mod doors;
 mod error;
 mod health;
+mod manual;
 mod out;
 mod restore;
 mod serve;
+mod service;
 mod sync;
 
 use std::io::Write as _;
@@ -53,12 +55,16 @@ fn end(result: Result<Code, CliError>, color: bool) -> ExitCode {
     }
 }
 
-/// The options of `--restore` are those of `restore`, and told of there.
-fn parse() -> Result<Cli, clap::Error> {
-    let mut command = Cli::command().mut_args(|arg| match arg.get_help_heading() {
+/// What can be typed. The options of `--restore` are those of `restore`, and told of there.
+fn command() -> clap::Command {
+    Cli::command().mut_args(|arg| match arg.get_help_heading() {
         Some(RESTORE_OPTIONS) => arg.hide(true),
         _ => arg,
-    });
+    })
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = command();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let alone = command.get_arguments().find(|arg| {
@@ -100,6 +106,9 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
             Some(Command::Deletions(deletions)) => commands::deletions(&global, deletions).await,
             Some(Command::Config(config)) => commands::config(&global, &config),
             Some(Command::Serve(serve)) => serve::run(&global, serve).await,
+            Some(Command::Service(service)) => service::run(&global, &service),
+            Some(Command::Completions(completions)) => manual::completions(&completions),
+            Some(Command::Man(man)) => manual::man(&man),
         }
     })
 }

@@ -12,14 +12,14 @@ use crate::ports::Stat;
 
 use super::Inner;
 use super::beneath::{self, Place};
-use super::meta::{What, device, explain, has_own_mode, what};
+use super::meta::{What, device, explain_unread, has_own_mode, what};
 use super::own::is_staging;
 use super::rules::{Level, Unopened};
 
 pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
     let root = beneath::open_root(&inner.root).map_err(|errno| {
         let message = format!("the source {} is not there", inner.root.display());
-        Failure::new(ErrorClass::Configuration, message).because(explain(errno))
+        Failure::new(ErrorClass::Configuration, message).because(explain_unread(errno))
     })?;
     let device = rustix::fs::fstat(&root).map(|stat| device(&stat)).ok();
     let one = |path| one(inner, &root, device, path).unwrap_or_else(|hidden| hidden.into());
@@ -43,7 +43,7 @@ impl From<Hidden> for Stat {
 
 impl From<Errno> for Hidden {
     fn from(errno: Errno) -> Self {
-        Self::Unknown(Skip::Unreadable(explain(errno)))
+        Self::Unknown(Skip::Unreadable(explain_unread(errno)))
     }
 }
 

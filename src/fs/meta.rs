@@ -102,7 +102,7 @@ pub fn read_error(errno: Errno) -> ReadError {
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
             ReadError::Busy(Failure::new(ErrorClass::Server, explain(errno)))
         }
-        errno => ReadError::Unreadable(explain(errno)),
+        errno => ReadError::Unreadable(explain_unread(errno)),
     }
 }
 
@@ -112,5 +112,16 @@ pub fn explain(errno: Errno) -> String {
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_owned(),
         None => text,
+    }
+}
+
+/// The same for what could not be read. macOS forbids programs what their user may do.
+pub fn explain_unread(errno: Errno) -> String {
+    let words = explain(errno);
+    match cfg!(target_os = "macos") && errno == Errno::PERM {
+        true => format!(
+            "{words}; let keepwatch read it in System Settings, Privacy & Security, Full Disk Access"
+        ),
+        false => words,
     }
 }

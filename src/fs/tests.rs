@@ -387,3 +387,29 @@ async fn a_folder_whose_rules_cannot_be_read_is_frozen() {
     std::fs::create_dir(source.path(b".keepwatchignore")).unwrap();
     assert_eq!(keys(&tree, "").await, ["?", "?.keepwatchignore"], "the source itself");
 }
+
+/// Whoever listens to a walk may wait for reads, and these for a thread.
+#[test]
+fn a_walk_that_waits_for_its_listener_holds_up_nobody() {
+    let names: Vec<String> = (0..4_000).map(|n| format!("f{n}")).collect();
+    let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+    let source = Source::new(&names);
+    let tree = source.tree(RuleOptions::default());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut walk = tree.walk(RelPath::root(), None);
+        let first = walk.next().await.unwrap().unwrap().len();
+        let stat = tree.stat(vec![path("f0")]);
+        let stat = tokio::time::timeout(std::time::Duration::from_secs(20), stat).await;
+        assert!(stat.expect("an answer while the walk waits").is_ok());
+        let mut all = first;
+        while let Some(batch) = walk.next().await {
+            all += batch.unwrap().len();
+        }
+        assert_eq!(all, 4_000);
+    });
+}

@@ -21,7 +21,7 @@ use crate::ports::{Batch, FolderWatch, Fut, Seen, Veil, Walk};
 use super::Inner;
 use super::beneath::{self, Place};
 use super::look::too_long;
-use super::meta::{What, device, explain, has_own_mode, what};
+use super::meta::{What, device, explain_unread, has_own_mode, what};
 use super::own::is_staging;
 use super::rules::{Level, RulesUnread, Unopened};
 
@@ -144,7 +144,7 @@ impl Walker<'_> {
             let message = format!("the source {} cannot be read", self.inner.root.display());
             let failure = Failure::new(ErrorClass::Configuration, message);
             let hint = "check its permissions, and whether its disk is mounted";
-            Stop::Failed(failure.because(explain(errno)).with_hint(hint))
+            Stop::Failed(failure.because(explain_unread(errno)).with_hint(hint))
         };
         let root = beneath::open_root(&self.inner.root).map_err(failed)?;
         self.device = device(&rustix::fs::fstat(&root).map_err(failed)?);
@@ -211,7 +211,7 @@ impl Walker<'_> {
             // Gone since it was listed.
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => {
-                let skip = Skip::Unreadable(explain(errno));
+                let skip = Skip::Unreadable(explain_unread(errno));
                 self.veil(&key, false, child.is_folder(), Some((path, skip)))?;
                 return Ok(None);
             }
@@ -259,7 +259,7 @@ impl Walker<'_> {
                 return Ok(None);
             }
             Err(Unopened::Failed(errno)) => {
-                let skip = Skip::Unreadable(explain(errno));
+                let skip = Skip::Unreadable(explain_unread(errno));
                 self.veil(&key, false, true, Some((path, skip)))?;
                 return Ok(None);
             }

@@ -43,7 +43,13 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The user's name, or the number where there is none.
+/// The user's number.
+pub fn user_id() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+/// The user's name. One that is in no file is believed from the environment: the user that systemd
+/// makes for a service has a name that stays, and a number that may not. Else the number.
 pub fn user_name() -> String {
     let uid = rustix::process::getuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -52,7 +58,8 @@ pub fn user_name() -> String {
         let name = fields.next()?;
         (fields.nth(1)? == uid.to_string()).then(|| name.to_owned())
     });
-    named.unwrap_or_else(|| uid.to_string())
+    let told = || std::env::var("USER").ok().filter(|name| !name.is_empty());
+    named.or_else(told).unwrap_or_else(|| uid.to_string())
 }
 
 /// Whether this process may do as root does.

@@ -8,3 +8,4 @@ pub mod notify;
 pub mod paths;
 pub mod signals;
 pub mod socket;
+pub mod unit;

@@ -19,6 +19,11 @@ pub fn home() -> Option<PathBuf> {
     folder_from("HOME")
 }
 
+/// `XDG_CONFIG_HOME`, where it is set.
+pub fn config_home() -> Option<PathBuf> {
+    folder_from("XDG_CONFIG_HOME")
+}
+
 /// The state folder: systemd's, or the user's.
 pub fn state_folder() -> Option<PathBuf> {
     if let Some(folders) = env::var_os("STATE_DIRECTORY") {

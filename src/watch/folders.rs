@@ -15,12 +15,13 @@ use notify::{Config, ErrorKind, EventKindMask, PathOp, RecommendedWatcher, Watch
 use crate::engine::Sight;
 use crate::model::RelPath;
 
-use super::{Raw, limits};
+use super::{Layout, Raw, limits};
 
 /// Watches in one instance, while instances are to be had.
 const SHARD: usize = 2_000;
 
 pub struct Folders {
+    layout: Layout,
     /// The source as it is named, perhaps by a link.
     named: PathBuf,
     /// Where it was when watching began anew: events name this path.
@@ -47,8 +48,14 @@ struct Shard {
 }
 
 impl Folders {
-    pub fn new(root: &Path, raw: SyncSender<Raw>, spilled: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        layout: Layout,
+        root: &Path,
+        raw: SyncSender<Raw>,
+        spilled: Arc<AtomicBool>,
+    ) -> Self {
         Self {
+            layout,
             named: root.to_owned(),
             root: resolved(root),
             raw,
@@ -101,7 +108,7 @@ impl Folders {
         if folders.iter().any(RelPath::is_root) {
             (self.walking, self.unwatched, self.full) = (true, 0, false);
         }
-        let recursive = !cfg!(target_os = "linux");
+        let recursive = self.layout == Layout::Whole;
         let wanted = folders.iter().filter(|path| !recursive || path.is_root());
         let new: Vec<RelPath> =
             wanted.filter(|path| !self.watched.contains_key(*path)).cloned().collect();
@@ -242,7 +249,7 @@ impl Folders {
         }
         let watched = self.watched.len() as u64;
         let sight = if watched == 0 { Sight::Blind } else { Sight::Partial };
-        Some((sight, limits::explain(watched, unwatched, self.shards.is_empty())))
+        Some((sight, limits::explain(self.layout, watched, unwatched, self.shards.is_empty())))
     }
 }
 

@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
+use super::Layout;
+
 const NEXT_PASS: &str = "changes elsewhere are found by a pass every minute";
 
 /// Explains why some folders are not watched.
-pub fn explain(watched: u64, unwatched: u64, no_instance: bool) -> String {
+pub fn explain(layout: Layout, watched: u64, unwatched: u64, no_instance: bool) -> String {
+    if layout == Layout::Whole {
+        return format!("the system does not let the source be watched; {NEXT_PASS}");
+    }
     let all = watched + unwatched;
     if no_instance {
         let limit = read_limit("max_user_instances");

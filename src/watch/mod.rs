@@ -5,7 +5,7 @@
 //! full, and then everything is looked at.
 //!
 //! On Linux each folder has a watch of its own, added by the walk before it lists the folder, so
-//! excluded trees cost nothing. Elsewhere one recursive watch sees the source.
+//! excluded trees cost nothing. On macOS one watch of FSEvents sees the whole source ([`Layout`]).
 //!
 //! Built by `cli::wire`; use-cases see [`crate::ports::HintSource`] and
 //! [`crate::ports::FolderWatch`].
@@ -33,9 +33,24 @@ const HINTS_MAX: usize = 256;
 
 type Raw = notify::Result<notify::Event>;
 
+/// How a source is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// inotify: a watch for each folder.
+    EachFolder,
+    /// FSEvents: one watch for the source and all below. Excluded folders make events, too; these
+    /// are hints like others, and the look that follows finds the folder excluded.
+    Whole,
+}
+
+impl Layout {
+    const HERE: Self = if cfg!(target_os = "linux") { Self::EachFolder } else { Self::Whole };
+}
+
 /// Watches folders below a source.
 pub struct Watch {
     folders: Mutex<Folders>,
+    layout: Layout,
     outbox: Outbox,
     /// Set when a raw event found no room. Sticky until it is dealt with.
     spilled: Arc<AtomicBool>,
@@ -64,16 +79,20 @@ impl Outbox {
     }
 }
 
-/// Starts watching. Nothing is watched yet on Linux; the first walk adds the folders.
+/// Starts watching. Nothing is watched yet; the first walk adds the source, and on Linux its folders.
 pub fn start(root: &Path) -> (Arc<Watch>, Hints) {
+    start_as(Layout::HERE, root)
+}
+
+fn start_as(layout: Layout, root: &Path) -> (Arc<Watch>, Hints) {
     let (hints, inbox) = mpsc::channel(HINTS_MAX);
     let lost = Arc::new(AtomicBool::new(false));
     let outbox = Outbox { hints, lost: lost.clone() };
     let (raw, events) = std::sync::mpsc::sync_channel(RAW_MAX);
     let spilled = Arc::new(AtomicBool::new(false));
-    let folders = Mutex::new(Folders::new(root, raw, spilled.clone()));
+    let folders = Mutex::new(Folders::new(layout, root, raw, spilled.clone()));
     let remote = limits::remote_changes(root);
-    let watch = Arc::new(Watch { folders, outbox, spilled, remote });
+    let watch = Arc::new(Watch { folders, layout, outbox, spilled, remote });
     if let Some(message) = watch.remote.clone() {
         watch.outbox.send(WatchEvent::Sight(Sight::Partial, message));
     }
@@ -108,7 +127,7 @@ impl Watch {
             match raw {
                 Ok(event) if event.need_rescan() => overflow = true,
                 Ok(event) => {
-                    let translated = translate::hints(&root, &event);
+                    let translated = translate::hints(self.layout, &root, &event);
                     source_gone |= translated.source_gone;
                     let mut folders = self.folders();
                     for gone in &translated.gone {

@@ -22,8 +22,17 @@ impl Watched {
         for name in folders {
             std::fs::create_dir_all(folder.path().join(name)).unwrap();
         }
+        Self::over(Layout::HERE, folder, folders)
+    }
+
+    /// As on macOS: one watch over everything.
+    fn whole() -> Self {
+        Self::over(Layout::Whole, tempfile::tempdir().unwrap(), &[])
+    }
+
+    fn over(layout: Layout, folder: tempfile::TempDir, folders: &[&str]) -> Self {
         let root = folder.path().canonicalize().unwrap();
-        let (watch, hints) = start(&root);
+        let (watch, hints) = start_as(layout, &root);
         let mut paths = vec![RelPath::root()];
         paths.extend(folders.iter().map(|name| path(name)));
         watch.watch(&paths);
@@ -203,4 +212,31 @@ async fn a_source_that_is_a_link_is_found_anew() {
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn one_watch_sees_everything() {
+    let mut w = Watched::whole();
+    std::fs::create_dir_all(w.at("a/b")).unwrap();
+    assert!(w.until_now().await.contains(&("a".to_owned(), true)), "what it brought is looked at");
+    // The walk hands over every folder it finds; none needs a watch of its own.
+    w.watch.watch(&[path("a"), path("a/b")]);
+    assert_eq!(w.watch.folders().watched(), 1);
+    let mut seen = BTreeSet::new();
+    while !names(&seen).contains(&"a/b/x") {
+        std::fs::write(w.at("a/b/x"), b"1").unwrap();
+        seen = w.until_now().await;
+    }
+    std::fs::rename(w.at("a/b/x"), w.at("a/y")).unwrap();
+    let seen = w.until_now().await;
+    assert!(names(&seen).contains(&"a/b/x") && names(&seen).contains(&"a/y"), "{seen:?}");
+    std::fs::remove_dir_all(w.at("a")).unwrap();
+    assert!(names(&w.until_now().await).contains(&"a"));
+    w.watch.reset();
+    w.watch.watch(&[RelPath::root()]);
+    std::fs::write(w.at("z"), b"").unwrap();
+    assert!(names(&w.until_now().await).contains(&"z"));
+    std::fs::remove_dir_all(w.folder.path()).unwrap();
+    while w.next().await != WatchEvent::SourceGone {}
+    assert_eq!(w.watch.folders().watched(), 0);
 }

@@ -21,6 +21,7 @@ mod policy;
 mod proof;
 mod restore;
 mod resume;
+mod service;
 mod simulate;
 mod state;
 mod support;

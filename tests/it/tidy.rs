@@ -48,6 +48,8 @@ const OUTSIDE: &str = "
     hyper_util             store
     signal_hook            service
     clap                   cli config report
+    clap_complete          cli
+    clap_mangen            cli
     toml                   cli config
     annotate_snippets      config
     indicatif              cli report

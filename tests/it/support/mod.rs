@@ -2,6 +2,7 @@
 
 pub mod bucket;
 pub mod mounts;
+pub mod notify;
 pub mod program;
 pub mod rclone;
 pub mod scene;
