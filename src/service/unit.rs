@@ -88,7 +88,7 @@ impl Service {
     /// Where a package puts the same service for everybody.
     pub fn shipped_path(&self) -> Option<PathBuf> {
         match (self.manager, self.who) {
-            (Manager::Systemd, For::System) => Some(Path::new("/lib/systemd/system").join(UNIT)),
+            (Manager::Systemd, For::System) => Some(Path::new("/usr/lib/systemd/system").join(UNIT)),
             (Manager::Systemd, For::User) => Some(Path::new("/usr/lib/systemd/user").join(UNIT)),
             (Manager::Launchd, _) => None,
         }
