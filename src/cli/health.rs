@@ -122,8 +122,8 @@ async fn patiently<T>(patience: Duration, what: &str, answer: impl Future<Output
         return answer;
     }
     tracing::error!(
-        "{what} has not moved for {} s: the service manager is not told that all is well, and \
-         will start keepwatch anew",
+        "no sign of life from {what} for {} s: the service manager is not told that all is well, \
+         and will start keepwatch anew",
         patience.as_secs()
     );
     answer.await

@@ -120,7 +120,8 @@ pub fn explain_unread(errno: Errno) -> String {
     let words = explain(errno);
     match cfg!(target_os = "macos") && errno == Errno::PERM {
         true => format!(
-            "{words}; let keepwatch read it in System Settings, Privacy & Security, Full Disk Access"
+            "{words}; let keepwatch read it: System Settings, Privacy & Security, Full Disk \
+             Access"
         ),
         false => words,
     }

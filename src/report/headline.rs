@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(of(&[well("a"), well("b")], &none), "all 2 backups are up to date");
         assert_eq!(
             of(&[well("a"), sending("b"), away("c")], &none),
-            "c waits: no route; b is sending 12 files (3.4 kB); 1 is up to date"
+            "c waits: no route; b is sending 12 files (3.32 KiB); 1 is up to date"
         );
         assert_eq!(
             of(&[held("a")], &["b".to_owned()]),

@@ -24,8 +24,27 @@ pub fn config_home() -> Option<PathBuf> {
     folder_from("XDG_CONFIG_HOME")
 }
 
-/// The state folder: systemd's, or the user's.
+/// The state of the machine's service.
+const MACHINE: &str = if cfg!(target_os = "macos") {
+    "/Library/Application Support/keepwatch"
+} else {
+    "/var/lib/keepwatch"
+};
+
+/// The state folder: systemd's, or the user's. Root that keeps none of its own means the machine's
+/// service, where that has one.
 pub fn state_folder() -> Option<PathBuf> {
+    let own = users_state_folder();
+    let machine = Path::new(MACHINE);
+    let is_machines = env::var_os("STATE_DIRECTORY").is_none()
+        && env::var_os("XDG_STATE_HOME").is_none()
+        && super::machine::is_root()
+        && !own.as_ref().is_some_and(|own| own.exists())
+        && machine.join("state.db").exists();
+    if is_machines { Some(machine.to_owned()) } else { own }
+}
+
+fn users_state_folder() -> Option<PathBuf> {
     if let Some(folders) = env::var_os("STATE_DIRECTORY") {
         let first = folders.as_bytes().split(|b| *b == b':').next().unwrap_or_default();
         return Some(PathBuf::from(std::ffi::OsStr::from_bytes(first)));

@@ -88,7 +88,9 @@ impl Service {
     /// Where a package puts the same service for everybody.
     pub fn shipped_path(&self) -> Option<PathBuf> {
         match (self.manager, self.who) {
-            (Manager::Systemd, For::System) => Some(Path::new("/usr/lib/systemd/system").join(UNIT)),
+            (Manager::Systemd, For::System) => {
+                Some(Path::new("/usr/lib/systemd/system").join(UNIT))
+            }
             (Manager::Systemd, For::User) => Some(Path::new("/usr/lib/systemd/user").join(UNIT)),
             (Manager::Launchd, _) => None,
         }
@@ -177,8 +179,8 @@ pub fn is_ours(text: &str) -> bool {
     text.contains(MARK)
 }
 
-/// A word of a command line of systemd, quoted; see systemd.syntax(7) and systemd.service(5). In the
-/// program itself no variables are replaced.
+/// A word of a command line of systemd, quoted as systemd.syntax(7) and systemd.service(5) say. In
+/// the program itself no variables are replaced.
 fn unit_word(word: &Path, is_program: bool) -> Result<String, Unwritable> {
     let text = word.to_str().ok_or_else(|| Unwritable(word.to_owned()))?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,=@~".contains(c);

@@ -79,7 +79,7 @@ impl Outbox {
     }
 }
 
-/// Starts watching. Nothing is watched yet; the first walk adds the source, and on Linux its folders.
+/// Starts watching. Nothing is watched yet; the first walk adds the source, on Linux every folder.
 pub fn start(root: &Path) -> (Arc<Watch>, Hints) {
     start_as(Layout::HERE, root)
 }
