@@ -17,6 +17,7 @@ mod limits;
 mod live;
 mod memory;
 mod names;
+mod package;
 mod policy;
 mod proof;
 mod restore;
