@@ -64,7 +64,7 @@ fn below<'a>(layout: Layout, root: &Path, path: &'a Path) -> Option<&'a Path> {
         // name. What its only watch reports lies below the source all the same.
         (Err(_), Layout::Whole) => {
             let mut parts = path.components();
-            root.components().all(|_| parts.next().is_some()).then(|| parts.as_path())
+            root.components().all(|_| parts.next().is_some()).then_some(parts.as_path())
         }
     }
 }
