@@ -16,6 +16,7 @@ mod sync;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -93,7 +94,7 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
         return Err(CliError::new(Code::Usage, "--restore is a command of its own")
             .hint("keepwatch --restore [NAME...] [--to DIR]"));
     }
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match command {
             None if restore.is_asked() => restore::run_configured(&global, &restore).await,
             None => daemon::run(&global, args::Run::default()).await,
@@ -110,5 +111,8 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
             Some(Command::Completions(completions)) => manual::completions(&completions),
             Some(Command::Man(man)) => manual::man(&man),
         }
-    })
+    });
+    // A read that hangs must not keep the process: nothing waits for it any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
 }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::support::program::{Daemon, Said};
 use crate::support::scene::{Scene, TO};
@@ -112,6 +113,22 @@ fn told_to_stop_it_finishes_what_is_in_flight() {
         assert!(scene.has(signal));
     }
     scene.server.no_rule();
+    scene.is_settled(0);
+}
+
+#[test]
+fn told_to_stop_it_does_not_wait_for_a_slow_line() {
+    let scene = Scene::new(&[]);
+    let daemon = scene.follow(&["--settle", "100ms", "--multipart-threshold", "5MiB"]);
+    let began = puts_meet(&scene.server, |_| Fault::Hang);
+    scene.tree.write("large", &vec![7; 20 * 1024 * 1024]);
+    began.wait();
+    let told = Instant::now();
+    assert_eq!(daemon.stop(), 0);
+    let took = told.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    scene.server.no_rule();
+    assert_eq!(scene.sync(&["--multipart-threshold", "5MiB"], 0).number("uploaded"), 1);
     scene.is_settled(0);
 }
 

@@ -31,6 +31,8 @@ use super::{deletions, execute, observe, owner, pulse};
 
 /// How long a drain waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(10);
+/// And then for what was told to end, as a part on a slow line, which cannot end before it is sent.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How often files that were young when they were read are looked at again.
 const RACY_EVERY: Duration = Duration::from_secs(30);
 const RACY_AT_ONCE: usize = 500;
@@ -201,7 +203,11 @@ impl Driver {
             self.prove_pass();
         }
         if self.drain_by.is_some_and(|at| at <= now) {
-            self.drain_by = None;
+            if self.backup.cancel.is_cancelled() {
+                // What is still in flight is found by the next start: that is what records are for.
+                self.exit.get_or_insert(Exit::Stopped);
+            }
+            self.drain_by = Some(now + LEAVE);
             self.backup.cancel.cancel();
         }
         self.handle(Event::Wake);
