@@ -2,7 +2,8 @@
 //! folder that a restore fills.
 //!
 //! Opens by handles below the source or target and never through a symbolic link. Only [`Target`]
-//! writes. Every call that may block runs on the runtime's blocking threads.
+//! writes. Every call that may block runs on the runtime's blocking threads, but for walks: these
+//! have threads of their own, for a walk waits for whoever listens to it.
 //!
 //! Built by `cli::wire`; use-cases see [`crate::ports::LocalTree`] and
 //! [`crate::ports::TargetTree`].
