@@ -2,8 +2,8 @@
 //! lives.
 //!
 //! The watchdog is fed only after everything that does the work has been asked and has answered:
-//! each driver, through its inbox; the state thread, in its turn; and the threads that read files, by
-//! a task of ours. Nothing here decides that one hangs: what does not answer is waited for, the
+//! each driver, through its inbox; the state thread, in its turn; and the threads that read files,
+//! by a task of ours. Nothing here decides that one hangs: what does not answer is waited for, the
 //! watchdog stays hungry meanwhile, and the service manager ends what it did not hear of in time.
 
 use std::sync::Arc;
@@ -99,8 +99,8 @@ async fn pulse(door: &mpsc::Sender<Command>) -> Option<Pulse> {
     answered.await.ok()
 }
 
-/// Returns when a task of ours has come through the threads that read files. A folder that hangs has
-/// its own share of them, and is the trouble of its own backup.
+/// Returns when a task of ours has come through the threads that read files. A folder that hangs
+/// has its own share of them, and is the trouble of its own backup.
 async fn readers_move() {
     tokio::task::spawn_blocking(|| {}).await.ok();
 }
