@@ -5,6 +5,7 @@
 
 mod notices;
 mod proof;
+mod silence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::engine::{
 };
 use crate::model::{Key, Millis, RelPath, Tick};
 use crate::plan::{Failure, Hint, Job, Outcome, Skip};
-use crate::ports::{FolderWatch, Fut, HintSource, WatchEvent};
+use crate::ports::{FolderWatch, HintSource, WatchEvent};
 
 use super::backup::{Backup, RACY_MS};
 use super::control::{self, Command, Verdict};
@@ -107,7 +108,7 @@ impl Driver {
         let (planner, planned) = mpsc::channel(1);
         let (hints, folders): (Box<dyn HintSource>, _) = match watching {
             Some(watching) => (watching.hints, Some(watching.folders)),
-            None => (Box::new(Silence), None),
+            None => (Box::new(silence::Silence), None),
         };
         let started = Instant::now();
         Self {
@@ -472,15 +473,6 @@ impl Driver {
             failed: self.failed.into_values().collect(),
             skipped: self.skipped.into_values().collect(),
         }
-    }
-}
-
-/// No watcher: a one-shot run.
-struct Silence;
-
-impl HintSource for Silence {
-    fn next(&mut self) -> Fut<'_, WatchEvent> {
-        Box::pin(std::future::pending())
     }
 }
 
