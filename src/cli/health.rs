@@ -81,7 +81,7 @@ impl Health {
             patiently(patience, &format!("the backup {name}"), pulse(door)).await
         });
         let pulses: Vec<Pulse> = join_all(asked).await.into_iter().flatten().collect();
-        let all_begun = !opening && !pulses.is_empty() && pulses.iter().all(|pulse| pulse.begun);
+        let all_begun = !opening && !open.is_empty() && pulses.iter().all(|pulse| pulse.begun);
         (pulses, all_begun, not_started)
     }
 
