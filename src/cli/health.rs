@@ -23,6 +23,10 @@ use super::doors::{Doors, Way};
 /// Between looks until all have begun, and from then on.
 const STARTING: Duration = Duration::from_millis(100);
 const RUNNING: Duration = Duration::from_secs(5);
+/// A server that accepts and says nothing can hold up a start for long: so often is more time asked
+/// for, and so much.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+const MORE_TIME: Duration = Duration::from_secs(120);
 /// A line of which only the numbers have changed is not told more often.
 const NUMBERS: Duration = Duration::from_secs(30);
 
@@ -40,7 +44,7 @@ impl Health {
             return;
         }
         let (mut line, mut ready) = (Line::default(), false);
-        let mut fed = Instant::now();
+        let (mut fed, mut asked) = (Instant::now(), None::<Instant>);
         loop {
             let (pulses, all_begun, not_started) = self.pulses().await;
             if !ready && all_begun {
@@ -49,6 +53,11 @@ impl Health {
             }
             if let Some(news) = line.news(headline::of(&pulses, &not_started)) {
                 self.manager.status(news);
+            }
+            if !ready && asked.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
+                self.everything_moves(MORE_TIME).await;
+                self.manager.more_time(MORE_TIME);
+                asked = Some(Instant::now());
             }
             let mut pause = if ready { RUNNING } else { STARTING };
             if let Some(within) = self.manager.watchdog().filter(|_| ready) {

@@ -69,6 +69,11 @@ impl ServiceManager {
         self.send("STOPPING=1\nSTATUS=stopping: finishing what is in flight\n");
     }
 
+    /// The start takes longer, for so long at least, and goes on.
+    pub fn more_time(&self, at_least: Duration) {
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}\n", at_least.as_micros()));
+    }
+
     /// Feeds the watchdog.
     pub fn alive(&self) {
         self.send("WATCHDOG=1\n");

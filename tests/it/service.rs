@@ -32,6 +32,7 @@ fn the_service_manager_hears_of_every_turn() {
     assert_eq!(daemon.status().unwrap()["backups"][0]["condition"], "starting");
     let heard = manager.heard();
     assert!(!heard.contains(&"READY=1".to_owned()), "nothing is compared yet: {heard:?}");
+    assert!(heard.contains(&"EXTEND_TIMEOUT_USEC=120000000".to_owned()), "{heard:?}");
     let_on.store(true, Ordering::SeqCst);
     manager.until(|line| line == "READY=1");
     let well = format!("STATUS={} is up to date", scene.name());
