@@ -284,6 +284,31 @@ fn a_stranger_cannot_talk_to_the_daemon() {
     assert_eq!(daemon.stop(), 0);
 }
 
+/// As the unit of the machine has it: a user of its own, and one capability.
+#[test]
+fn one_capability_is_enough_to_keep_what_others_own() {
+    const USER: u32 = 64_000;
+    if !rustix::process::geteuid().is_root() {
+        println!("not root: there is nobody else to be");
+        return;
+    }
+    let (uid, caps) = (USER.to_string(), "-all,+dac_read_search");
+    let as_service = [
+        &["setpriv", "--reuid", &*uid, "--regid", &*uid, "--clear-groups", "--no-new-privs"][..],
+        &["--bounding-set", caps, "--inh-caps", caps, "--ambient-caps", caps],
+    ];
+    let scene = Scene::new(&[("private/a", b"1")]).by(|user| user.wrapped(&as_service.concat()));
+    std::os::unix::fs::chown(scene.user.home.path(), Some(USER), Some(USER)).unwrap();
+    scene.tree.chmod("private/a", 0o600);
+    scene.tree.chmod("private", 0o700);
+    let daemon = scene.follow(&[]);
+    scene.tree.write("private/b", b"2");
+    scene.tree.write("private/new/c", b"3");
+    scene.comes_right(&daemon);
+    assert_eq!(daemon.backup()["watcher"], "full", "{}", daemon.backup());
+    assert_eq!(daemon.stop(), 0);
+}
+
 /// The folder of the units that are shipped.
 fn units() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")
