@@ -1,7 +1,6 @@
 //! One backup at run time: its ports, its settings, and what its operations share.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +11,11 @@ use crate::engine::Mode;
 use crate::model::{ETag, Entry, Key, KeyTarget, Millis};
 use crate::plan::{Compare, Deletions, Failure, MaxDelete};
 use crate::ports::{
-    Change, Clock, Condition, Identity, LocalTree, ObjectStore, StateError, StateStore,
+    Change, Clock, Condition, Fut, Identity, LocalTree, ObjectStore, StateError, StateStore,
 };
 
 use super::control::Facts;
-use super::owner::{Owner, OwnerIdentity};
+use super::owner::{self, Owner, OwnerIdentity, Tenant};
 use super::progress::Progress;
 
 /// How a backup behaves, as configured.
@@ -70,8 +69,6 @@ pub struct Backup {
     pub plan: Option<PlanSink>,
     /// Cancelled when the drain has taken too long.
     pub cancel: CancellationToken,
-    /// Whether the server honours conditions.
-    conditional: AtomicBool,
     /// Skipped paths that a person was told of.
     told: Mutex<BTreeSet<Key>>,
     /// The source as the last pass found it.
@@ -97,7 +94,6 @@ impl Backup {
             owner: Owner::default(),
             progress: Arc::default(),
             cancel: CancellationToken::new(),
-            conditional: AtomicBool::new(false),
             told: Mutex::default(),
             looked_at: Mutex::new(None),
             slots: Semaphore::new(settings.transfers.max(1)),
@@ -130,11 +126,12 @@ impl Backup {
     }
 
     pub fn is_conditional(&self) -> bool {
-        self.conditional.load(Ordering::Relaxed)
+        self.owner.is_conditional()
     }
 
-    pub fn set_conditional(&self, conditional: bool) {
-        self.conditional.store(conditional, Ordering::Relaxed);
+    /// Makes sure that the destination is ours; see [`owner`].
+    pub async fn check_owner(&self) -> Result<(), Failure> {
+        owner::check(self).await
     }
 
     /// The condition for a write over this object, where the server honours conditions.
@@ -207,5 +204,48 @@ impl Backup {
         let f = &entry.fingerprint;
         entry.kind == crate::model::Kind::File
             && (f.ctime.millis() > young || f.mtime.millis() > young)
+    }
+}
+
+impl Tenant for Backup {
+    fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    fn identity(&self) -> &OwnerIdentity {
+        &self.settings.owner
+    }
+
+    fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    fn state(&self) -> &dyn StateStore {
+        &*self.state
+    }
+
+    fn creates_bucket(&self) -> bool {
+        self.settings.create_bucket
+    }
+
+    fn takes_over(&self) -> bool {
+        self.settings.take_over
+    }
+
+    fn is_dry_run(&self) -> bool {
+        Self::is_dry_run(self)
+    }
+
+    fn record(&self, changes: Vec<Change>) -> Fut<'_, Result<(), Failure>> {
+        Box::pin(Self::record(self, changes))
+    }
+
+    /// A source may hold copies of records; those carry their time, and count as none.
+    fn brings(&self, _: &Key) -> Fut<'_, Result<bool, Failure>> {
+        Box::pin(std::future::ready(Ok(false)))
     }
 }

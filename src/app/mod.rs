@@ -6,13 +6,16 @@
 
 pub mod backup;
 pub mod control;
+pub mod copy;
 pub mod deletions;
 pub mod driver;
 pub mod execute;
+pub mod mirror;
 mod neighbours;
 pub mod observe;
 mod orphans;
 pub mod owner;
+mod patience;
 pub mod progress;
 pub mod pulse;
 pub mod restore;

@@ -8,14 +8,13 @@ use crate::model::Key;
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{BackupRow, SmallObject};
 
-use super::backup::Backup;
 use super::failure_of;
-use super::owner::{OWNER_KEY, OwnerRecord};
+use super::owner::{OWNER_KEY, OwnerRecord, Tenant};
 
 /// Fails when another backup's record is found: one GET for each prefix above, and a listing. Of
 /// that the first page, which often is all, is what the first pass would ask for next.
-pub async fn check(backup: &Backup, row: &BackupRow) -> Result<(), Failure> {
-    let above = backup.store.get_above(&Key::literal(OWNER_KEY)).await;
+pub(super) async fn check(tenant: &dyn Tenant, row: &BackupRow) -> Result<(), Failure> {
+    let above = tenant.store().get_above(&Key::literal(OWNER_KEY)).await;
     for (key, body) in above.map_err(|e| failure_of(e, "look for other owner records"))? {
         if let Some(record) = OwnerRecord::read(&body) {
             return Err(overlap(&record, &format!("{key}, around this destination")));
@@ -23,16 +22,18 @@ pub async fn check(backup: &Backup, row: &BackupRow) -> Result<(), Failure> {
     }
     let mut after = None;
     loop {
-        let page = backup.store.list(after.as_ref()).await;
+        let page = tenant.store().list(after.as_ref()).await;
         let page = page.map_err(|e| failure_of(e, "list the bucket"))?;
         for (key, _) in page.objects.iter().filter(|(key, _)| is_record(key)) {
-            if let Some(record) = read_inside(backup, key).await? {
+            if let Some(record) = read_inside(tenant, key).await?
+                && !tenant.brings(key).await?
+            {
                 return Err(overlap(&record, &format!("{key}, inside this destination")));
             }
         }
         let (first, next) = (after.is_none(), page.more_after.clone());
         if first && row.listed_at.is_none() {
-            backup.owner.keep_first_page(page);
+            tenant.owner().keep_first_page(page);
         }
         after = next;
         if after.is_none() {
@@ -47,13 +48,13 @@ fn is_record(key: &Key) -> bool {
 
 /// The record under this key. A file that was backed up carries its time, and is none: sources may
 /// hold copies of records.
-async fn read_inside(backup: &Backup, key: &Key) -> Result<Option<OwnerRecord>, Failure> {
+async fn read_inside(tenant: &dyn Tenant, key: &Key) -> Result<Option<OwnerRecord>, Failure> {
     let what = "look at another owner record";
-    let head = backup.store.head(key).await.map_err(|e| failure_of(e, what))?;
+    let head = tenant.store().head(key).await.map_err(|e| failure_of(e, what))?;
     if head.is_none_or(|head| head.meta.mtime.is_some()) {
         return Ok(None);
     }
-    match backup.store.get_small(key, None).await.map_err(|e| failure_of(e, what))? {
+    match tenant.store().get_small(key, None).await.map_err(|e| failure_of(e, what))? {
         SmallObject::Found { body, .. } => Ok(OwnerRecord::read(&body)),
         SmallObject::Absent | SmallObject::Unchanged => Ok(None),
     }

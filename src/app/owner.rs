@@ -13,9 +13,11 @@ use tokio::time::Instant;
 
 use crate::model::{Crc64, ETag, Key, Md5, Meta, Millis};
 use crate::plan::{ErrorClass, Failure};
-use crate::ports::{BackupRow, Change, Condition, ListPage, Put, SmallObject, StoreError};
+use crate::ports::{
+    BackupRow, Change, Condition, Fut, ListPage, ObjectStore, Put, SmallObject, StateStore,
+    StoreError,
+};
 
-use super::backup::Backup;
 use super::{failure_of, neighbours};
 
 /// Key of the record, below the prefix.
@@ -30,6 +32,21 @@ pub struct OwnerIdentity {
     pub host: String,
     pub user: String,
     pub source: String,
+}
+
+/// Who claims a place, and through what: a tenant, or a mirror.
+pub(super) trait Tenant: Sync {
+    fn name(&self) -> &str;
+    fn identity(&self) -> &OwnerIdentity;
+    fn owner(&self) -> &Owner;
+    fn store(&self) -> &dyn ObjectStore;
+    fn state(&self) -> &dyn StateStore;
+    fn creates_bucket(&self) -> bool;
+    fn takes_over(&self) -> bool;
+    fn is_dry_run(&self) -> bool;
+    fn record(&self, changes: Vec<Change>) -> Fut<'_, Result<(), Failure>>;
+    /// Whether this record lies in the destination because it is an object of the source.
+    fn brings(&self, record: &Key) -> Fut<'_, Result<bool, Failure>>;
 }
 
 /// What is in the record.
@@ -57,6 +74,7 @@ impl OwnerRecord {
 pub struct Owner {
     seen: Mutex<Option<(ETag, Instant)>>,
     refused: AtomicBool,
+    conditional: AtomicBool,
     /// The first page of a listing that was made before the claim, when nothing here was ours.
     first_page: Mutex<Option<(ListPage, Instant)>>,
 }
@@ -65,6 +83,15 @@ impl Owner {
     /// Whether a record, as last read, names another owner of this place.
     pub fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server honours conditions.
+    pub fn is_conditional(&self) -> bool {
+        self.conditional.load(Ordering::Relaxed)
+    }
+
+    fn set_conditional(&self, conditional: bool) {
+        self.conditional.store(conditional, Ordering::Relaxed);
     }
 
     pub(super) fn keep_first_page(&self, page: ListPage) {
@@ -90,30 +117,30 @@ impl Owner {
 }
 
 /// Makes sure that the prefix is ours: one conditional GET. Claims it when nobody has.
-pub async fn check(backup: &Backup) -> Result<(), Failure> {
-    let seen = backup.owner.seen();
+pub(super) async fn check(tenant: &dyn Tenant) -> Result<(), Failure> {
+    let seen = tenant.owner().seen();
     if seen.as_ref().is_some_and(|(_, at)| at.elapsed() < FRESH) {
         return Ok(());
     }
-    read_and_judge(backup, seen.map(|(etag, _)| etag)).await
+    read_and_judge(tenant, seen.map(|(etag, _)| etag)).await
 }
 
 /// As [`check`], but always asks: for use right before a deletion.
-pub async fn check_now(backup: &Backup) -> Result<(), Failure> {
-    let seen = backup.owner.seen().map(|(etag, _)| etag);
-    read_and_judge(backup, seen).await
+pub(super) async fn check_now(tenant: &dyn Tenant) -> Result<(), Failure> {
+    let seen = tenant.owner().seen().map(|(etag, _)| etag);
+    read_and_judge(tenant, seen).await
 }
 
-async fn read_and_judge(backup: &Backup, seen: Option<ETag>) -> Result<(), Failure> {
+async fn read_and_judge(tenant: &dyn Tenant, seen: Option<ETag>) -> Result<(), Failure> {
     let key = Key::literal(OWNER_KEY);
-    let row = backup.state.backup().await?;
-    backup.set_conditional(row.conditional == Some(true));
+    let row = tenant.state().backup().await?;
+    tenant.owner().set_conditional(row.conditional == Some(true));
     let unless = seen.or_else(|| row.owner_etag.clone());
-    let read = match backup.store.get_small(&key, unless.as_ref()).await {
-        Err(StoreError::NoSuchBucket(failure)) => match backup.settings.create_bucket {
-            true if backup.is_dry_run() => return Ok(()),
+    let read = match tenant.store().get_small(&key, unless.as_ref()).await {
+        Err(StoreError::NoSuchBucket(failure)) => match tenant.creates_bucket() {
+            true if tenant.is_dry_run() => return Ok(()),
             true => {
-                let made = backup.store.create_bucket().await;
+                let made = tenant.store().create_bucket().await;
                 made.map_err(|e| failure_of(e, "make the bucket"))?;
                 SmallObject::Absent
             }
@@ -125,62 +152,62 @@ async fn read_and_judge(backup: &Backup, seen: Option<ETag>) -> Result<(), Failu
     match read {
         SmallObject::Unchanged => {
             if let Some(etag) = unless {
-                backup.owner.see(etag);
+                tenant.owner().see(etag);
             }
             Ok(())
         }
         SmallObject::Absent => {
-            neighbours::check(backup, &row).await.map_err(|failure| refuse(backup, failure))?;
-            if row.owner_etag.is_some() && !backup.is_dry_run() {
-                doubt(backup).await?;
+            neighbours::check(tenant, &row).await.map_err(|failure| refuse(tenant, failure))?;
+            if row.owner_etag.is_some() && !tenant.is_dry_run() {
+                doubt(tenant).await?;
             }
-            claim(backup, &row, None).await
+            claim(tenant, &row, None).await
         }
-        SmallObject::Found { body, etag } => judge(backup, &row, body, etag).await,
+        SmallObject::Found { body, etag } => judge(tenant, &row, body, etag).await,
     }
 }
 
 /// Our record was here and is gone, and nobody knows what went with it: the bucket was emptied, or
 /// it is another one. What is recorded is not believed until the bucket has been listed, also when
 /// a crash comes between the new claim and the listing.
-async fn doubt(backup: &Backup) -> Result<(), Failure> {
+async fn doubt(tenant: &dyn Tenant) -> Result<(), Failure> {
     tracing::warn!(
-        backup = backup.settings.name,
+        backup = tenant.name(),
         "the owner record is gone from the destination: everything is compared with the bucket anew"
     );
-    backup.record(vec![Change::Listed { at: Millis(0) }]).await
+    tenant.record(vec![Change::Listed { at: Millis(0) }]).await
 }
 
 async fn judge(
-    backup: &Backup,
+    tenant: &dyn Tenant,
     row: &BackupRow,
     body: Bytes,
     mut etag: ETag,
 ) -> Result<(), Failure> {
     let Some(record) = OwnerRecord::read(&body) else { return Err(unreadable(&body)) };
-    let me = &backup.settings.owner;
+    let me = tenant.identity();
     if record.state == row.owner_id {
-        if row.owner_etag.as_ref() == Some(&etag) || backup.is_dry_run() {
-            backup.owner.see(etag);
+        if row.owner_etag.as_ref() == Some(&etag) || tenant.is_dry_run() {
+            tenant.owner().see(etag);
             return Ok(());
         }
         // Our own claim, cut off before it was recorded.
-        let conditional = honours_conditions(backup, row.conditional, &body, &mut etag).await?;
-        return remember(backup, etag, record.generation, conditional).await;
+        let conditional = honours_conditions(tenant, row.conditional, &body, &mut etag).await?;
+        return remember(tenant, etag, record.generation, conditional).await;
     }
     let same = record.machine == me.machine && record.user == me.user && record.source == me.source;
     let fresh = row.owner_etag.is_none();
-    if (same && fresh) || backup.settings.take_over {
-        return claim(backup, row, Some((etag, record.generation))).await;
+    if (same && fresh) || tenant.takes_over() {
+        return claim(tenant, row, Some((etag, record.generation))).await;
     }
-    Err(refuse(backup, refused(&record, same)))
+    Err(refuse(tenant, refused(&record, same)))
 }
 
 /// What is a matter of configuration here stays so until a person acts.
-fn refuse(backup: &Backup, failure: Failure) -> Failure {
+fn refuse(tenant: &dyn Tenant, failure: Failure) -> Failure {
     let failure = everybodys(failure);
     if failure.class == ErrorClass::Configuration {
-        backup.owner.refused.store(true, Ordering::Relaxed);
+        tenant.owner().refused.store(true, Ordering::Relaxed);
     }
     failure
 }
@@ -215,14 +242,14 @@ fn refused(record: &OwnerRecord, same: bool) -> Failure {
 
 /// Writes the record, over `known` or where there is none.
 async fn claim(
-    backup: &Backup,
+    tenant: &dyn Tenant,
     row: &BackupRow,
     known: Option<(ETag, u64)>,
 ) -> Result<(), Failure> {
-    if backup.is_dry_run() {
+    if tenant.is_dry_run() {
         return Ok(());
     }
-    let me = backup.settings.owner.clone();
+    let me = tenant.identity().clone();
     let generation = known.as_ref().map_or(1, |(_, generation)| generation + 1);
     let record = OwnerRecord {
         version: 1,
@@ -241,27 +268,27 @@ async fn claim(
         Some((etag, _)) => Condition::Match(etag.clone()),
         None => Condition::Absent,
     };
-    let (mut etag, conditional) = match put(backup, &body, first).await {
+    let (mut etag, conditional) = match put(tenant, &body, first).await {
         Ok(etag) => (etag, row.conditional),
         Err(StoreError::Unsupported(_)) => {
-            let put = put(backup, &body, Condition::None).await;
+            let put = put(tenant, &body, Condition::None).await;
             (put.map_err(|e| everybodys(failure_of(e, "write the owner record")))?, Some(false))
         }
         // Somebody was faster; or it was us, and the reply was lost.
-        Err(StoreError::Precondition) => (read_back(backup, &record).await?, row.conditional),
+        Err(StoreError::Precondition) => (read_back(tenant, &record).await?, row.conditional),
         Err(error) => return Err(everybodys(failure_of(error, "write the owner record"))),
     };
-    let conditional = honours_conditions(backup, conditional, &body, &mut etag).await?;
+    let conditional = honours_conditions(tenant, conditional, &body, &mut etag).await?;
     if !conditional {
-        read_back(backup, &record).await?;
+        read_back(tenant, &record).await?;
     }
-    remember(backup, etag, generation, conditional).await
+    remember(tenant, etag, generation, conditional).await
 }
 
 /// Asked once, unless it is `known`: the record is there now, and a server that honours conditions
 /// refuses to make it again.
 async fn honours_conditions(
-    backup: &Backup,
+    tenant: &dyn Tenant,
     known: Option<bool>,
     body: &Bytes,
     etag: &mut ETag,
@@ -269,7 +296,7 @@ async fn honours_conditions(
     if let Some(known) = known {
         return Ok(known);
     }
-    match put(backup, body, Condition::Absent).await {
+    match put(tenant, body, Condition::Absent).await {
         Err(StoreError::Precondition) => Ok(true),
         Ok(again) => {
             *etag = again;
@@ -281,18 +308,18 @@ async fn honours_conditions(
 }
 
 async fn remember(
-    backup: &Backup,
+    tenant: &dyn Tenant,
     etag: ETag,
     generation: u64,
     conditional: bool,
 ) -> Result<(), Failure> {
-    backup.set_conditional(conditional);
-    backup.record(vec![Change::Owner { etag: etag.clone(), generation, conditional }]).await?;
-    backup.owner.see(etag);
+    tenant.owner().set_conditional(conditional);
+    tenant.record(vec![Change::Owner { etag: etag.clone(), generation, conditional }]).await?;
+    tenant.owner().see(etag);
     Ok(())
 }
 
-async fn put(backup: &Backup, body: &Bytes, condition: Condition) -> Result<ETag, StoreError> {
+async fn put(tenant: &dyn Tenant, body: &Bytes, condition: Condition) -> Result<ETag, StoreError> {
     let put = Put {
         key: Key::literal(OWNER_KEY),
         md5: Md5::of(body),
@@ -301,13 +328,13 @@ async fn put(backup: &Backup, body: &Bytes, condition: Condition) -> Result<ETag
         meta: Meta::default(),
         condition,
     };
-    backup.store.put(put).await.map(|stored| stored.etag)
+    tenant.store().put(put).await.map(|stored| stored.etag)
 }
 
 /// Without conditions two writers may both believe to have written; the last one has.
-async fn read_back(backup: &Backup, record: &OwnerRecord) -> Result<ETag, Failure> {
+async fn read_back(tenant: &dyn Tenant, record: &OwnerRecord) -> Result<ETag, Failure> {
     let key = Key::literal(OWNER_KEY);
-    match backup.store.get_small(&key, None).await {
+    match tenant.store().get_small(&key, None).await {
         Ok(SmallObject::Found { body, etag })
             if OwnerRecord::read(&body).as_ref() == Some(record) =>
         {

@@ -14,8 +14,14 @@ use super::progress::Counts;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupStatus {
     pub name: String,
+    /// `backup` or `mirror`.
+    #[serde(default)]
+    pub kind: String,
     pub source: String,
     pub destination: String,
+    /// Of a mirror: how often its buckets are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_ms: Option<u64>,
     /// In one word: `starting`, `scanning`, `uploading`, `waiting`, `held`, `failing`,
     /// `up-to-date`, `stopping`, `stopped`; `failed`: it could not be started, see `error`;
     /// `never-started`: it is configured, and nothing of it is on record.
@@ -80,6 +86,23 @@ pub struct Requests {
     pub delete: u64,
     pub multipart: u64,
     pub other: u64,
+}
+
+impl Requests {
+    pub fn add(&mut self, other: &Self) {
+        for (sum, value) in [
+            (&mut self.put, other.put),
+            (&mut self.get, other.get),
+            (&mut self.head, other.head),
+            (&mut self.list, other.list),
+            (&mut self.copy, other.copy),
+            (&mut self.delete, other.delete),
+            (&mut self.multipart, other.multipart),
+            (&mut self.other, other.other),
+        ] {
+            *sum += value;
+        }
+    }
 }
 
 impl From<RequestCounts> for Requests {
@@ -165,6 +188,7 @@ fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
         watermark_ms: row.proven_before.map(|at| at.0),
         last_pass_ms: row.passed_at.map(|at| at.0),
         last_listing_ms: row.listed_at.map(|at| at.0),
+        kind: "backup".to_owned(),
         watcher: "off".to_owned(),
         owner: row
             .conditional
@@ -282,6 +306,7 @@ impl Summary {
             scanned: counts.scanned,
             uploaded: counts.uploaded,
             uploaded_bytes: counts.uploaded_bytes,
+            copied: counts.copied,
             adopted: counts.adopted,
             deleted: counts.deleted,
             tagged: counts.tagged,
@@ -318,17 +343,10 @@ impl Summary {
             (&mut self.unclaimed, other.unclaimed),
             (&mut self.verified, other.verified),
             (&mut self.aborted_uploads, other.aborted_uploads),
-            (&mut self.requests.put, other.requests.put),
-            (&mut self.requests.get, other.requests.get),
-            (&mut self.requests.head, other.requests.head),
-            (&mut self.requests.list, other.requests.list),
-            (&mut self.requests.copy, other.requests.copy),
-            (&mut self.requests.delete, other.requests.delete),
-            (&mut self.requests.multipart, other.requests.multipart),
-            (&mut self.requests.other, other.requests.other),
         ] {
             *sum += value;
         }
+        self.requests.add(&other.requests);
     }
 }
 

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::units::Span;
-use crate::config::{BackupOptions, EndpointUrl, Line};
+use crate::config::{BackupOptions, EndpointUrl, Line, MirrorOptions};
 use crate::report::log::{Format, LogOptions};
 use crate::report::progress::When;
 use crate::service::socket::DeletionVerb;
 
+use super::mirror::args as mirror;
 use super::restore::args as restore;
 
 /// Keeps folders backed up to S3, all the time
@@ -33,8 +34,12 @@ pub enum Command {
     Watch(Run),
     /// Bring a bucket up to date once, then exit
     Sync(Sync),
-    /// Bring a backup back into a folder
+    /// Bring a backup back into a folder, or into a bucket
     Restore(restore::Restore),
+    /// Back up a bucket to a bucket once, then exit
+    Mirror(Box<mirror::Mirror>),
+    /// Compare two buckets, and change nothing
+    Verify(mirror::Verify),
     /// List what is in a backup
     Ls(restore::Ls),
     /// Say how far the backups are
@@ -336,6 +341,20 @@ impl Global {
         };
         let color = self.color();
         LogOptions { format, color, quiet: self.quiet, verbose: self.verbose, files }
+    }
+
+    /// The options of a mirror that can be typed anywhere.
+    pub fn into_mirror_options(self, options: MirrorOptions) -> MirrorOptions {
+        let source_credentials_file = options.source_credentials_file.map(absolute);
+        MirrorOptions {
+            endpoint_url: self.endpoint_url,
+            region: self.region,
+            profile: self.profile,
+            path_style: self.path_style.then_some(true),
+            credentials_file: self.credentials_file.map(absolute),
+            source_credentials_file,
+            ..options
+        }
     }
 
     /// The options of a backup that can be typed anywhere.

@@ -9,8 +9,9 @@ use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
 use crate::app::control::{self, DeletionList, Facts, FilePage};
+use crate::app::mirror::orders;
 use crate::app::status::BackupStatus;
-use crate::config::{BackupConfig, Defaults, Destination, EXAMPLE, resolve, schema};
+use crate::config::{BackupConfig, Defaults, Destination, EXAMPLE, MirrorConfig, resolve, schema};
 use crate::fs::{RuleOptions, Rules, Tree};
 use crate::model::key::KEY_MAX_BYTES;
 use crate::model::{Escaped, Key};
@@ -19,7 +20,7 @@ use crate::ports::Clock as _;
 use crate::report::{log, text};
 use crate::service::paths;
 use crate::service::socket::{DeletionVerb, Request};
-use crate::state::BackupId;
+use crate::state::{BackupId, BackupState};
 use crate::wire::{OpenState, SystemClock, check, destination_of, open_state, state_folder};
 
 use super::args::{Config, ConfigVerb, Deletions, Flush, Global, Status};
@@ -70,7 +71,11 @@ pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError>
         return Ok(Code::NeedsPerson);
     }
     let oldest = i64::try_from(options.max_age.millis()).unwrap_or(i64::MAX);
-    let fresh = |s: &BackupStatus| s.watermark_ms.is_some_and(|at| now - at <= oldest);
+    // A mirror is as old as its last run, and runs only every so often.
+    let between = |s: &BackupStatus| i64::try_from(s.every_ms.unwrap_or(0)).unwrap_or(i64::MAX);
+    let fresh = |s: &BackupStatus| {
+        s.watermark_ms.is_some_and(|at| now - at <= oldest.saturating_add(between(s)))
+    };
     let all = !backups.is_empty() && backups.iter().all(fresh);
     Ok(if all { Code::Done } else { Code::Stale })
 }
@@ -247,6 +252,30 @@ fn list_lines(list: &DeletionList) -> String {
     lines.join("\n")
 }
 
+/// The same for a mirror: what the next run is to do.
+async fn orders_of_mirror(
+    global: &Global,
+    name: &str,
+    records: &BackupState,
+    verb: DeletionVerb,
+) -> Result<Value, CliError> {
+    Ok(match verb {
+        DeletionVerb::List => {
+            let configured = super::mirror::configured(global);
+            let configured = configured.into_iter().find(|mirror| mirror.name == name);
+            let max_delete = configured.map_or_else(MaxDelete::default, |c| c.max_delete);
+            json!(orders::list(records, SystemClock.now(), name, max_delete, 100).await?)
+        }
+        DeletionVerb::Approve => {
+            let verdict = orders::approve(records, &SystemClock).await?;
+            json!({ "name": name, "files": verdict.files, "new_root": false })
+        }
+        DeletionVerb::Discard => {
+            json!({ "name": name, "files": orders::discard(records, &SystemClock).await?.files })
+        }
+    })
+}
+
 /// Without a daemon the state itself is worked on, under the lock.
 async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value, CliError> {
     let Request::Deletions { verb, names, all, new_root } = request else {
@@ -271,8 +300,12 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
     let Some(state) = state else { return Ok(json!({ "backups": [] })) };
     let mut done = vec![];
     for (name, id) in places.into_iter().map(|at| known[at].clone()) {
-        let source = PathBuf::from(OsStr::from_bytes(&id.source));
+        let (is_mirror, source) = (id.is_mirror(), PathBuf::from(OsStr::from_bytes(&id.source)));
         let records = state.state.backup(&name, id).await?;
+        if is_mirror {
+            done.push(orders_of_mirror(global, &name, &records, *verb).await?);
+            continue;
+        }
         let rules = Rules::new(RuleOptions::default())
             .map_err(|e| CliError::new(Code::Failed, e.to_string()))?;
         let tree = Tree::new(&source, rules, KEY_MAX_BYTES);
@@ -322,10 +355,14 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
                 .map_err(|faults| faulty(&faults, global))?;
             let folder = state_folder(global.state_dir.as_deref())?;
             configs.iter().try_for_each(|config| check(config, &folder))?;
+            let mirrors = super::mirror::configured_for(global, &super::args::Run::default())?;
             if options.what == ConfigVerb::Show {
-                show(&configs, global.json);
+                show(&configs, &mirrors, global.json);
             } else {
-                let count = text::count(configs.len() as u64, "backup");
+                let mut count = text::count(configs.len() as u64, "backup");
+                if !mirrors.is_empty() {
+                    count += &format!(", {}", text::count(mirrors.len() as u64, "mirror"));
+                }
                 print_line(&format!("{}: {count}, no faults", file.path));
             }
         }
@@ -333,36 +370,54 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
     Ok(Code::Done)
 }
 
-fn show(configs: &[BackupConfig], json: bool) {
-    let shown = configs.iter().map(|config| {
-        let mut pairs = vec![
-            ("name", toml::Value::from(config.name.clone()).to_string()),
-            ("source", toml::Value::from(config.source.display().to_string()).to_string()),
-            ("destination", toml::Value::from(config.destination.url()).to_string()),
-        ];
+fn show(configs: &[BackupConfig], mirrors: &[MirrorConfig], json: bool) {
+    let named = |name: &str, source: String, destination: String| {
+        let text = |value: String| toml::Value::from(value).to_string();
+        vec![
+            ("name", text(name.to_owned())),
+            ("source", text(source)),
+            ("destination", text(destination)),
+        ]
+    };
+    let backups = configs.iter().map(|config| {
+        let source = config.source.display().to_string();
+        let mut pairs = named(&config.name, source, config.destination.url());
         pairs.extend(config.effective().shown());
         pairs
     });
+    let mirrors = mirrors.iter().map(|config| {
+        let (source, destination) = (config.source.place.url(), config.destination.place.url());
+        let mut pairs = named(&config.name, source, destination);
+        pairs.extend(config.effective().shown());
+        pairs
+    });
+    let (backups, mirrors): (Vec<_>, Vec<_>) = (backups.collect(), mirrors.collect());
     if json {
-        let all: Vec<Value> = shown
-            .map(|pairs| {
-                let pairs = pairs.into_iter().map(|(name, value)| {
-                    let parsed = value.parse::<toml::Value>().ok();
-                    (
-                        name.to_owned(),
-                        parsed.and_then(|v| serde_json::to_value(v).ok()).unwrap_or(json!(value)),
-                    )
-                });
-                Value::Object(pairs.collect())
-            })
-            .collect();
-        return print_line(&json!({ "backup": all }).to_string());
-    }
-    for pairs in shown {
-        print_line("[[backup]]");
-        for (name, value) in pairs {
-            print_line(&format!("{name} = {value}"));
+        let mut shown = json!({ "backup": as_json(backups) });
+        if !mirrors.is_empty() {
+            shown["mirror"] = as_json(mirrors).into();
         }
-        print_line("");
+        return print_line(&shown.to_string());
     }
+    for (kind, all) in [("[[backup]]", backups), ("[[mirror]]", mirrors)] {
+        for pairs in all {
+            print_line(kind);
+            for (name, value) in pairs {
+                print_line(&format!("{name} = {value}"));
+            }
+            print_line("");
+        }
+    }
+}
+
+fn as_json(shown: Vec<Vec<(&'static str, String)>>) -> Vec<Value> {
+    let value = |value: String| {
+        let parsed = value.parse::<toml::Value>().ok();
+        parsed.and_then(|value| serde_json::to_value(value).ok()).unwrap_or(json!(value))
+    };
+    let object = |pairs: Vec<(&'static str, String)>| {
+        let pairs = pairs.into_iter().map(|(name, text)| (name.to_owned(), value(text)));
+        Value::Object(pairs.collect())
+    };
+    shown.into_iter().map(object).collect()
 }

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::app::control::Command;
-use crate::app::{Driver, Ended, owner};
-use crate::config::{BackupConfig, Defaults};
+use crate::app::{Driver, Ended};
+use crate::config::{BackupConfig, Defaults, MirrorConfig};
 use crate::engine::Mode;
 use crate::report::log;
 use crate::report::progress::{Show, When, Work};
@@ -25,6 +25,7 @@ use super::args::{Global, Run};
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code};
 use super::health::Health;
+use super::mirror::{Mirrors, Start, configured_for};
 use super::sync::choose;
 
 struct Running {
@@ -44,6 +45,7 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
             .hint("see what would be done with: keepwatch sync --dry-run"));
     }
     let configs = choose(global, &run, Defaults::DAEMON, false)?;
+    let mirrored = configured_for(global, &run)?;
     let failed =
         |what: &str, e: &std::io::Error| CliError::new(Code::NeedsPerson, what).caused_by(e);
     let mut wishes = signals::listen(1).map_err(|e| failed("cannot listen for signals", &e))?;
@@ -67,7 +69,11 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
         Health { manager: manager.clone(), doors: doors.clone(), state: state.state.clone() };
     let telling = tokio::spawn(health.tell());
     let daemon = Daemon { global, state: &state, options, bars, doors };
-    let mut backups = daemon.start_all(configs).await?;
+    let (mut backups, refused) = daemon.start_all(configs).await;
+    let (mut mirrors, unwired) = Mirrors::start(&daemon.mirrors(), mirrored).await;
+    if let (true, Some(error)) = (backups.is_empty() && mirrors.is_empty(), refused.or(unwired)) {
+        return Err(error);
+    }
     loop {
         tokio::select! {
             biased;
@@ -75,7 +81,7 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
                 Wish::Stop => break,
                 Wish::Reload => {
                     manager.reloading();
-                    daemon.reload(&run, &mut backups).await;
+                    daemon.reload(&run, &mut backups, &mut mirrors).await;
                     manager.ready();
                 }
             },
@@ -88,6 +94,7 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     telling.abort();
     manager.stopping();
     tracing::info!("stopping: waiting for what is in flight");
+    mirrors.stop().await;
     stop_all(backups).await;
     serving.abort();
     serving.await.ok();
@@ -119,7 +126,7 @@ struct Daemon<'a> {
 impl Daemon<'_> {
     /// Starts what can be started: one backup that belongs to another machine does not keep the
     /// others from running. Where none runs there is nothing to stay for.
-    async fn start_all(&self, configs: Vec<BackupConfig>) -> Result<Backups, CliError> {
+    async fn start_all(&self, configs: Vec<BackupConfig>) -> (Backups, Option<CliError>) {
         let mut backups = Backups::new();
         let mut first = None;
         for started in join_all(configs.into_iter().map(|config| self.start(config))).await {
@@ -133,10 +140,12 @@ impl Daemon<'_> {
                 }
             }
         }
-        match first {
-            Some(error) if backups.is_empty() => Err(error),
-            _ => Ok(backups),
-        }
+        (backups, first)
+    }
+
+    fn mirrors(&self) -> Start<'_> {
+        let Self { global, state, bars, doors, .. } = self;
+        Start { global, state, bars, doors }
     }
 
     async fn start(&self, config: BackupConfig) -> Result<Running, (BackupConfig, CliError)> {
@@ -152,7 +161,7 @@ impl Daemon<'_> {
     async fn try_start(&self, config: &BackupConfig) -> Result<Running, CliError> {
         check(config, &self.state.folder)?;
         let wired = wire(config, self.state, &self.options).await?;
-        if let Err(failure) = owner::check(&wired.backup).await
+        if let Err(failure) = wired.backup.check_owner().await
             && wired.backup.owner.is_refused()
         {
             return Err(failure.into());
@@ -172,9 +181,9 @@ impl Daemon<'_> {
     }
 
     /// What did not change keeps running; a file with faults is refused as a whole.
-    async fn reload(&self, run: &Run, backups: &mut Backups) {
-        let configs = match self.read_again(run) {
-            Ok(configs) => configs,
+    async fn reload(&self, run: &Run, backups: &mut Backups, mirrors: &mut Mirrors) {
+        let (configs, mirrored) = match self.read_again(run) {
+            Ok(read) => read,
             Err(error) => {
                 tracing::error!("the configuration stays as it was:");
                 for line in error.render(false).lines() {
@@ -202,10 +211,13 @@ impl Daemon<'_> {
         let kept = backups.len();
         let changed = new.iter().filter(|(_, former)| former.is_some()).count();
         let ended = gone.len() + changed;
-        self.doors.keep(|name| backups.contains_key(name));
+        let is_mirror = |name: &str| mirrored.iter().any(|mirror| mirror.name == name);
+        self.doors
+            .keep(|name| backups.contains_key(name) || (mirrors.has(name) && is_mirror(name)));
         new.iter().for_each(|(config, _)| self.doors.set(Door::opening(config)));
         stop_all(gone).await;
         let (started, restored, failed) = self.start_new(new, backups).await;
+        mirrors.reload(&self.mirrors(), mirrored).await;
         let (kept, ended) = (kept + restored, ended - restored);
         let failed = match failed {
             0 => String::new(),
@@ -217,12 +229,12 @@ impl Daemon<'_> {
     }
 
     /// The backups of the file, if all that it says can be used.
-    fn read_again(&self, run: &Run) -> Result<Vec<BackupConfig>, CliError> {
+    fn read_again(&self, run: &Run) -> Result<(Vec<BackupConfig>, Vec<MirrorConfig>), CliError> {
         let configs = choose(self.global, run, Defaults::DAEMON, false)?;
         for config in &configs {
             check(config, &self.state.folder)?;
         }
-        Ok(configs)
+        Ok((configs, configured_for(self.global, run)?))
     }
 
     /// Starts backups that are new or were changed. One that ran and cannot be started as it is

@@ -45,6 +45,16 @@ impl Door {
         Self { called: Called::of(config), way }
     }
 
+    /// Of a mirror that is being started, or runs and takes commands, or could not be started.
+    pub fn of_mirror(called: Called, way: Option<Result<mpsc::Sender<Command>, CliError>>) -> Self {
+        let way = match way {
+            None => Way::Opening,
+            Some(Ok(commands)) => Way::Open(commands),
+            Some(Err(error)) => Way::Shut(error),
+        };
+        Self { called, way }
+    }
+
     pub fn opening(config: &BackupConfig) -> Self {
         Self::of(config, Way::Opening)
     }
@@ -331,6 +341,9 @@ pub async fn recorded(state: &State) -> Result<Vec<BackupStatus>, CliError> {
         let mut status = status::recorded(&records, SystemClock.now()).await?;
         status.name = name;
         status.source = Escaped(&id.source).to_string();
+        if id.is_mirror() {
+            status.kind = "mirror".to_owned();
+        }
         status.destination = destination_of(&id);
         all.push(status);
     }

@@ -8,6 +8,7 @@ mod doors;
 mod error;
 mod health;
 mod manual;
+mod mirror;
 mod out;
 mod restore;
 mod serve;
@@ -101,6 +102,8 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
             Some(Command::Watch(run)) => daemon::run(&global, run).await,
             Some(Command::Sync(sync)) => sync::run(&global, sync).await,
             Some(Command::Restore(restore)) => restore::run(&global, restore).await,
+            Some(Command::Mirror(mirror)) => mirror::run(&global, *mirror).await,
+            Some(Command::Verify(verify)) => mirror::verify(&global, verify).await,
             Some(Command::Ls(ls)) => restore::ls(&global, &ls).await,
             Some(Command::Status(status)) => commands::status(&global, &status).await,
             Some(Command::Flush(flush)) => commands::flush(&global, &flush).await,

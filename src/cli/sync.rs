@@ -128,8 +128,16 @@ pub fn choose(
     let file = config_file(global)?;
     let Some(source) = &run.source else {
         return match file {
-            Some(file) => resolve(&file, &flags, defaults, home.as_deref())
-                .map_err(|faults| faulty(&faults, global)),
+            Some(file) => {
+                let configs = resolve(&file, &flags, defaults, home.as_deref())
+                    .map_err(|faults| faulty(&faults, global))?;
+                if one_shot && configs.is_empty() {
+                    let message = format!("there is no backup in {}, only mirrors", file.path);
+                    return Err(CliError::new(Code::NeedsPerson, message)
+                        .hint("run them with: keepwatch mirror"));
+                }
+                Ok(configs)
+            }
             None if one_shot => {
                 Ok(vec![from_arguments(".", "default", flags, defaults, home.as_deref())?])
             }

@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Faults};
+use super::mirror::MirrorOptions;
 use super::options::BackupOptions;
 
 /// A `[[backup]]` entry as written.
@@ -20,6 +21,23 @@ pub struct NamedBackup {
     pub destination: String,
     #[schemars(flatten)]
     pub options: BackupOptions,
+    #[schemars(skip)]
+    pub(super) span: Range<usize>,
+    #[schemars(skip)]
+    pub(super) spans: Spans,
+}
+
+/// A `[[mirror]]` entry as written.
+#[derive(Clone, Debug, Default, PartialEq, schemars::JsonSchema)]
+pub struct NamedMirror {
+    /// Name in status, logs and commands.
+    pub name: String,
+    /// Bucket to copy from: `s3://bucket/prefix`, `bucket::prefix`, or `file:///folder`.
+    pub source: String,
+    /// Bucket to copy to.
+    pub destination: String,
+    #[schemars(flatten)]
+    pub options: MirrorOptions,
     #[schemars(skip)]
     pub(super) span: Range<usize>,
     #[schemars(skip)]
@@ -50,6 +68,9 @@ pub struct ConfigFile {
     /// The backups.
     #[schemars(rename = "backup")]
     pub backups: Vec<NamedBackup>,
+    /// The mirrors. They take no defaults from the top level.
+    #[schemars(rename = "mirror")]
+    pub mirrors: Vec<NamedMirror>,
     /// What cannot be read: told together with what makes no sense, by `resolve`.
     #[schemars(skip)]
     pub(super) faults: Vec<Fault>,
@@ -80,11 +101,14 @@ pub fn read(path: &str, text: &str) -> Result<ConfigFile, Faults> {
     let mut table = Table::new(document.into_inner(), span, &mut faults);
     let defaults = BackupOptions::read(&mut table);
     let entries = table.tables("backup");
-    let spans = table.finish(&["backup"]);
+    let mirrors = table.tables("mirror");
+    let spans = table.finish(BackupOptions::NAMES, &["backup", "mirror"]);
     let backups: Vec<NamedBackup> =
         entries.into_iter().map(|(entry, span)| backup(entry, span, &mut faults)).collect();
+    let mirrors: Vec<NamedMirror> =
+        mirrors.into_iter().map(|(entry, span)| mirror(entry, span, &mut faults)).collect();
     let (path, text) = (path.to_owned(), text.to_owned());
-    Ok(ConfigFile { path, text, defaults, spans, backups, faults })
+    Ok(ConfigFile { path, text, defaults, spans, backups, mirrors, faults })
 }
 
 fn backup(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> NamedBackup {
@@ -93,9 +117,22 @@ fn backup(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> Na
     let source = table.required("source");
     let destination = table.required("destination");
     let options = BackupOptions::read(&mut table);
-    let spans = table.finish(&["name", "source", "destination"]);
+    let spans = table.finish(BackupOptions::NAMES, &ENTRY);
     NamedBackup { name, source, destination, options, span, spans }
 }
+
+fn mirror(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> NamedMirror {
+    let mut table = Table::new(entry, span.clone(), faults);
+    let name = table.required("name");
+    let source = table.required("source");
+    let destination = table.required("destination");
+    let options = MirrorOptions::read(&mut table);
+    let spans = table.finish(MirrorOptions::NAMES, &ENTRY);
+    NamedMirror { name, source, destination, options, span, spans }
+}
+
+/// What every entry has.
+const ENTRY: [&str; 3] = ["name", "source", "destination"];
 
 /// A table being read.
 pub struct Table<'i, 'f> {
@@ -227,10 +264,10 @@ impl<'i, 'f> Table<'i, 'f> {
     }
 
     /// What nobody asked for is unknown.
-    fn finish(self, others: &[&str]) -> Spans {
+    fn finish(self, options: &[&str], others: &[&str]) -> Spans {
         for key in self.entries.keys() {
             let name = key.get_ref();
-            let known = BackupOptions::NAMES.iter().chain(others);
+            let known = options.iter().chain(others);
             let near = known.min_by_key(|known| distance(known, name));
             let help = near
                 .filter(|near| distance(near, name) <= 3)

@@ -7,6 +7,7 @@
 pub mod destination;
 mod fault;
 mod file;
+mod mirror;
 mod options;
 mod place;
 mod resolve;
@@ -15,11 +16,12 @@ mod words;
 
 pub use destination::{Destination, DestinationError};
 pub use fault::Faults;
-pub use file::{ConfigFile, NamedBackup, read};
+pub use file::{ConfigFile, NamedBackup, NamedMirror, read};
+pub use mirror::{Bucket, MirrorConfig, MirrorOptions, resolve_mirror, resolve_mirrors};
 pub use options::BackupOptions;
 pub use place::real_path;
 pub use resolve::{BackupConfig, Defaults, resolve, resolve_one};
-pub use words::{EndpointUrl, Line};
+pub use words::{EndpointUrl, Line, Pattern};
 
 /// The commented example, as `config example` prints it.
 pub const EXAMPLE: &str = include_str!("../../config/keepwatch.toml");

@@ -4,23 +4,23 @@
 use super::file::Table;
 use super::units::{Rate, Size, Span, Sse, Transfers};
 use super::words::{EndpointUrl, FileName, Line, Pattern, StorageClass};
-use crate::plan::{Compare, Deletions, MaxDelete, Symlinks};
+use crate::plan::{Compare, Deletions, MaxDelete, MirrorCompare, Symlinks};
 
 macro_rules! options {
-    ($($(#[$attribute:meta])+ $name:ident: [$($type:tt)+] $read:ident;)+) => {
-        /// What may be set for a backup, as far as it was set in one place.
+    ($(#[$of_all:meta])+ $options:ident;
+     $($(#[$attribute:meta])+ $name:ident: [$($type:tt)+] $read:ident;)+) => {
         #[derive(Clone, Debug, Default, PartialEq, clap::Args, schemars::JsonSchema)]
-        #[command(next_help_heading = "Backup options")]
-        pub struct BackupOptions {
+        $(#[$of_all])+
+        pub struct $options {
             $($(#[$attribute])+
             pub $name: Option<$($type)+>,)+
         }
 
-        impl BackupOptions {
+        impl $options {
             /// Names of all options, as the file has them.
             pub const NAMES: &[&str] = &[$(stringify!($name)),+];
 
-            pub(super) fn read(table: &mut Table<'_, '_>) -> Self {
+            pub(in crate::config) fn read(table: &mut Table<'_, '_>) -> Self {
                 Self { $($name: table.$read(stringify!($name))),+ }
             }
 
@@ -41,8 +41,10 @@ macro_rules! options {
     };
 }
 
+pub(super) use options;
+
 /// A value as the file would have it.
-trait ToToml {
+pub(super) trait ToToml {
     fn to_toml(&self) -> String;
 }
 
@@ -63,7 +65,7 @@ macro_rules! to_toml {
     };
 }
 
-to_toml!(quoted Span, Size, Rate, Symlinks, Deletions, Compare, MaxDelete, Sse);
+to_toml!(quoted Span, Size, Rate, Symlinks, Deletions, Compare, MirrorCompare, MaxDelete, Sse);
 to_toml!(quoted Line, EndpointUrl, StorageClass);
 to_toml!(bare bool, Transfers);
 
@@ -75,6 +77,9 @@ impl<T: ToString> ToToml for Vec<T> {
 }
 
 options! {
+    /// What may be set for a backup, as far as it was set in one place.
+    #[command(next_help_heading = "Backup options")]
+    BackupOptions;
     /// Back up only files that match, or lie below a folder that does (gitignore rules)
     #[arg(long, env = "KEEPWATCH_INCLUDE", hide_env = true, value_name = "PATTERN",
         allow_hyphen_values = true)]

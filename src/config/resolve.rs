@@ -86,7 +86,7 @@ impl Defaults {
 }
 
 /// A fault of a value, and the option it is about; empty for the entry as a whole.
-type Complaint = (&'static str, String, Option<String>);
+pub(super) type Complaint = (&'static str, String, Option<String>);
 
 /// Settles every backup of a file, under the command line's options; or tells every fault at once.
 pub fn resolve(
@@ -124,7 +124,8 @@ pub fn resolve(
             faults.push(Fault { span: span(option), title, help });
         }
     }
-    if file.backups.is_empty() {
+    faults.extend(super::mirror::faults(file, &configs, home));
+    if file.backups.is_empty() && file.mirrors.is_empty() {
         let help = Some("add a [[backup]] entry; `keepwatch config example` shows one".to_owned());
         faults.push(Fault {
             span: 0..0,
@@ -135,7 +136,7 @@ pub fn resolve(
     if faults.is_empty() { Ok(configs) } else { Err(Faults::new(&file.path, &file.text, faults)) }
 }
 
-fn find(spans: &[(String, Range<usize>)], option: &str) -> Option<Range<usize>> {
+pub(super) fn find(spans: &[(String, Range<usize>)], option: &str) -> Option<Range<usize>> {
     spans.iter().find(|(name, _)| name == option).map(|(_, span)| span.clone())
 }
 
@@ -233,11 +234,11 @@ fn settle(
     (config, complaints)
 }
 
-fn text(value: Option<impl ToString>) -> Option<String> {
+pub(super) fn text(value: Option<impl ToString>) -> Option<String> {
     value.map(|value| value.to_string())
 }
 
-fn texts<T: ToString>(values: Option<Vec<T>>) -> Vec<String> {
+pub(super) fn texts<T: ToString>(values: Option<Vec<T>>) -> Vec<String> {
     values.into_iter().flatten().map(|value| value.to_string()).collect()
 }
 
@@ -324,7 +325,7 @@ fn overlap(a: &BackupConfig, b: &BackupConfig) -> bool {
 }
 
 /// Paths may begin with `~/`. They must be absolute then: a daemon has no folder to be relative to.
-fn expand(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+pub(super) fn expand(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     let path = match (text.strip_prefix("~"), home) {
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
             home.join(rest.trim_start_matches('/'))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::plan::{Compare, Deletions, MaxDelete, Symlinks};
+use crate::plan::{Compare, Deletions, MaxDelete, MirrorCompare, Symlinks};
 
 /// Server-side encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +169,7 @@ macro_rules! words {
 
 words!(Deletions { Delete = "delete", Tag = "tag", Keep = "keep" });
 words!(Compare { Fingerprint = "fingerprint", Md5 = "md5", Size = "size" });
+words!(MirrorCompare { Modified = "modified", Checksum = "checksum", Size = "size" });
 words!(Symlinks { Store = "store", Skip = "skip" });
 words!(Sse { Aes256 = "AES256", Kms = "aws:kms", KmsTwice = "aws:kms:dsse" });
 

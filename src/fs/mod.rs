@@ -5,8 +5,8 @@
 //! writes. Every call that may block runs on the runtime's blocking threads, but for walks: these
 //! have threads of their own, for a walk waits for whoever listens to it.
 //!
-//! Built by `cli::wire`; use-cases see [`crate::ports::LocalTree`] and
-//! [`crate::ports::TargetTree`].
+//! Built by `cli::wire`; use-cases see [`crate::ports::LocalTree`],
+//! [`crate::ports::TargetTree`] and [`crate::ports::Scratch`].
 
 mod beneath;
 mod look;
@@ -14,6 +14,7 @@ mod meta;
 mod own;
 mod read;
 mod rules;
+mod spool;
 mod target;
 mod threads;
 mod walk;
@@ -30,6 +31,7 @@ use crate::ports::{
 };
 
 pub use rules::{IGNORE_FILE, RuleError, RuleOptions, Rules};
+pub use spool::Spools;
 pub use target::Target;
 
 use threads::Threads;

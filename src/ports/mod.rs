@@ -1,13 +1,15 @@
 //! What the outside must offer: local files, a watcher, the object store, the state, a clock; and
-//! to restore, objects to read and a folder to fill.
+//! to restore, objects to read and a folder to fill; to mirror, objects to copy.
 //!
 //! Use-cases see these traits and never an adapter. Each trait is a written contract; one suite of
 //! tests runs it on the adapter and on its fake. Errors carry their class ([`ErrorClass`]), decided
 //! in the adapter, where the cause is known.
 
+mod copies;
 mod local;
 mod objects;
 mod reader;
+mod scratch;
 mod state;
 mod target;
 mod watch;
@@ -19,6 +21,9 @@ use crate::model::Millis;
 #[cfg(doc)]
 use crate::plan::ErrorClass;
 
+pub use copies::{
+    Copy, CopyPart, CopySource, CopyTarget, FullHead, Headers, Origin, PutCopy, Tags,
+};
 pub use local::{
     Batch, Chunk, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat, Veil, Walk,
     WholeRead,
@@ -31,6 +36,7 @@ pub use reader::{
     Body, Fetched, ListedObject, ListedVersion, ObjectId, ObjectPage, ObjectReader, ReadHead,
     Reading, Thaw, ThawReply, Tier, VersionMark, VersionPage,
 };
+pub use scratch::{LineQueue, Scratch};
 pub use state::{
     BackupRow, Change, JournaledPart, KeyRange, ProblemRow, StateError, StateStore, Tally,
     UploadJournal,

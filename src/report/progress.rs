@@ -26,6 +26,8 @@ pub enum When {
 pub enum Work {
     Keep,
     Restore,
+    /// Objects from bucket to bucket.
+    Copy,
 }
 
 const FRAME: Duration = Duration::from_millis(100);
@@ -143,31 +145,36 @@ fn numbers(progress: &Progress) -> Numbers {
     }
 }
 
+fn one(work: Work) -> &'static str {
+    if work == Work::Copy { "object" } else { "file" }
+}
+
 fn line(numbers: &Numbers, pace: &Pace, work: Work) -> String {
     let (files, bytes) = (numbers.files, numbers.bytes);
     let mut parts = vec![];
     if !numbers.is_busy() {
         let what = match (work, numbers.frozen) {
             (Work::Keep, _) => "waiting for changes".to_owned(),
-            (Work::Restore, 0) => "finishing".to_owned(),
-            (Work::Restore, frozen) => {
+            (Work::Restore | Work::Copy, 0) => "finishing".to_owned(),
+            (Work::Restore | Work::Copy, frozen) => {
                 format!("waiting for {}", text::count(frozen, "archived object"))
             }
         };
-        let (files, bytes) = (text::count(files.0, "file"), text::bytes(bytes.0));
+        let (files, bytes) = (text::count(files.0, one(work)), text::bytes(bytes.0));
         return format!("{what} · {files} done, {bytes}");
     }
     if numbers.scanning {
         let one = if work == Work::Keep { "file" } else { "object" };
         parts.push(format!("looking, {} so far", text::count(numbers.scanned, one)));
-    } else if work == Work::Restore {
-        parts.push("restoring".to_owned());
+    } else if work != Work::Keep {
+        parts.push(if work == Work::Copy { "copying" } else { "restoring" }.to_owned());
     }
     if files.1 > 0 {
         parts.push(format!(
-            "{} of {} files, {} of {}",
+            "{} of {} {}s, {} of {}",
             text::grouped(files.0),
             text::grouped(files.1),
+            one(work),
             text::bytes(bytes.0),
             text::bytes(bytes.1)
         ));

@@ -9,7 +9,7 @@ use crate::ports::StoreError;
 use super::{S3Store, error};
 
 /// All but the characters that need no encoding in a path, and the slash between segments.
-const COPY_SOURCE: &AsciiSet =
+pub(super) const COPY_SOURCE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 impl S3Store {

@@ -1,5 +1,6 @@
 //! Adapter to S3 through the AWS SDK: one bucket and one prefix behind [`ObjectStore`], and behind
-//! [`ObjectReader`](crate::ports::ObjectReader) where it is read back.
+//! [`ObjectReader`](crate::ports::ObjectReader) where it is read back; and two of them behind
+//! [`CopySource`](crate::ports::CopySource) and [`CopyTarget`](crate::ports::CopyTarget).
 //!
 //! Retries for seconds, not for minutes; waiting is the engine's business. Every error leaves with
 //! its class, its cause and, where one is known, the next step.
@@ -8,6 +9,7 @@
 
 mod body;
 mod connect;
+mod copies;
 mod copy;
 mod count;
 mod delete;
@@ -21,6 +23,7 @@ mod multipart;
 mod put;
 mod read;
 mod reader;
+mod tags;
 mod thaw;
 mod versions;
 

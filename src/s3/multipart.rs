@@ -22,11 +22,11 @@ use super::head::millis;
 use super::put::{base64_crc64, base64_md5};
 use super::{S3Store, body, error, fits_xml};
 
-const CRC64: &str = "crc64/";
-const PLAIN: &str = "plain/";
+pub(super) const CRC64: &str = "crc64/";
+pub(super) const PLAIN: &str = "plain/";
 
 /// The server's id, and whether the upload carries CRC64NVME.
-fn read_id(upload_id: &str) -> (&str, bool) {
+pub(super) fn read_id(upload_id: &str) -> (&str, bool) {
     match upload_id.strip_prefix(CRC64) {
         Some(id) => (id, true),
         None => (upload_id.strip_prefix(PLAIN).unwrap_or(upload_id), false),

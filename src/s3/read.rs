@@ -111,7 +111,11 @@ impl S3Store {
         Ok(Fetched::Found(Reading { head, body: Box::new(body) }))
     }
 
-    fn head_of(&self, what: &What, told: &super::head::Told<'_>) -> Result<ReadHead, StoreError> {
+    pub(super) fn head_of(
+        &self,
+        what: &What,
+        told: &super::head::Told<'_>,
+    ) -> Result<ReadHead, StoreError> {
         let Some(mut head) = told.head() else {
             return Err(error::not_s3(what, "its reply has no ETag or no length"));
         };
@@ -124,7 +128,7 @@ impl S3Store {
     }
 
     /// What came instead of the object.
-    async fn instead<T, E>(
+    pub(super) async fn instead<T, E>(
         &self,
         what: &What,
         error: &SdkFailure<E>,

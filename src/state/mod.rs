@@ -71,6 +71,13 @@ pub struct Opened {
     pub moved_to: Option<PathBuf>,
 }
 
+impl BackupId {
+    /// Whether the source is a bucket: folders have absolute paths.
+    pub fn is_mirror(&self) -> bool {
+        !self.source.starts_with(b"/")
+    }
+}
+
 impl State {
     /// Opens or creates the database in `folder`, which must exist and be locked by this process.
     pub fn open(folder: &Path, now: Millis) -> Result<(Self, Opened), OpenError> {

@@ -4,6 +4,7 @@
 //! a program that uses this crate.
 
 mod error;
+pub mod mirror;
 mod restore;
 
 use std::os::unix::ffi::OsStrExt as _;
@@ -189,7 +190,7 @@ pub async fn wire(
     };
     let store = connect(&config, bucket, &prefix, run.plan.is_some()).await?;
     let rules = rules(&config)?;
-    let records = records(&config.name, id, state, run).await?;
+    let records = records_of(&config.name, id, state, run.plan.is_some()).await?;
     let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
     // By the name that the person gave: where it leads now is found out at each look.
     let tree: Arc<dyn LocalTree> = Arc::new(Tree::new(&config.source, rules, key_max_bytes));
@@ -205,14 +206,14 @@ pub async fn wire(
     Ok(Wired { backup: Arc::new(backup), watching, destination })
 }
 
-/// The records of a backup. A dry run leaves none behind.
-async fn records(
+/// The records of a backup or a mirror. A dry run leaves none behind.
+pub async fn records_of(
     name: &str,
     id: BackupId,
     state: &OpenState,
-    run: &RunOptions,
+    dry_run: bool,
 ) -> Result<BackupState, Error> {
-    if run.plan.is_none() {
+    if !dry_run {
         return Ok(state.state.backup(name, id).await?);
     }
     if let Some(known) = state.state.known_backup(id.clone()).await? {
@@ -256,11 +257,16 @@ fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), Error> {
 
 /// What the records know the endpoint by.
 fn endpoint_name(config: &BackupConfig) -> String {
-    if let Destination::Store { folder, .. } = &config.destination {
-        return format!("file://{}", folder.display());
+    match &config.destination {
+        Destination::Store { folder, .. } => format!("file://{}", folder.display()),
+        _ => s3_endpoint_name(config.endpoint_url.clone()),
     }
+}
+
+/// The URL that is given, or that the environment has; empty for AWS itself.
+pub fn s3_endpoint_name(given: Option<String>) -> String {
     let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
-    let url = config.endpoint_url.clone().or_else(|| from("AWS_ENDPOINT_URL_S3"));
+    let url = given.or_else(|| from("AWS_ENDPOINT_URL_S3"));
     url.or_else(|| from("AWS_ENDPOINT_URL")).unwrap_or_default()
 }
 
@@ -339,42 +345,66 @@ pub async fn connect(
         bucket_owner: config.bucket_owner.clone(),
         bandwidth: config.bandwidth,
     };
-    let mut endpoint = Endpoint {
-        url: config.endpoint_url.clone(),
-        region: config.region.clone(),
-        profile: config.profile.clone(),
-        path_style: config.path_style,
-        credentials_file: config.credentials_file.clone(),
-        keys: None,
-        // Beside the transfers: the owner record, a listing, a batch of deletions.
-        connections_max: config.transfers + 4,
+    let reached = match &config.destination {
+        Destination::Store { folder, .. } => {
+            store_reach(folder, config.create_bucket, dry_run).await?
+        }
+        _ => {
+            reach(Endpoint {
+                url: config.endpoint_url.clone(),
+                region: config.region.clone(),
+                profile: config.profile.clone(),
+                path_style: config.path_style,
+                credentials_file: config.credentials_file.clone(),
+                keys: None,
+                // Beside the transfers: the owner record, a listing, a batch of deletions.
+                connections_max: config.transfers + 4,
+            })
+            .await?
+        }
     };
-    let mut http = None;
-    if let Destination::Store { folder, .. } = &config.destination {
-        let (key, secret) = (random_word(), random_word());
-        let in_process = match dry_run && config.create_bucket && !is_store(folder) {
-            true => InProcess::unmade(),
-            false => {
-                let store = open_store(folder, config.create_bucket)?;
-                InProcess::new(store.endpoint(&[(key.clone(), secret.clone())]))
-            }
-        };
-        http = Some(SharedHttpClient::new(in_process));
-        endpoint = Endpoint {
-            url: Some("http://store.invalid".to_owned()),
-            region: Some("us-east-1".to_owned()),
-            keys: Some((key, secret)),
-            ..Endpoint::default()
-        };
-    }
+    Ok(S3Store::new(reached.connection, options))
+}
+
+/// The way to a server.
+#[derive(Clone)]
+pub struct Reach {
+    pub connection: Connection,
+}
+
+/// The way to a server on the network.
+pub async fn reach(endpoint: Endpoint) -> Result<Reach, Error> {
+    open(endpoint, None).await
+}
+
+/// The way to the store in this folder, which is opened inside this process.
+pub async fn store_reach(folder: &Path, create: bool, dry_run: bool) -> Result<Reach, Error> {
+    let (key, secret) = (random_word(), random_word());
+    let in_process = match dry_run && create && !is_store(folder) {
+        true => InProcess::unmade(),
+        false => {
+            let store = open_store(folder, create)?;
+            InProcess::new(store.endpoint(&[(key.clone(), secret.clone())]))
+        }
+    };
+    let endpoint = Endpoint {
+        url: Some("http://store.invalid".to_owned()),
+        region: Some("us-east-1".to_owned()),
+        keys: Some((key, secret)),
+        ..Endpoint::default()
+    };
+    open(endpoint, Some(SharedHttpClient::new(in_process))).await
+}
+
+async fn open(endpoint: Endpoint, http: Option<SharedHttpClient>) -> Result<Reach, Error> {
     let connection = Connection::open(endpoint, http).await.map_err(|e| {
         Error::new(ErrorClass::Configuration, "cannot set up the connection").caused_by(&e)
     })?;
-    Ok(S3Store::new(connection, options))
+    Ok(Reach { connection })
 }
 
 /// The place of a store, such that a key can follow.
-fn as_typed(destination: &Destination) -> String {
+pub fn as_typed(destination: &Destination) -> String {
     let mut place = destination.to_string();
     if !place.ends_with('/') {
         place.push('/');
@@ -420,21 +450,22 @@ pub fn rules(config: &BackupConfig) -> Result<Rules, Error> {
     })
 }
 
+/// Who this machine and user are, to other writers.
+pub fn identity_of(source: String) -> Result<OwnerIdentity, Error> {
+    let fallback = paths::config_files().into_iter().next();
+    let machine = machine::machine_id(fallback.as_deref().and_then(Path::parent)).map_err(|e| {
+        Error::new(ErrorClass::Configuration, "this machine has no id").caused_by(&e)
+    })?;
+    let (host, user) = (machine::host_name(), machine::user_name());
+    Ok(OwnerIdentity { machine, host, user, source })
+}
+
 fn settings(
     config: &BackupConfig,
     run: &RunOptions,
     source: &Path,
 ) -> Result<BackupSettings, Error> {
-    let fallback = paths::config_files().into_iter().next();
-    let machine = machine::machine_id(fallback.as_deref().and_then(Path::parent)).map_err(|e| {
-        Error::new(ErrorClass::Configuration, "this machine has no id").caused_by(&e)
-    })?;
-    let owner = OwnerIdentity {
-        machine,
-        host: machine::host_name(),
-        user: machine::user_name(),
-        source: Escaped(source.as_os_str().as_bytes()).to_string(),
-    };
+    let owner = identity_of(Escaped(source.as_os_str().as_bytes()).to_string())?;
     Ok(BackupSettings {
         name: config.name.clone(),
         mode: run.mode,

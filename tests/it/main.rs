@@ -16,6 +16,7 @@ mod kinds;
 mod limits;
 mod live;
 mod memory;
+mod mirror;
 mod names;
 mod package;
 mod policy;

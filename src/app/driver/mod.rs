@@ -358,7 +358,7 @@ impl Driver {
                 self.tasks.spawn(async move { Back::Due(deletions::due(backup).await) });
             }
             Effect::Probe => {
-                self.tasks.spawn(async move { Back::Probed(owner::check_now(&backup).await) });
+                self.tasks.spawn(async move { Back::Probed(owner::check_now(&*backup).await) });
             }
             Effect::Flushed { flush, failed_paths } => {
                 if let Some(answer) = self.flushes.remove(&flush) {

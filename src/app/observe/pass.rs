@@ -33,7 +33,7 @@ pub async fn run(
         // What is watched is the folder that was here before.
         watch.reset();
     }
-    owner::check(backup).await?;
+    owner::check(&**backup).await?;
     let row = backup.state.backup().await?;
     if row.identity.is_none() {
         findings.change(Change::Identity(identity)).await?;

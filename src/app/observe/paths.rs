@@ -44,7 +44,7 @@ pub async fn run(
 /// Looks at nothing but what failed before.
 pub async fn failed(backup: &Arc<Backup>, findings: &mut Findings) -> Result<(), Stop> {
     const PAGE: usize = 1_000;
-    owner::check(backup).await?;
+    owner::check(&**backup).await?;
     let mut after = None;
     loop {
         let page = backup.state.problems(after, PAGE).await?;

@@ -20,10 +20,10 @@ use crate::ports::{
 };
 
 use super::super::failure_of;
+use super::super::patience::Attempts;
 use super::super::progress::raise;
 use super::file::kind_of;
 use super::pass::Item;
-use super::patience::Attempts;
 use super::tally::Proof;
 use super::{Restore, Stop};
 

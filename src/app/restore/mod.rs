@@ -12,7 +12,6 @@ mod fetch;
 mod file;
 mod objects;
 mod pass;
-mod patience;
 mod prune;
 mod survey;
 mod tally;
@@ -33,6 +32,7 @@ use crate::ports::{
 };
 
 use super::backup::{PlanSink, PlannedAction};
+use super::patience::{self, Stop};
 use super::progress::Progress;
 
 pub use objects::{Kept, Objects, Where};
@@ -104,21 +104,6 @@ pub enum End {
     Interrupted,
     /// All of it, for this reason.
     Failed(Failure),
-}
-
-/// Why one path, or everything, goes no further.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// This path failed; the rest goes on.
-    Path(String),
-    /// This path is left out, and why.
-    Skip(String),
-    /// What is there, or the object, is not what it was: look again.
-    Again,
-    /// It is being thawed: its turn comes later.
-    Frozen,
-    All(Failure),
-    Interrupted,
 }
 
 impl From<TargetError> for Stop {

@@ -155,7 +155,7 @@ impl Restore {
         &self,
         objects: &mut super::Objects,
     ) -> Result<Option<super::Kept>, Stop> {
-        let mut attempts = super::patience::Attempts::new();
+        let mut attempts = super::super::patience::Attempts::new();
         loop {
             match objects.next().await {
                 Ok(kept) => {

@@ -8,6 +8,8 @@ use crate::config::units::{Rate, Span, Transfers};
 use crate::plan::{MaxDelete, Overwrite};
 use crate::ports::Tier;
 
+use crate::cli::mirror::args::SourceSide;
+
 use super::moment::Moment;
 
 /// Heading of the options that `restore` and `--restore` share.
@@ -19,14 +21,20 @@ pub const RESTORE_OPTIONS: &str = "Restore options";
     already is not fetched. Nothing is deleted without --delete, and files that are newer than \
     the backup are kept, unless --overwrite says otherwise.\n\n\
     keepwatch restore s3://bucket/documents ~/Documents --dry-run\n\
-    keepwatch restore s3://bucket/documents /tmp/old --at \"2 days ago\" --path reports/2026")]
+    keepwatch restore s3://bucket/documents /tmp/old --at \"2 days ago\" --path reports/2026\n\
+    keepwatch restore s3://my-bucket-offsite s3://my-new-bucket --create-bucket")]
 pub struct Restore {
     /// What is restored: s3://bucket/prefix, bucket::prefix, or file:///folder
     pub source: String,
-    /// Folder to restore into
+    /// Folder to restore into; or a bucket, which gets what is not tagged as deleted
     pub target: PathBuf,
+    /// Make the target's bucket if it is not there
+    #[arg(long)]
+    pub create_bucket: bool,
     #[command(flatten)]
     pub options: RestoreOptions,
+    #[command(flatten)]
+    pub source_side: SourceSide,
 }
 
 /// `--restore [NAME...] [--to DIR]`

@@ -24,6 +24,7 @@ use crate::wire::{RestorePlan, lock_state, patterns, restore};
 use super::args::Global;
 use super::ask::no_such_backup;
 use super::error::{CliError, Code, Ends};
+use super::mirror;
 use super::sync::{config_file, faulty, plan_sink};
 
 use args::RestoreOptions;
@@ -45,27 +46,20 @@ struct Work {
 
 /// `restore SOURCE TARGET`: no configuration, no state.
 pub async fn run(global: &Global, restore: args::Restore) -> Result<Code, CliError> {
-    let args::Restore { source, target, options } = restore;
+    let args::Restore { source, target, create_bucket, options, source_side } = restore;
+    if let Some(bucket) = target.to_str().filter(|text| mirror::is_bucket(text)) {
+        return mirror::restore(global, &source, bucket, create_bucket, source_side, &options)
+            .await;
+    }
     run_jobs(global, &options, || {
-        refuse_bucket(&target)?;
+        if create_bucket {
+            return Err(CliError::new(Code::Usage, "--create-bucket makes buckets, not folders")
+                .hint("a folder is made when it is not there"));
+        }
         let config = from_argument(global, &source, &options)?;
         Ok(Work { jobs: vec![Job { config, target }], _lock: None })
     })
     .await
-}
-
-/// A bucket is no folder to restore into, and no folder of that name is made.
-fn refuse_bucket(target: &Path) -> Result<(), CliError> {
-    let text = target.to_string_lossy();
-    let is_path = text.starts_with(['/', '.']);
-    if is_path || !(text.contains("://") || text.contains("::")) {
-        return Ok(());
-    }
-    Err(CliError::new(
-        Code::Usage,
-        format!("{text} is a bucket; restore brings back into a folder"),
-    )
-    .hint(format!("for a folder of this name write ./{text}")))
 }
 
 /// `--restore [NAME...] [--to DIR]`: the configured backups.

@@ -267,13 +267,3 @@ fn in_place_nothing_is_taken_from_what_is_right() {
     assert_eq!((said.code, said.number("retouched")), (0, 0), "{said:?}");
     scene.is_settled(0);
 }
-
-#[test]
-fn a_bucket_is_no_folder() {
-    let scene = photos();
-    for target in ["s3://bucket/q", "bucket::q", "file:///tmp/x"] {
-        let said = scene.user.run(&["restore", TO, target]);
-        assert_eq!(said.code, 2, "{said:?}");
-        assert!(said.stderr.contains("is a bucket"), "{said:?}");
-    }
-}

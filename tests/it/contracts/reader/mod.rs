@@ -3,6 +3,7 @@
 
 mod archive;
 mod broken;
+mod copies;
 mod plain;
 mod versions;
 
@@ -128,6 +129,11 @@ async fn fulfils_the_contract(subject: &Subject) {
         versions::every_version_is_listed_and_read,
         versions::older_versions_are_thawed,
         versions::long_listings_of_versions_have_pages,
+        copies::whole_objects_are_copied_with_all_that_is_theirs,
+        copies::streamed_objects_have_all_that_is_theirs,
+        copies::what_changed_or_went_is_not_copied,
+        copies::large_objects_are_copied_in_parts,
+        copies::marks_are_put_beside_tags_and_taken_off_again,
     );
 }
 

@@ -1,4 +1,5 @@
-//! How long a request is tried again, and when a failure is everybody's.
+//! How long a request of a one-shot run is tried again, when a failure is everybody's, and why a
+//! path or a run goes no further.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,16 +12,30 @@ use crate::engine::{Backoff, Jitter};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{Fut, StoreError};
 
-use super::super::failure_of;
-use super::Stop;
+use super::failure_of;
 
 /// Attempts at one object while others pass.
 const ATTEMPTS: u32 = 6;
 const THROTTLED_ATTEMPTS: u32 = 20;
 const BACKOFF: Backoff = Backoff { first_ms: 500, max_ms: 10_000 };
 
-/// Shared by all requests of a restore.
-pub(super) struct Patience {
+/// Why one path, or everything, goes no further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// This path failed; the rest goes on.
+    Path(String),
+    /// This path is left out, and why.
+    Skip(String),
+    /// What is there, or the object, is not what it was: look again.
+    Again,
+    /// It is being thawed: its turn comes later.
+    Frozen,
+    All(Failure),
+    Interrupted,
+}
+
+/// Shared by all requests of a run.
+pub(crate) struct Patience {
     retry_for: Duration,
     cancel: CancellationToken,
     last_good: Mutex<Option<Instant>>,
@@ -29,23 +44,23 @@ pub(super) struct Patience {
 }
 
 /// One request's attempts.
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     count: u32,
     failing_since: Option<Instant>,
 }
 
 impl Attempts {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { count: 0, failing_since: None }
     }
 
-    pub(super) fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         self.count > 0
     }
 }
 
 impl Patience {
-    pub(super) fn new(retry_for_ms: u64, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(retry_for_ms: u64, cancel: CancellationToken) -> Self {
         Self {
             retry_for: Duration::from_millis(retry_for_ms),
             cancel,
@@ -56,7 +71,7 @@ impl Patience {
     }
 
     /// A request went well.
-    pub(super) fn good(&self) {
+    pub(crate) fn good(&self) {
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         if self.waiting.swap(false, Ordering::Relaxed) {
             tracing::info!("the bucket answers again, going on");
@@ -64,7 +79,7 @@ impl Patience {
     }
 
     /// Sends a request until it goes well, or is given up.
-    pub(super) async fn insist<'a, T>(
+    pub(crate) async fn insist<'a, T>(
         &self,
         mut request: impl FnMut() -> Fut<'a, Result<T, StoreError>>,
     ) -> Result<T, Stop> {
@@ -83,7 +98,7 @@ impl Patience {
     }
 
     /// Waits before the next attempt. An error when there is to be none.
-    pub(super) async fn pause(
+    pub(crate) async fn pause(
         &self,
         attempts: &mut Attempts,
         failure: Failure,

@@ -1,0 +1,338 @@
+//! A backup brought back into a bucket: what is not tagged as deleted, thawed where it must be.
+//!
+//! Nothing is recorded: a restore that was cut short is run again, and finds what is right already.
+//! What must be thawed is asked for at once and looked at by listings, in key order, so that any
+//! number of keys can wait.
+
+mod thaw;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::model::words::{bytes, count, grouped};
+use crate::model::{Millis, RelPath};
+use crate::plan::mirror::{Back, bring_back};
+use crate::plan::{ErrorClass, Failure, Merge, Overwrite, Side, merge};
+use crate::ports::{FullHead, Fut, Headers, LineQueue, ObjectId, Scratch, StoreError, Thaw, Tier};
+
+use super::super::backup::{PlanSink, PlannedAction};
+use super::super::mirror::{End, KeyFilter};
+use super::super::patience::Stop;
+use super::super::progress::raise;
+use super::super::restore::{Kept, Objects, Where, no_versions, nothing};
+use super::Copier;
+use super::listing::{self, next, out_of_order};
+use super::queue::{Item, each, push};
+
+/// How a restore into a bucket behaves.
+#[derive(Clone, Debug)]
+pub struct BackSettings {
+    /// As it was at this moment; `None`: as it is now.
+    pub at: Option<Millis>,
+    pub within: Option<RelPath>,
+    pub overwrite: Overwrite,
+    pub create_bucket: bool,
+    pub tier: Tier,
+    pub days: u32,
+    pub wait: bool,
+    pub poll_ms: u64,
+}
+
+/// Numbers that only a restore has.
+#[derive(Debug, Default)]
+pub struct BackTally {
+    /// Tagged as deleted.
+    pub left_out: AtomicU64,
+    /// In the target already, and newer.
+    pub kept: AtomicU64,
+    /// Asked to be thawed, and not readable yet.
+    pub frozen: AtomicU64,
+}
+
+/// One restore into a bucket.
+pub struct BringBack {
+    pub settings: BackSettings,
+    pub copier: Arc<Copier>,
+    pub scratch: Arc<dyn Scratch>,
+    pub wanted: KeyFilter,
+    pub plan: Option<PlanSink>,
+    pub tally: BackTally,
+    /// What turned out to be archived only when it was looked at.
+    frozen: Mutex<Option<Box<dyn LineQueue>>>,
+}
+
+impl BringBack {
+    pub fn new(
+        settings: BackSettings,
+        copier: Arc<Copier>,
+        scratch: Arc<dyn Scratch>,
+        wanted: KeyFilter,
+        plan: Option<PlanSink>,
+    ) -> Self {
+        let (tally, frozen) = (BackTally::default(), Mutex::new(None));
+        Self { settings, copier, scratch, wanted, plan, tally, frozen }
+    }
+
+    pub async fn run(self: &Arc<Self>) -> End {
+        match self.steps().await {
+            Ok(()) => End::Done { hold: None },
+            Err(Stop::Interrupted) => End::Interrupted,
+            Err(Stop::All(failure)) => End::Failed(failure),
+            Err(stop) => {
+                End::Failed(Failure::new(ErrorClass::Path, format!("it ended with {stop:?}")))
+            }
+        }
+    }
+
+    async fn steps(self: &Arc<Self>) -> Result<(), Stop> {
+        let copier = &self.copier;
+        if self.settings.at.is_some()
+            && !copier.patience.insist(|| copier.source.keeps_versions()).await?
+        {
+            return Err(Stop::All(no_versions(&copier.source.place())));
+        }
+        let is_there = self.check_target().await?;
+        if self.plan.is_none() {
+            copier.learn_tags().await?;
+        }
+        let (ready, frozen) = self.compare(is_there).await?;
+        if self.plan.is_some() {
+            return Ok(());
+        }
+        self.copy_all(ready).await?;
+        let waiting = self.ask_for(frozen).await?;
+        let late = self.frozen.lock().await.take();
+        let late = match late {
+            Some(late) => self.ask_for(late).await?,
+            None => self.scratch.queue(),
+        };
+        self.thaw(waiting).await?;
+        self.thaw(late).await
+    }
+
+    /// Whether the target's bucket is there. One is made only when asked for.
+    async fn check_target(&self) -> Result<bool, Stop> {
+        let copier = &self.copier;
+        let missing = copier.patience.insist(|| {
+            let listed = copier.target.list(None);
+            Box::pin(async move {
+                match listed.await {
+                    Ok(_) => Ok(None),
+                    Err(StoreError::NoSuchBucket(failure)) => Ok(Some(failure)),
+                    Err(error) => Err(error),
+                }
+            })
+        });
+        match (missing.await?, self.settings.create_bucket) {
+            (None, _) => Ok(true),
+            (Some(_), true) if self.plan.is_some() => Ok(false),
+            (Some(_), true) => {
+                copier.patience.insist(|| copier.target.create_bucket()).await?;
+                tracing::info!("made the bucket {}", copier.copies.place());
+                Ok(true)
+            }
+            (Some(failure), false) => Err(Stop::All(failure)),
+        }
+    }
+
+    /// What is to be copied, and what is to be thawed before.
+    async fn compare(
+        self: &Arc<Self>,
+        is_there: bool,
+    ) -> Result<(Box<dyn LineQueue>, Box<dyn LineQueue>), Stop> {
+        let progress = &self.copier.progress;
+        progress.scanning.store(true, Ordering::Relaxed);
+        let mut readers = JoinSet::new();
+        let result = self.compare_with(is_there, &mut readers).await;
+        readers.shutdown().await;
+        progress.scanning.store(false, Ordering::Relaxed);
+        result
+    }
+
+    async fn compare_with(
+        self: &Arc<Self>,
+        is_there: bool,
+        readers: &mut JoinSet<()>,
+    ) -> Result<(Box<dyn LineQueue>, Box<dyn LineQueue>), Stop> {
+        let wanted = Where { at: self.settings.at, within: self.settings.within.clone() };
+        let source = Objects::new(self.copier.source.clone(), wanted.clone());
+        let there = Objects::new(self.copier.copies.clone(), Where { at: None, ..wanted.clone() });
+        let mut source = listing::read(readers, &self.copier, source, "list the backup");
+        let mut there = listing::read(readers, &self.copier, there, "list the target");
+        let mut merge: Merge<Kept, (), Kept> = Merge::default();
+        merge.end(Side::Base);
+        if !is_there {
+            merge.end(Side::Target);
+        }
+        let (mut ready, mut frozen) = (self.scratch.queue(), self.scratch.queue());
+        let (mut objects, mut planned) = (0_u64, 0_u64);
+        loop {
+            match merge.next() {
+                merge::Step::Done => break,
+                merge::Step::Need(side) => {
+                    let stream = if side == Side::Source { &mut source } else { &mut there };
+                    let pushed = match next(stream, &self.copier).await? {
+                        None => {
+                            merge.end(side);
+                            Ok(())
+                        }
+                        Some(batch) if side == Side::Source => merge.push_source(batch),
+                        Some(batch) => merge.push_target(batch),
+                    };
+                    pushed.map_err(|e| out_of_order(&e))?;
+                }
+                merge::Step::Triple(triple) => {
+                    let Some(kept) = triple.source.filter(|_| (self.wanted)(&triple.key)) else {
+                        continue;
+                    };
+                    objects += 1;
+                    planned += self.decide(kept, triple.target, &mut ready, &mut frozen).await?;
+                }
+            }
+        }
+        if objects == 0 {
+            return Err(Stop::All(nothing(&self.copier.source.place(), &wanted)));
+        }
+        tracing::info!(
+            "{} has {}: {} to copy ({}), {} of them archived",
+            self.copier.source.place(),
+            count(objects, "object"),
+            grouped(ready.count() + frozen.count()),
+            bytes(planned),
+            grouped(frozen.count()),
+        );
+        Ok((ready, frozen))
+    }
+
+    /// Bytes that are to be copied.
+    async fn decide(
+        &self,
+        kept: Kept,
+        there: Option<Kept>,
+        ready: &mut Box<dyn LineQueue>,
+        frozen: &mut Box<dyn LineQueue>,
+    ) -> Result<u64, Stop> {
+        let progress = &self.copier.progress;
+        raise(&progress.scanned, 1);
+        let size = kept.object.size_bytes;
+        let there = there.map(|there| there.object);
+        let key = kept.id.key.clone();
+        match bring_back(&kept.object, there.as_ref(), self.settings.overwrite) {
+            Back::Right => {
+                raise(&progress.unchanged, 1);
+                Ok(0)
+            }
+            Back::Kept(why) => {
+                tracing::info!("kept: {key}: {}", kept_words(why));
+                raise(&self.tally.kept, 1);
+                Ok(0)
+            }
+            Back::Copy(reason) => {
+                let is_frozen = kept.object.archived && kept.thaw != Some(Thaw::Thawed);
+                if let Some(plan) = &self.plan {
+                    let why = match is_frozen {
+                        true => "archived: it must be thawed first",
+                        false => reason.words(),
+                    };
+                    plan(PlannedAction {
+                        action: "copy",
+                        path: key.to_string(),
+                        why: why.to_owned(),
+                    });
+                    raise(&progress.copied, 1);
+                    raise(&progress.copied_bytes, size);
+                }
+                let item = Item {
+                    version: kept.id.version.clone(),
+                    source: Some(kept.object),
+                    thaw: kept.thaw,
+                    ..Item::new(key, 'c')
+                };
+                push(if is_frozen { frozen } else { ready }, &item).await?;
+                raise(&progress.planned, 1);
+                raise(&progress.planned_bytes, size);
+                Ok(size)
+            }
+        }
+    }
+
+    async fn copy_all(self: &Arc<Self>, queue: Box<dyn LineQueue>) -> Result<(), Stop> {
+        let this = self.clone();
+        let work = Arc::new(move |item: Item| -> Fut<'static, _> {
+            let this = this.clone();
+            Box::pin(async move { this.copy_one(item).await })
+        });
+        each(&self.copier, queue, work).await
+    }
+
+    async fn copy_one(&self, item: Item) -> Result<(), Stop> {
+        const AGAIN_MAX: u32 = 5;
+        let mut result = Err(Stop::Again);
+        for _ in 0..AGAIN_MAX {
+            result = self.bring(&item).await;
+            if result != Err(Stop::Again) {
+                break;
+            }
+        }
+        if result == Err(Stop::Frozen) {
+            let mut late = self.frozen.lock().await;
+            let queue = late.get_or_insert_with(|| self.scratch.queue());
+            return push(queue, &item).await;
+        }
+        self.done(&item);
+        self.copier.note(&item.key, result)
+    }
+
+    fn done(&self, item: &Item) {
+        raise(&self.copier.progress.handled, 1);
+        let bytes = item.source.as_ref().map_or(0, |object| object.size_bytes);
+        raise(&self.copier.progress.handled_bytes, bytes);
+    }
+
+    async fn bring(&self, item: &Item) -> Result<(), Stop> {
+        let id = id_of(item);
+        let Some(full) = self.copier.look(&id).await? else { return Ok(()) };
+        if full.head.tags != Some(0) && self.is_left_out(&id).await? {
+            return Ok(());
+        }
+        let size = full.head.object.size_bytes;
+        // What was archived is wanted now: it does not go back into the archive.
+        let full = match full.head.object.archived {
+            true => {
+                let headers = Headers { storage_class: None, ..full.headers };
+                FullHead { headers, ..full }
+            }
+            false => full,
+        };
+        self.copier.transfer(&item.key, &full).await?;
+        self.copier.copied(&item.key, size);
+        Ok(())
+    }
+
+    /// Whether its tags say that it was deleted by the moment that is asked for.
+    async fn is_left_out(&self, id: &ObjectId) -> Result<bool, Stop> {
+        let _slot = self.copier.slot().await;
+        let source = &self.copier.source;
+        let deleted = self.copier.patience.insist(|| source.deleted_at(id)).await?;
+        let out = match (deleted, self.settings.at) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(deleted), Some(at)) => deleted < at,
+        };
+        if out {
+            raise(&self.tally.left_out, 1);
+        }
+        Ok(out)
+    }
+}
+
+fn id_of(item: &Item) -> ObjectId {
+    ObjectId { key: item.key.clone(), version: item.version.clone(), etag: None }
+}
+
+fn kept_words(why: crate::plan::Kept) -> String {
+    why.to_string().replace("the file here", "the object there")
+}

@@ -1,0 +1,308 @@
+//! Objects copied from one bucket to another, whole and unchanged: what a mirror and a restore into
+//! a bucket have in common.
+//!
+//! Each object is looked at once, and copied as that version and with that ETag only: what changes
+//! meanwhile is looked at again, never mixed. Within one server it copies ([`Copier::transfer`]),
+//! large objects in parts ([`parts`]); between servers the bytes come through here ([`stream`]) and
+//! are compared with every checksum that the source has.
+
+pub mod back;
+pub(crate) mod listing;
+mod parts;
+pub(crate) mod queue;
+mod stream;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{ETag, Key};
+use crate::plan::Failure;
+use crate::plan::parts::{MIB, PART_MAX_BYTES};
+use crate::ports::{
+    Change, Copy, CopySource, CopyTarget, Fetched, FullHead, ObjectId, StateStore, StoreError,
+    Tags, Thaw,
+};
+
+use super::FILE;
+use super::patience::{Patience, Stop};
+use super::progress::{Progress, raise};
+
+/// Paths that are remembered by name, of each kind.
+const NAMED_MAX: usize = 10_000;
+/// Bytes of content that are in memory on their way through here, at most.
+const MEMORY_BYTES: u64 = 96 * MIB;
+/// Larger objects come through here in parts, whatever the threshold is.
+const WHOLE_MAX_BYTES: u64 = 16 * MIB;
+
+/// How objects are copied.
+#[derive(Clone, Debug)]
+pub struct CopySettings {
+    /// Of the mirror or restore, for the log.
+    pub name: String,
+    /// The destination's server can read the source by itself.
+    pub server_side: bool,
+    /// Requests in flight at most.
+    pub transfers: usize,
+    /// Larger objects are copied in parts.
+    pub multipart_threshold: u64,
+    /// Of objects that do not tell how they were cut.
+    pub part_size: Option<u64>,
+    pub retry_for_ms: u64,
+}
+
+/// What was done to one object. For who follows a run from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Copied { key: Key, bytes: u64 },
+    Tagged { key: Key },
+    Untagged { key: Key },
+    Deleted { key: Key },
+    Failed { key: String, why: String },
+    Skipped { key: String, why: String },
+}
+
+/// Takes events as they happen.
+pub type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// Copies objects between two places.
+pub struct Copier {
+    pub settings: CopySettings,
+    pub source: Arc<dyn CopySource>,
+    pub target: Arc<dyn CopyTarget>,
+    /// The destination, read.
+    pub copies: Arc<dyn CopySource>,
+    /// Where copies in parts are journaled, so that they go on after a stop.
+    journal: Option<Arc<dyn StateStore>>,
+    pub progress: Arc<Progress>,
+    pub cancel: CancellationToken,
+    pub(crate) patience: Patience,
+    on_event: Option<OnEvent>,
+    slots: Semaphore,
+    /// In KiB.
+    memory: Semaphore,
+    /// The destination has tags.
+    tags: AtomicBool,
+    named: Mutex<Named>,
+}
+
+#[derive(Default)]
+struct Named {
+    failed: Vec<(String, String)>,
+    skipped: Vec<(String, String)>,
+}
+
+/// The two places of a copy.
+pub struct Places {
+    pub source: Arc<dyn CopySource>,
+    pub target: Arc<dyn CopyTarget>,
+    pub copies: Arc<dyn CopySource>,
+}
+
+impl Copier {
+    pub fn new(
+        settings: CopySettings,
+        places: Places,
+        journal: Option<Arc<dyn StateStore>>,
+        on_event: Option<OnEvent>,
+    ) -> Self {
+        let Places { source, target, copies } = places;
+        let cancel = CancellationToken::new();
+        let transfers = settings.transfers.max(1);
+        Self {
+            slots: Semaphore::new(transfers),
+            memory: Semaphore::new((MEMORY_BYTES / 1024) as usize),
+            patience: Patience::new(settings.retry_for_ms, cancel.clone()),
+            tags: AtomicBool::new(true),
+            named: Mutex::default(),
+            progress: Arc::default(),
+            settings,
+            source,
+            target,
+            copies,
+            journal,
+            cancel,
+            on_event,
+        }
+    }
+
+    /// Waits for room among the requests.
+    pub(crate) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        self.slots.acquire().await.ok()
+    }
+
+    /// Asks whether the destination has tags.
+    pub(crate) async fn learn_tags(&self) -> Result<bool, Stop> {
+        let has = self.patience.insist(|| self.target.knows_tags()).await?;
+        self.tags.store(has, Ordering::Relaxed);
+        Ok(has)
+    }
+
+    /// The object as it is now, if it is there. One that must be thawed first is
+    /// [`Stop::Frozen`].
+    pub(crate) async fn look(&self, id: &ObjectId) -> Result<Option<FullHead>, Stop> {
+        let _slot = self.slot().await;
+        let full = match self.patience.insist(|| self.source.look(id)).await? {
+            Fetched::Found(full) => full,
+            Fetched::Gone => return Ok(None),
+            Fetched::Changed => return Err(Stop::Again),
+            Fetched::Archived => return Err(Stop::Frozen),
+        };
+        if full.head.object.archived && full.head.thaw != Some(Thaw::Thawed) {
+            return Err(Stop::Frozen);
+        }
+        Ok(Some(full))
+    }
+
+    /// Copies the version that was looked at; answers with the copy's ETag. [`Stop::Again`] when
+    /// the source is another object by now: then nothing was written.
+    pub(crate) async fn transfer(&self, key: &Key, full: &FullHead) -> Result<ETag, Stop> {
+        let object = &full.head.object;
+        let id = ObjectId {
+            key: key.clone(),
+            version: full.version.clone(),
+            etag: Some(object.etag.clone()),
+        };
+        let size = object.size_bytes;
+        let threshold = self.settings.multipart_threshold.min(PART_MAX_BYTES);
+        self.progress.begin(key, key.to_string());
+        let result = match self.settings.server_side {
+            true if size <= threshold => self.copy_whole(&id, full).await,
+            false if size <= threshold.min(WHOLE_MAX_BYTES) => self.stream_whole(&id, full).await,
+            _ => self.copy_in_parts(&id, full).await,
+        };
+        self.progress.end(key);
+        result
+    }
+
+    async fn copy_whole(&self, id: &ObjectId, full: &FullHead) -> Result<ETag, Stop> {
+        let origin = self.source.origin(id).map_err(of_store)?;
+        let copy = Copy {
+            key: id.key.clone(),
+            origin,
+            size_bytes: full.head.object.size_bytes,
+            headers: full.headers.clone(),
+        };
+        let _slot = self.slot().await;
+        found(self.patience.insist(|| self.target.copy(copy.clone())).await?)
+    }
+
+    /// The object's own tags, as far as both sides have any.
+    async fn tags_of(&self, id: &ObjectId, full: &FullHead) -> Result<Tags, Stop> {
+        if full.head.tags == Some(0) || !self.tags.load(Ordering::Relaxed) {
+            return Ok(vec![]);
+        }
+        let _slot = self.slot().await;
+        let tags = self.patience.insist(|| {
+            let asked = self.source.tags(id);
+            Box::pin(async move {
+                match asked.await {
+                    Err(StoreError::Unsupported(_)) => Ok(Fetched::Found(vec![])),
+                    tags => tags,
+                }
+            })
+        });
+        found(tags.await?)
+    }
+
+    /// Makes changes durable, where there is a journal.
+    async fn note_in_journal(&self, changes: Vec<Change>) -> Result<(), Stop> {
+        match &self.journal {
+            Some(journal) => journal.apply(changes).await.map_err(|e| Stop::All(e.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts and tells a copy that is done.
+    pub(crate) fn copied(&self, key: &Key, bytes: u64) {
+        raise(&self.progress.copied, 1);
+        raise(&self.progress.copied_bytes, bytes);
+        tracing::info!(target: FILE, backup = %self.settings.name, "copied {key}");
+        self.tell(&Event::Copied { key: key.clone(), bytes });
+    }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        if let Some(on_event) = &self.on_event {
+            on_event(event);
+        }
+    }
+
+    /// Takes note of what became of one object; what is everybody's is passed on.
+    pub(crate) fn note(&self, key: &Key, result: Result<(), Stop>) -> Result<(), Stop> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(Stop::Path(why)) => {
+                self.fail(key, why);
+                Ok(())
+            }
+            Err(Stop::Again) => {
+                self.fail(key, "it changes all the time".to_owned());
+                Ok(())
+            }
+            Err(Stop::Skip(why)) => {
+                self.skip(key, why);
+                Ok(())
+            }
+            Err(Stop::Frozen) => {
+                self.skip(key, "archived: it must be thawed before it can be copied".to_owned());
+                Ok(())
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn fail(&self, key: &Key, why: String) {
+        tracing::warn!("failed: {key}: {why}");
+        raise(&self.progress.failed, 1);
+        self.tell(&Event::Failed { key: key.to_string(), why: why.clone() });
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.failed.len() < NAMED_MAX {
+            named.failed.push((key.to_string(), why));
+        }
+    }
+
+    fn skip(&self, key: &Key, why: String) {
+        tracing::warn!("skipped: {key}: {why}");
+        raise(&self.progress.skipped, 1);
+        self.tell(&Event::Skipped { key: key.to_string(), why: why.clone() });
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.skipped.len() < NAMED_MAX {
+            named.skipped.push((key.to_string(), why));
+        }
+    }
+
+    /// Keys that failed, and why; as many as are remembered.
+    pub fn failed(&self) -> Vec<(String, String)> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
+    }
+
+    pub fn skipped(&self) -> Vec<(String, String)> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).skipped.clone()
+    }
+
+    /// Forgets the names of an earlier run.
+    pub(crate) fn forget_names(&self) {
+        *self.named.lock().unwrap_or_else(PoisonError::into_inner) = Named::default();
+    }
+}
+
+/// What came of asking for an object that was looked at just now.
+pub(super) fn found<T>(fetched: Fetched<T>) -> Result<T, Stop> {
+    match fetched {
+        Fetched::Found(found) => Ok(found),
+        Fetched::Gone | Fetched::Changed => Err(Stop::Again),
+        Fetched::Archived => Err(Stop::Frozen),
+    }
+}
+
+/// An error of the store that is about one object.
+fn of_store(error: StoreError) -> Stop {
+    Stop::Path(super::failure_of(error, "name the object").to_string())
+}
+
+/// A failure of one object.
+fn of_path(failure: &Failure) -> Stop {
+    Stop::Path(failure.to_string())
+}

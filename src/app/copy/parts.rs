@@ -1,0 +1,329 @@
+//! Large objects, copied in parts and taken up again where a stop left them.
+//!
+//! An object that was sent in parts is cut at the same places, so that the copy has the same ETag,
+//! which proves it. The upload is journaled with the fingerprint of the source before it is opened.
+//! Within a server every part of it comes from that one version, so what the server has of it
+//! counts. What came through here counts where the journal and the server agree.
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+
+use crate::model::{ContentMd5, Crc64, ETag, Key, Md5};
+use crate::plan::mirror::fingerprint_of;
+use crate::plan::parts::{MIB, PART_MIN_BYTES, PARTS_MAX, part_count, part_range, part_size};
+use crate::ports::{
+    Change, Complete, Condition, CopyPart, Fetched, FullHead, JournaledPart, ObjectId, PartDigest,
+    StoreError, StoredPart, UploadJournal,
+};
+
+use super::super::failure_of;
+use super::super::patience::Stop;
+use super::stream::Passed;
+use super::{Copier, found, of_path, of_store};
+
+/// Of objects that do not tell how they were cut: few requests within a server, little memory here.
+const COPIED_PART_BYTES: u64 = 64 * MIB;
+const STREAMED_PART_BYTES: u64 = 8 * MIB;
+/// A larger part is cut anew when it comes through here.
+const STREAMED_PART_MAX_BYTES: u64 = 32 * MIB;
+/// Parts of one object in flight.
+const PARTS_AT_ONCE: usize = 8;
+
+/// A copy in parts on its way.
+pub(super) struct Parts<'a> {
+    pub(super) copier: &'a Copier,
+    pub(super) id: &'a ObjectId,
+    pub(super) full: &'a FullHead,
+    pub(super) part_size: u64,
+    /// The parts are those of the source.
+    pub(super) same_cut: bool,
+    pub(super) upload_id: String,
+}
+
+impl Copier {
+    pub(super) async fn copy_in_parts(&self, id: &ObjectId, full: &FullHead) -> Result<ETag, Stop> {
+        let (part_size, same_cut) = self.cut(id, full).await?;
+        let (upload_id, kept) = match self.take_up(id, full, part_size).await? {
+            Some(taken_up) => taken_up,
+            None => (self.open(id, full, part_size).await?, vec![]),
+        };
+        let parts = Parts { copier: self, id, full, part_size, same_cut, upload_id };
+        let result = match self.settings.server_side {
+            true => parts.copy(kept).await,
+            false => parts.pass_through(kept).await,
+        };
+        match result {
+            Ok(etag) => Ok(etag),
+            Err(stop) => {
+                // Without a journal nobody goes on with it.
+                if self.journal.is_none() || !matches!(stop, Stop::Interrupted | Stop::All(_)) {
+                    let key = &id.key;
+                    self.abort(key, &parts.upload_id).await.ok();
+                    self.note_in_journal(vec![Change::UploadDropped { key: key.clone() }]).await?;
+                }
+                Err(stop)
+            }
+        }
+    }
+
+    /// The size of the parts, and whether it is that of the source's own.
+    async fn cut(&self, id: &ObjectId, full: &FullHead) -> Result<(u64, bool), Stop> {
+        let size = full.head.object.size_bytes;
+        let largest = match self.settings.server_side {
+            true => u64::MAX,
+            false => STREAMED_PART_MAX_BYTES,
+        };
+        if let Some((_, count @ 1..)) = full.head.object.etag.as_md5() {
+            let _slot = self.slot().await;
+            let first = self.patience.insist(|| self.source.part_size(id)).await?;
+            if let Some(first) = first.filter(|first| (PART_MIN_BYTES..=largest).contains(first))
+                && part_count(size, first) == u64::from(count)
+            {
+                return Ok((first, full.head.etag_is_md5));
+            }
+        }
+        let usual = match self.settings.server_side {
+            true => COPIED_PART_BYTES,
+            false => STREAMED_PART_BYTES,
+        };
+        let wanted = self.settings.part_size.unwrap_or(usual).min(largest);
+        let cut = part_size(size, Some(wanted)).map_err(|e| Stop::Path(e.to_string()))?;
+        debug_assert!(part_count(size, cut) <= PARTS_MAX, "S3 takes no more");
+        Ok((cut, false))
+    }
+
+    /// Goes on with a journaled upload, if its source is this one and the server still has it.
+    async fn take_up(
+        &self,
+        id: &ObjectId,
+        full: &FullHead,
+        part_size: u64,
+    ) -> Result<Option<(String, Vec<JournaledPart>)>, Stop> {
+        let Some(state) = &self.journal else { return Ok(None) };
+        let key = &id.key;
+        let journal = state.upload(key).await.map_err(|e| Stop::All(e.into()))?;
+        let Some(journal) = journal else { return Ok(None) };
+        let object = &full.head.object;
+        let same = journal.fingerprint == fingerprint_of(object) && journal.part_size == part_size;
+        let upload_id = match (&journal.upload_id, same) {
+            (Some(upload_id), true) => upload_id.clone(),
+            _ => {
+                self.close(&journal).await?;
+                return Ok(None);
+            }
+        };
+        let stored = {
+            let _slot = self.slot().await;
+            self.target.list_parts(key, &upload_id).await
+        };
+        let stored = match stored {
+            Ok(stored) => stored,
+            // Gone, or of a server that cannot tell which parts it has: from the beginning.
+            Err(StoreError::NoSuchUpload | StoreError::Unsupported(_)) => {
+                self.close(&journal).await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(of_path(&failure_of(error, "list the parts of a copy"))),
+        };
+        let fits = |part: &StoredPart| {
+            part_range(part.number, object.size_bytes, part_size).1 == part.size_bytes
+        };
+        let kept: Vec<JournaledPart> = match self.settings.server_side {
+            true => stored.into_iter().filter(fits).map(of_server).collect(),
+            false => journal.parts.into_iter().filter(|p| stored.contains(&p.stored)).collect(),
+        };
+        tracing::info!("going on with the copy of {key}: {} parts are there", kept.len());
+        Ok(Some((upload_id, kept)))
+    }
+
+    /// Aborts an upload, known or not, and drops its journal.
+    async fn close(&self, journal: &UploadJournal) -> Result<(), Stop> {
+        let key = &journal.key;
+        let ids = match &journal.upload_id {
+            Some(id) => vec![id.clone()],
+            None => match self.target.list_uploads(key).await {
+                Ok(ids) => ids,
+                // A server that cannot list them cannot leave us one to find.
+                Err(StoreError::Unsupported(_)) => vec![],
+                Err(error) => return Err(of_path(&failure_of(error, "find an open copy"))),
+            },
+        };
+        for id in ids {
+            self.abort(key, &id).await?;
+        }
+        self.note_in_journal(vec![Change::UploadDropped { key: key.clone() }]).await
+    }
+
+    async fn abort(&self, key: &Key, upload_id: &str) -> Result<(), Stop> {
+        let aborted = self.target.abort_upload(key, upload_id).await;
+        aborted.map_err(|error| of_path(&failure_of(error, "abort a copy")))
+    }
+
+    async fn open(&self, id: &ObjectId, full: &FullHead, part_size: u64) -> Result<String, Stop> {
+        let key = id.key.clone();
+        let tags = self.tags_of(id, full).await?;
+        let journal = UploadJournal {
+            key: key.clone(),
+            upload_id: None,
+            part_size,
+            fingerprint: fingerprint_of(&full.head.object),
+            parts: vec![],
+        };
+        self.note_in_journal(vec![Change::UploadOpening(journal)]).await?;
+        let streamed = !self.settings.server_side;
+        let _slot = self.slot().await;
+        let opened = self
+            .patience
+            .insist(|| self.target.create_copy(&key, full.headers.clone(), tags.clone(), streamed));
+        let upload_id = opened.await?;
+        let opened = Change::UploadOpened { key, upload_id: upload_id.clone() };
+        self.note_in_journal(vec![opened]).await?;
+        Ok(upload_id)
+    }
+}
+
+/// A part of which only the server knows the content.
+fn of_server(stored: StoredPart) -> JournaledPart {
+    let md5 = stored.etag.as_md5().map_or(Md5([0; 16]), |(md5, _)| md5);
+    let digest = PartDigest { bytes: stored.size_bytes, md5, crc64: Crc64::EMPTY };
+    JournaledPart { stored, digest }
+}
+
+impl Parts<'_> {
+    pub(super) fn size(&self) -> u64 {
+        self.full.head.object.size_bytes
+    }
+
+    pub(super) fn numbers(&self) -> std::ops::RangeInclusive<u32> {
+        let count = part_count(self.size(), self.part_size);
+        1..=u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Copies what is missing within the server.
+    async fn copy(&self, kept: Vec<JournaledPart>) -> Result<ETag, Stop> {
+        let has = |number| kept.iter().any(|part| part.stored.number == number);
+        let missing: Vec<u32> = self.numbers().filter(|number| !has(*number)).collect();
+        let mut missing = missing.into_iter();
+        let progress = &self.copier.progress;
+        progress.advance(&self.id.key, kept.iter().map(|part| part.stored.size_bytes).sum());
+        let mut parts = kept;
+        let mut flying = FuturesUnordered::new();
+        loop {
+            while flying.len() < PARTS_AT_ONCE {
+                let Some(number) = missing.next() else { break };
+                flying.push(self.copy_part(number));
+            }
+            match flying.next().await {
+                Some(part) => parts.push(part?),
+                None => break,
+            }
+        }
+        drop(flying);
+        parts.sort_by_key(|part| part.stored.number);
+        self.finish(parts, None).await
+    }
+
+    async fn copy_part(&self, number: u32) -> Result<JournaledPart, Stop> {
+        let (offset, length) = part_range(number, self.size(), self.part_size);
+        let part = CopyPart {
+            key: self.id.key.clone(),
+            upload_id: self.upload_id.clone(),
+            number,
+            origin: self.copier.source.origin(self.id).map_err(of_store)?,
+            offset,
+            length,
+        };
+        let _slot = self.copier.slot().await;
+        let copied = self.copier.patience.insist(|| self.copier.target.copy_part(part.clone()));
+        let etag = found(copied.await?)?;
+        self.copier.progress.advance(&self.id.key, length);
+        Ok(of_server(StoredPart { number, size_bytes: length, etag }))
+    }
+
+    /// Joins the parts, once what came through here is proven; and looks at the result.
+    pub(super) async fn finish(
+        &self,
+        parts: Vec<JournaledPart>,
+        passed: Option<Passed>,
+    ) -> Result<ETag, Stop> {
+        let copier = self.copier;
+        let of_parts = ContentMd5::of_parts(parts.iter().map(|p| &p.digest.md5), self.part_size);
+        let crc64 = match passed {
+            Some(passed) => {
+                self.prove(&of_parts, &passed)?;
+                passed.crc64
+            }
+            None => Crc64::EMPTY,
+        };
+        let complete = Complete {
+            key: self.id.key.clone(),
+            upload_id: self.upload_id.clone(),
+            parts,
+            size_bytes: self.size(),
+            crc64,
+            condition: Condition::None,
+        };
+        let _slot = copier.slot().await;
+        let lost = copier.patience.insist(|| {
+            let sent = copier.target.complete_upload(complete.clone());
+            Box::pin(async move {
+                match sent.await {
+                    Ok(_) => Ok(false),
+                    // Its completion may have succeeded unheard: what is there will tell.
+                    Err(StoreError::NoSuchUpload) => Ok(true),
+                    Err(error) => Err(error),
+                }
+            })
+        });
+        let lost = lost.await?;
+        let etag = self.check_copy(&of_parts, lost).await?;
+        let dropped = Change::UploadDropped { key: self.id.key.clone() };
+        copier.note_in_journal(vec![dropped]).await?;
+        Ok(etag)
+    }
+
+    /// Compares what came through here with all that the source says of its content.
+    fn prove(&self, of_parts: &ContentMd5, passed: &Passed) -> Result<(), Stop> {
+        let head = &self.full.head;
+        let wrong = |what: &str| {
+            Err(Stop::Path(format!("what was read is not what the source's {what} says")))
+        };
+        if self.same_cut && of_parts.matches(&head.object.etag) == Some(false) {
+            return wrong("ETag");
+        }
+        if head.crc64.is_some_and(|crc64| crc64 != passed.crc64) {
+            return wrong("CRC64NVME");
+        }
+        if let (Some(md5), Some(whole)) = (head.md5, passed.md5)
+            && md5 != whole
+        {
+            return wrong("MD5");
+        }
+        Ok(())
+    }
+
+    /// The copy is there, and as far as the server tells it has the content of the source.
+    async fn check_copy(&self, of_parts: &ContentMd5, lost: bool) -> Result<ETag, Stop> {
+        let copier = self.copier;
+        let id = ObjectId { key: self.id.key.clone(), version: None, etag: None };
+        let looked = copier.patience.insist(|| copier.copies.head(&id)).await?;
+        let wrong = |why: &str| Err(Stop::Path(format!("the copy is not the source: {why}")));
+        let Fetched::Found(copy) = looked else { return wrong("it is not there") };
+        let source = &self.full.head;
+        if copy.object.size_bytes != self.size() {
+            return wrong("it has another size");
+        }
+        if let (Some(crc64), Some(of_copy)) = (source.crc64, copy.crc64) {
+            return match crc64 == of_copy {
+                true => Ok(copy.object.etag),
+                false => wrong("it has another CRC64NVME"),
+            };
+        }
+        if self.same_cut && copy.etag_is_md5 && source.object.etag != copy.object.etag {
+            return wrong("it has another ETag");
+        }
+        if lost && of_parts.matches(&copy.object.etag) != Some(true) {
+            return wrong("the upload is gone, and another object is there");
+        }
+        Ok(copy.object.etag)
+    }
+}

@@ -1,0 +1,341 @@
+//! Both listings and the records, joined in lock step; what differs is written down.
+//!
+//! INVARIANT: nothing is copied, tagged, deleted or believed to be gone before all three have come
+//! to their end. A stream out of order fails the run.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::model::{Key, Object, Record};
+use crate::plan::mirror::{Reason, SourceSide, Step, decide, record_of};
+use crate::plan::{Merge, Side, merge};
+use crate::ports::{Change, KeyRange, LineQueue, StoreError};
+
+use super::super::copy::listing::{self, PAGES_AHEAD, Stream, next, out_of_order};
+use super::super::copy::queue::{Item, push};
+use super::super::patience::Stop;
+use super::super::progress::raise;
+use super::super::restore::{Kept, Objects, Where};
+use super::Mirror;
+
+/// Keys of one page.
+const PAGE: usize = 1_000;
+
+/// What a comparison found. Queues are in key order.
+pub struct Found {
+    pub missing: Box<dyn LineQueue>,
+    pub differing: Box<dyn LineQueue>,
+    /// Tagged, and in the source again.
+    pub back: Box<dyn LineQueue>,
+    pub gone: Box<dyn LineQueue>,
+    /// What the records are to learn.
+    pub(super) notes: Box<dyn LineQueue>,
+    /// Of which only tags can tell.
+    pub(super) asked: Box<dyn LineQueue>,
+    pub sources: u64,
+    /// Of what is missing or different.
+    pub bytes: u64,
+}
+
+/// Letters of what is to be done with an item.
+pub(super) mod what {
+    pub const COPY: char = 'c';
+    pub const LOOK: char = 'l';
+    pub const UNTAG: char = 'u';
+    pub const GONE: char = 'g';
+    pub const FOUND: char = 'f';
+    pub const FORGET: char = 'x';
+    pub const DISOWN: char = 'd';
+    pub const UNCLAIMED: char = 'n';
+    pub const ADOPT_UNTAGGED: char = 'a';
+    pub const ASK: char = '?';
+}
+
+impl Mirror {
+    pub(super) async fn compare(self: &Arc<Self>, sweeping: bool) -> Result<Found, Stop> {
+        let progress = &self.copier.progress;
+        progress.scanning.store(true, Ordering::Relaxed);
+        let mut readers = JoinSet::new();
+        let result = self.compare_with(sweeping, &mut readers).await;
+        readers.shutdown().await;
+        progress.scanning.store(false, Ordering::Relaxed);
+        result
+    }
+
+    async fn compare_with(
+        self: &Arc<Self>,
+        sweeping: bool,
+        readers: &mut JoinSet<()>,
+    ) -> Result<Found, Stop> {
+        let objects = Objects::new(self.copier.source.clone(), Where::default());
+        let mut sources = listing::read(readers, &self.copier, objects, "list the source");
+        let mut copies = self.read_copies(readers);
+        let mut rows = self.read_rows(readers);
+        let mut merge: Merge<Kept, Record, Object> = Merge::default();
+        let since =
+            self.settings.modified_within_ms.map(|within| self.clock.now().minus_ms(within));
+        let mut found = self.nothing_yet();
+        let mut adopted = vec![];
+        loop {
+            match merge.next() {
+                merge::Step::Done => break,
+                merge::Step::Need(side) => {
+                    let ended = match side {
+                        Side::Source => {
+                            let batch = next(&mut sources, &self.copier).await?;
+                            batch.map(|batch| merge.push_source(batch)).transpose()
+                        }
+                        Side::Base => {
+                            let batch = next(&mut rows, &self.copier).await?;
+                            batch.map(|batch| merge.push_base(batch)).transpose()
+                        }
+                        Side::Target => {
+                            let batch = next(&mut copies, &self.copier).await?;
+                            batch.map(|batch| merge.push_target(batch)).transpose()
+                        }
+                    };
+                    match ended.map_err(|e| out_of_order(&e))? {
+                        Some(()) => {}
+                        None => merge.end(side),
+                    }
+                    if adopted.len() >= PAGE {
+                        self.note(std::mem::take(&mut adopted)).await?;
+                    }
+                }
+                merge::Step::Triple(triple) => {
+                    let merge::Triple { key, source, base, target } = triple;
+                    let side = match &source {
+                        _ if !(self.wanted)(&key) => SourceSide::Excluded,
+                        None => SourceSide::Absent,
+                        Some(kept) if since.is_some_and(|since| kept.object.modified < since) => {
+                            SourceSide::Older(&kept.object)
+                        }
+                        Some(kept) => SourceSide::Present(&kept.object),
+                    };
+                    if !matches!(side, SourceSide::Excluded | SourceSide::Absent) {
+                        found.sources += 1;
+                        raise(&self.copier.progress.scanned, 1);
+                    }
+                    let compare = self.settings.compare;
+                    let step = decide(side, base.as_ref(), target.as_ref(), compare, sweeping);
+                    let seen = Seen { key, source, base, copy: target };
+                    if let Some(change) = self.write_down(&mut found, step, seen).await? {
+                        adopted.push(change);
+                    }
+                }
+            }
+        }
+        self.note(adopted).await?;
+        Ok(found)
+    }
+
+    fn nothing_yet(&self) -> Found {
+        Found {
+            missing: self.queue(),
+            differing: self.queue(),
+            back: self.queue(),
+            gone: self.queue(),
+            notes: self.queue(),
+            asked: self.queue(),
+            sources: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Puts a key where it belongs. Answers with what may be recorded at once: that two objects are
+    /// the same is so whatever else the listings say.
+    async fn write_down(
+        &self,
+        found: &mut Found,
+        step: Step,
+        seen: Seen,
+    ) -> Result<Option<Change>, Stop> {
+        let progress = &self.copier.progress;
+        if self.is_dry_run() {
+            self.tell_step(found, step, &seen).await?;
+            return Ok(None);
+        }
+        let queue = match step {
+            Step::Nothing => {
+                if seen.source.is_some() && seen.copy.is_some() {
+                    raise(&progress.unchanged, 1);
+                }
+                return Ok(None);
+            }
+            Step::Adopt => {
+                raise(if seen.base.is_some() { &progress.unchanged } else { &progress.adopted }, 1);
+                let (Some(source), Some(copy)) = (&seen.source, &seen.copy) else {
+                    return Ok(None);
+                };
+                let record = record_of(&source.object, copy);
+                return Ok(Some(Change::Synced { key: seen.key, record }));
+            }
+            Step::Copy(Reason::Missing) => &mut found.missing,
+            Step::Copy(_) | Step::Look => &mut found.differing,
+            Step::Untag => &mut found.back,
+            Step::Gone => &mut found.gone,
+            Step::Found | Step::Forget | Step::Disown | Step::Unclaimed => &mut found.notes,
+            Step::AdoptUntagged | Step::Ask => &mut found.asked,
+        };
+        if step == Step::Found {
+            raise(&progress.unchanged, 1);
+        }
+        let bytes = seen.source.as_ref().map_or(0, |kept| kept.object.size_bytes);
+        push(queue, &seen.item(letter(step))).await?;
+        if matches!(step, Step::Copy(_) | Step::Look) {
+            found.bytes += bytes;
+            raise(&progress.planned_bytes, bytes);
+        }
+        if matches!(step, Step::Copy(_) | Step::Look | Step::Untag) {
+            raise(&progress.planned, 1);
+        }
+        Ok(None)
+    }
+
+    /// What a dry run says, and counts as if it had been done.
+    async fn tell_step(&self, found: &mut Found, step: Step, seen: &Seen) -> Result<(), Stop> {
+        let progress = &self.copier.progress;
+        match step {
+            Step::Copy(_) | Step::Look => {
+                let why = match step {
+                    Step::Copy(reason) => reason.words(),
+                    _ => "unless a closer look finds both the same",
+                };
+                self.tell("copy", &seen.key, why);
+                raise(&progress.copied, 1);
+                let bytes = seen.source.as_ref().map_or(0, |kept| kept.object.size_bytes);
+                raise(&progress.copied_bytes, bytes);
+            }
+            Step::Untag => {
+                self.tell("tag", &seen.key, "it is back: the marks of its deletion come off");
+                raise(&progress.untagged, 1);
+            }
+            Step::Adopt | Step::AdoptUntagged if seen.base.is_none() => {
+                self.tell("adopt", &seen.key, "the copy is right already");
+                raise(&progress.adopted, 1);
+            }
+            Step::Gone => push(&mut found.gone, &seen.item(what::GONE)).await?,
+            Step::Forget => self.tell("forget", &seen.key, "gone on both sides"),
+            Step::Nothing | Step::Adopt | Step::AdoptUntagged | Step::Found => {
+                if seen.source.is_some() && seen.copy.is_some() {
+                    raise(&progress.unchanged, 1);
+                }
+            }
+            Step::Ask | Step::Disown | Step::Unclaimed => {}
+        }
+        Ok(())
+    }
+
+    /// The records learn what the comparison found, in pages.
+    pub(super) async fn take_notes(&self, mut notes: Box<dyn LineQueue>) -> Result<(), Stop> {
+        let mut changes = vec![Change::ListingBegan];
+        while let Some(item) = super::super::copy::queue::take(&mut notes).await? {
+            let Item { key, copy, .. } = item;
+            changes.push(match (item.what, copy) {
+                (what::FOUND, _) => Change::Found { key, disk: None },
+                (what::UNCLAIMED, Some(object)) => Change::Unclaimed { key, object },
+                (what::DISOWN, keep) => Change::Forget { key, keep },
+                _ => Change::Forget { key, keep: None },
+            });
+            if changes.len() >= PAGE {
+                self.note(std::mem::take(&mut changes)).await?;
+            }
+        }
+        self.note(changes).await
+    }
+
+    fn read_copies(self: &Arc<Self>, readers: &mut JoinSet<()>) -> Stream<Object> {
+        let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
+        let mirror = self.clone();
+        readers.spawn(async move {
+            let mut after = None;
+            loop {
+                let listed = mirror.list_copies(after.as_ref()).await;
+                let next = match &listed {
+                    Ok(page) => page.more_after.clone(),
+                    Err(_) => None,
+                };
+                let batch = listed.map(|page| page.objects);
+                let is_empty = matches!(&batch, Ok(batch) if batch.is_empty());
+                if (!is_empty && sender.send(batch).await.is_err()) || next.is_none() {
+                    // An empty batch says that all came.
+                    sender.send(Ok(vec![])).await.ok();
+                    return;
+                }
+                after = next;
+            }
+        });
+        receiver
+    }
+
+    async fn list_copies(&self, after: Option<&Key>) -> Result<crate::ports::ListPage, Stop> {
+        let creates = self.settings.create_bucket && self.is_dry_run();
+        let page = self.copier.patience.insist(|| {
+            let asked = self.copier.target.list(after);
+            Box::pin(async move {
+                match asked.await {
+                    // A dry run does not make it.
+                    Err(StoreError::NoSuchBucket(_)) if creates => Ok(Default::default()),
+                    page => page,
+                }
+            })
+        });
+        page.await
+    }
+
+    fn read_rows(self: &Arc<Self>, readers: &mut JoinSet<()>) -> Stream<Record> {
+        let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
+        let mirror = self.clone();
+        readers.spawn(async move {
+            let mut after: Option<Key> = None;
+            loop {
+                let page = mirror.state.page(KeyRange::All, after.take(), PAGE).await;
+                let page = page.map_err(|e| Stop::All(e.into()));
+                after = page.as_ref().ok().and_then(|page| page.last()).map(|(key, _)| key.clone());
+                let ended = after.is_none();
+                if sender.send(page).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+/// One key as all three sides see it.
+struct Seen {
+    key: Key,
+    source: Option<Kept>,
+    base: Option<Record>,
+    copy: Option<Object>,
+}
+
+impl Seen {
+    fn item(&self, what: char) -> Item {
+        Item {
+            approved: self.base.as_ref().is_some_and(|record| record.approved),
+            source: self.source.as_ref().map(|kept| kept.object.clone()),
+            thaw: self.source.as_ref().and_then(|kept| kept.thaw),
+            copy: self.copy.clone(),
+            ..Item::new(self.key.clone(), what)
+        }
+    }
+}
+
+fn letter(step: Step) -> char {
+    match step {
+        Step::Copy(_) => what::COPY,
+        Step::Look => what::LOOK,
+        Step::Untag => what::UNTAG,
+        Step::Gone => what::GONE,
+        Step::Found => what::FOUND,
+        Step::Disown => what::DISOWN,
+        Step::Unclaimed => what::UNCLAIMED,
+        Step::AdoptUntagged => what::ADOPT_UNTAGGED,
+        Step::Ask => what::ASK,
+        Step::Forget | Step::Nothing | Step::Adopt => what::FORGET,
+    }
+}

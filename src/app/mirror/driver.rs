@@ -1,0 +1,215 @@
+//! A mirror in the daemon: one run at the start, then one every so often, and answers meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::engine::Exit;
+use crate::model::Millis;
+use crate::plan::{ErrorClass, Failure};
+
+use super::super::control::Command;
+use super::super::driver::Ended;
+use super::super::status::{self, BackupStatus, Requests};
+use super::{End, Mirror, orders};
+
+/// Before a run that failed is tried again: at first, and at most.
+const AGAIN_FIRST: Duration = Duration::from_secs(30);
+const AGAIN_MAX: Duration = Duration::from_secs(3_600);
+/// Before single objects that failed are tried again.
+const FAILED_AGAIN: Duration = Duration::from_secs(900);
+
+/// Drives one mirror until it is told to stop.
+pub struct MirrorDriver {
+    mirror: Arc<Mirror>,
+    every: Duration,
+    runs: JoinSet<End>,
+    /// When the run that is under way began.
+    began: Millis,
+    /// When the last run began that left nothing undone.
+    clean: Option<Millis>,
+    last: Option<Millis>,
+    failure: Option<(Failure, Instant)>,
+    failures: u32,
+    next: Instant,
+    stopping: bool,
+}
+
+impl MirrorDriver {
+    pub fn new(mirror: Arc<Mirror>, every_ms: u64) -> Self {
+        Self {
+            mirror,
+            every: Duration::from_millis(every_ms),
+            runs: JoinSet::new(),
+            began: Millis(0),
+            clean: None,
+            last: None,
+            failure: None,
+            failures: 0,
+            next: Instant::now(),
+            stopping: false,
+        }
+    }
+
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Command>) -> Ended {
+        loop {
+            tokio::select! {
+                biased;
+                command = inbox.recv() => match command {
+                    Some(Command::Stop) | None => break,
+                    Some(command) => self.answer(command).await,
+                },
+                Some(ended) = self.runs.join_next() => self.ended(ended),
+                () = tokio::time::sleep_until(self.next), if self.runs.is_empty() => {
+                    let mirror = self.mirror.clone();
+                    self.began = mirror.clock.now();
+                    self.runs.spawn(async move { mirror.run().await });
+                }
+            }
+        }
+        self.stopping = true;
+        self.mirror.copier.cancel.cancel();
+        while self.runs.join_next().await.is_some() {}
+        Ended { exit: Exit::Done, held: self.mirror.held(), failed: vec![], skipped: vec![] }
+    }
+
+    /// What a run came to, and when the next begins.
+    fn ended(&mut self, ended: Result<End, tokio::task::JoinError>) {
+        let name = &self.mirror.settings.name;
+        self.last = Some(self.mirror.clock.now());
+        let failure = match ended {
+            Ok(End::Done { .. }) => None,
+            Ok(End::Interrupted) => return,
+            Ok(End::Failed(failure)) => Some(failure),
+            Err(error) => {
+                let message = "the run ended unexpectedly: this is a bug";
+                Some(Failure::new(ErrorClass::Path, message).because(error.to_string()))
+            }
+        };
+        let wait = match failure {
+            None => {
+                if self.failure.take().is_some() {
+                    tracing::info!(backup = name, "the mirror goes on");
+                }
+                self.failures = 0;
+                let failed = self.mirror.copier.failed().len();
+                if failed == 0 {
+                    self.clean = Some(self.began);
+                }
+                let counts = self.mirror.copier.progress.counts();
+                tracing::info!(
+                    backup = name,
+                    "compared: {} copied, {} tagged, {failed} failed so far; again in {}",
+                    counts.copied,
+                    counts.tagged,
+                    crate::model::words::duration(self.every.as_millis() as u64)
+                );
+                if failed == 0 { self.every } else { self.every.min(FAILED_AGAIN) }
+            }
+            Some(failure) => {
+                let is_news = self.failure.as_ref().is_none_or(|(last, _)| *last != failure);
+                if is_news {
+                    let hint = failure.hint.clone().map(|h| format!(" ({h})")).unwrap_or_default();
+                    tracing::error!(backup = name, "{failure}{hint}");
+                }
+                let since = self.failure.take().map_or_else(Instant::now, |(_, since)| since);
+                self.failure = Some((failure, since));
+                self.failures = self.failures.saturating_add(1);
+                let doubled = AGAIN_FIRST * 2_u32.saturating_pow(self.failures.min(8) - 1);
+                doubled.min(AGAIN_MAX).min(self.every)
+            }
+        };
+        self.next = Instant::now() + wait;
+    }
+
+    async fn answer(&mut self, command: Command) {
+        let mirror = self.mirror.clone();
+        let (state, clock) = (&*mirror.state, &*mirror.clock);
+        // Who asked may have gone away: then nobody wants the answer.
+        match command {
+            Command::Status(answer) => {
+                answer.send(self.status().await).ok();
+            }
+            // What a mirror has to do it does when its time comes; a flush is about folders.
+            Command::Flush(answer) => {
+                answer.send(Ok(0)).ok();
+            }
+            Command::Approve { answer, .. } => {
+                let verdict = orders::approve(state, clock).await;
+                if verdict.is_ok() {
+                    self.next = Instant::now();
+                }
+                answer.send(verdict).ok();
+            }
+            Command::Discard { answer } => {
+                answer.send(orders::discard(state, clock).await).ok();
+            }
+            Command::List { max, answer } => {
+                let (name, most) = (&mirror.settings.name, mirror.settings.max_delete);
+                answer.send(orders::list(state, clock.now(), name, most, max).await).ok();
+            }
+            Command::Stop => {}
+        }
+    }
+
+    async fn status(&self) -> BackupStatus {
+        let mirror = &self.mirror;
+        let now = mirror.clock.now();
+        let recorded = status::recorded(&*mirror.state, now).await.unwrap_or_default();
+        let progress = &mirror.copier.progress;
+        let counts = progress.counts();
+        let (source, target) = (mirror.copier.source.requests(), mirror.copier.target.requests());
+        let mut requests = Requests::from(source);
+        requests.add(&Requests::from(target));
+        let ((done, all), (done_bytes, all_bytes)) = (progress.files(), progress.bytes());
+        let busy = !self.runs.is_empty();
+        let held = mirror.held();
+        let failing = mirror.copier.failed().len() as u64;
+        BackupStatus {
+            kind: "mirror".to_owned(),
+            every_ms: Some(self.every.as_millis() as u64),
+            condition: self.condition(held, failing).to_owned(),
+            watermark_ms: self.clean.map(|at| at.0),
+            pending_files: if busy { all - done } else { 0 },
+            pending_bytes: if busy { all_bytes - done_bytes } else { 0 },
+            failing,
+            skipped: mirror.copier.skipped().len() as u64,
+            held,
+            held_reasons: if held > 0 { recorded.held_reasons.clone() } else { vec![] },
+            waiting_for: self.failure.as_ref().map(|(failure, _)| failure.to_string()),
+            waiting_ms: self.failure.as_ref().map(|(_, at)| at.elapsed().as_millis() as u64),
+            last_pass_ms: self.last.map(|at| at.0),
+            uploaded: counts.copied,
+            uploaded_bytes: counts.copied_bytes,
+            deleted: counts.deleted,
+            requests,
+            current: progress.current(3),
+            ..recorded
+        }
+    }
+
+    fn condition(&self, held: u64, failing: u64) -> &'static str {
+        let scanning = self.mirror.copier.progress.scanning.load(Ordering::Relaxed);
+        if self.stopping {
+            "stopping"
+        } else if self.failure.is_some() {
+            "waiting"
+        } else if scanning {
+            "scanning"
+        } else if !self.runs.is_empty() {
+            "uploading"
+        } else if self.last.is_none() {
+            "starting"
+        } else if held > 0 {
+            "held"
+        } else if failing > 0 {
+            "failing"
+        } else {
+            "up-to-date"
+        }
+    }
+}

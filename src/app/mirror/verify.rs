@@ -1,0 +1,211 @@
+//! Two buckets compared, and nothing done about it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::task::JoinSet;
+
+use crate::model::{Key, Object};
+use crate::plan::mirror::{MirrorCompare, Reason, Verdict, by_listing};
+use crate::plan::{ErrorClass, Failure, Merge, Side, merge};
+use crate::ports::{Fetched, ObjectId};
+
+use super::super::copy::Copier;
+use super::super::copy::listing::{self, next, out_of_order};
+use super::super::patience::Stop;
+use super::super::progress::raise;
+use super::super::restore::{Kept, Objects, Where};
+use super::work::same_content;
+use super::{End, KeyFilter};
+
+/// Keys that are looked at more closely at once.
+const CLOSER: usize = 1_000;
+
+/// What is not as it should be with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    Missing,
+    Differs(Reason),
+    /// Only the destination has it, and not as deleted.
+    Extra,
+}
+
+impl Difference {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Differs(_) => "differs",
+            Self::Extra => "extra",
+        }
+    }
+
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Missing => "not in the destination",
+            Self::Differs(reason) => reason.words(),
+            Self::Extra => "not in the source, and not tagged as deleted",
+        }
+    }
+}
+
+/// Numbers of one comparison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub scanned: u64,
+    pub same: u64,
+    pub missing: u64,
+    pub differing: u64,
+    pub extra: u64,
+    /// Only in the destination, and tagged as deleted.
+    pub tagged: u64,
+}
+
+impl Report {
+    pub fn is_same(&self) -> bool {
+        self.missing + self.differing + self.extra == 0
+    }
+}
+
+/// One comparison of two buckets.
+pub struct Verify {
+    pub copier: Arc<Copier>,
+    pub compare: MirrorCompare,
+    pub wanted: KeyFilter,
+    /// Takes what differs, in key order as far as listings tell.
+    pub on_difference: Arc<dyn Fn(&Key, Difference) + Send + Sync>,
+}
+
+/// A key of which the listings do not tell all.
+enum Closer {
+    /// Are both the same?
+    Both(Key, Object, Object),
+    /// Is it tagged as deleted?
+    Extra(Key),
+}
+
+impl Verify {
+    pub async fn run(&self) -> (Report, End) {
+        let mut report = Report::default();
+        let progress = &self.copier.progress;
+        progress.scanning.store(true, Ordering::Relaxed);
+        let mut readers = JoinSet::new();
+        let result = self.compare(&mut report, &mut readers).await;
+        readers.shutdown().await;
+        progress.scanning.store(false, Ordering::Relaxed);
+        let end = match result {
+            Ok(()) => End::Done { hold: None },
+            Err(Stop::Interrupted) => End::Interrupted,
+            Err(Stop::All(failure)) => End::Failed(failure),
+            Err(stop) => End::Failed(Failure::new(
+                ErrorClass::Path,
+                format!("the buckets cannot be compared: {stop:?}"),
+            )),
+        };
+        (report, end)
+    }
+
+    async fn compare(&self, report: &mut Report, readers: &mut JoinSet<()>) -> Result<(), Stop> {
+        let source = Objects::new(self.copier.source.clone(), Where::default());
+        let copies = Objects::new(self.copier.copies.clone(), Where::default());
+        let mut source = listing::read(readers, &self.copier, source, "list the source");
+        let mut copies = listing::read(readers, &self.copier, copies, "list the destination");
+        let mut merge: Merge<Kept, (), Kept> = Merge::default();
+        merge.end(Side::Base);
+        let mut closer = vec![];
+        loop {
+            match merge.next() {
+                merge::Step::Done => break,
+                merge::Step::Need(side) => {
+                    let stream = if side == Side::Source { &mut source } else { &mut copies };
+                    let pushed = match next(stream, &self.copier).await? {
+                        None => {
+                            merge.end(side);
+                            Ok(())
+                        }
+                        Some(batch) if side == Side::Source => merge.push_source(batch),
+                        Some(batch) => merge.push_target(batch),
+                    };
+                    pushed.map_err(|e| out_of_order(&e))?;
+                    if closer.len() >= CLOSER {
+                        self.look_closer(report, std::mem::take(&mut closer)).await?;
+                    }
+                }
+                merge::Step::Triple(triple) if !(self.wanted)(&triple.key) => {}
+                merge::Step::Triple(triple) => {
+                    let key = triple.key;
+                    report.scanned += u64::from(triple.source.is_some());
+                    raise(&self.copier.progress.scanned, 1);
+                    match (triple.source, triple.target) {
+                        (Some(_), None) => self.found(report, &key, Difference::Missing),
+                        (Some(source), Some(copy)) => {
+                            let (source, copy) = (source.object, copy.object);
+                            match by_listing(&source, &copy, self.compare) {
+                                Verdict::Same => report.same += 1,
+                                Verdict::Differs(reason) => {
+                                    self.found(report, &key, Difference::Differs(reason));
+                                }
+                                Verdict::Unsure => closer.push(Closer::Both(key, source, copy)),
+                            }
+                        }
+                        (None, _) => closer.push(Closer::Extra(key)),
+                    }
+                }
+            }
+        }
+        self.look_closer(report, closer).await
+    }
+
+    fn found(&self, report: &mut Report, key: &Key, difference: Difference) {
+        match difference {
+            Difference::Missing => report.missing += 1,
+            Difference::Differs(_) => report.differing += 1,
+            Difference::Extra => report.extra += 1,
+        }
+        (self.on_difference)(key, difference);
+    }
+
+    /// Asks for checksums and tags.
+    async fn look_closer(&self, report: &mut Report, closer: Vec<Closer>) -> Result<(), Stop> {
+        let looks = stream::iter(closer).map(|closer| async {
+            let found = self.closely(&closer).await;
+            (closer, found)
+        });
+        let mut looks = looks.buffered(self.copier.settings.transfers.max(1));
+        while let Some((closer, found)) = looks.next().await {
+            match (closer, found?) {
+                (Closer::Both(..), None) => report.same += 1,
+                (Closer::Extra(_), None) => report.tagged += 1,
+                (Closer::Both(key, ..) | Closer::Extra(key), Some(difference)) => {
+                    self.found(report, &key, difference);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn closely(&self, closer: &Closer) -> Result<Option<Difference>, Stop> {
+        let copier = &self.copier;
+        let id = |key: &Key| ObjectId { key: key.clone(), version: None, etag: None };
+        match closer {
+            Closer::Extra(key) => {
+                let id = id(key);
+                let deleted = copier.patience.insist(|| copier.copies.deleted_at(&id)).await?;
+                Ok(deleted.is_none().then_some(Difference::Extra))
+            }
+            Closer::Both(key, source, copy) => {
+                let id = id(key);
+                let a = copier.patience.insist(|| copier.source.head(&id)).await?;
+                let b = copier.patience.insist(|| copier.copies.head(&id)).await?;
+                let same = match (a, b) {
+                    (Fetched::Found(a), Fetched::Found(b)) => same_content(&a, &b),
+                    _ => None,
+                };
+                let same = same.unwrap_or_else(|| {
+                    by_listing(source, copy, MirrorCompare::Modified) == Verdict::Same
+                });
+                Ok((!same).then_some(Difference::Differs(Reason::Content)))
+            }
+        }
+    }
+}

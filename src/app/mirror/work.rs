@@ -1,0 +1,166 @@
+//! One key at a time: copied, looked at more closely, or freed of the marks of its deletion.
+
+use std::sync::Arc;
+
+use crate::model::{ETag, Key, Object};
+use crate::plan::Deletions;
+use crate::plan::mirror::{MirrorCompare, Verdict, by_listing, entry_of, record_of};
+use crate::ports::{Change, Fetched, FullHead, LineQueue, ObjectId, ReadHead, StoreError};
+
+use super::super::FILE;
+use super::super::copy::Event;
+use super::super::copy::queue::{Item, each};
+use super::super::patience::Stop;
+use super::super::progress::raise;
+use super::Mirror;
+use super::compare::what;
+
+/// Attempts at a source that changes all the time.
+const AGAIN_MAX: u32 = 5;
+
+impl Mirror {
+    /// Works through a queue.
+    pub(super) async fn do_all(self: &Arc<Self>, queue: Box<dyn LineQueue>) -> Result<(), Stop> {
+        let mirror = self.clone();
+        let work = Arc::new(move |item: Item| -> crate::ports::Fut<'static, _> {
+            let mirror = mirror.clone();
+            Box::pin(async move {
+                let result = mirror.work(&item).await;
+                let bytes = item.source.as_ref().map_or(0, |object| object.size_bytes);
+                if matches!(item.what, what::COPY | what::LOOK | what::UNTAG) {
+                    raise(&mirror.copier.progress.handled, 1);
+                }
+                if matches!(item.what, what::COPY | what::LOOK) {
+                    raise(&mirror.copier.progress.handled_bytes, bytes);
+                }
+                mirror.copier.note(&item.key, result)
+            })
+        });
+        each(&self.copier, queue, work).await
+    }
+
+    async fn work(&self, item: &Item) -> Result<(), Stop> {
+        for _ in 0..AGAIN_MAX {
+            let result = match item.what {
+                what::UNTAG => self.untag(item).await,
+                what::ADOPT_UNTAGGED => self.untag_or_adopt(item).await,
+                what::ASK => self.ask(item).await,
+                _ => self.bring(item).await,
+            };
+            if result != Err(Stop::Again) {
+                return result;
+            }
+        }
+        Err(Stop::Again)
+    }
+
+    /// Copies an object as it is now.
+    async fn bring(&self, item: &Item) -> Result<(), Stop> {
+        let key = &item.key;
+        let id = ObjectId { key: key.clone(), version: None, etag: None };
+        // One that is gone by now is seen to be so by the next run.
+        let Some(full) = self.copier.look(&id).await? else { return Ok(()) };
+        let object = &full.head.object;
+        if item.what == what::LOOK
+            && let Some(copy) = self.same_as(&full, item).await?
+        {
+            raise(&self.copier.progress.adopted, 1);
+            let record = record_of(object, &copy);
+            return self.note(vec![Change::Synced { key: key.clone(), record }]).await;
+        }
+        let entry = entry_of(object);
+        self.note(vec![Change::Uploading { key: key.clone(), entry }]).await?;
+        let etag = self.copier.transfer(key, &full).await?;
+        self.copier.copied(key, object.size_bytes);
+        self.synced(key, object, etag).await
+    }
+
+    async fn synced(&self, key: &Key, object: &Object, etag: ETag) -> Result<(), Stop> {
+        let record = record_of(object, &Object { etag, ..object.clone() });
+        self.note(vec![Change::Synced { key: key.clone(), record }]).await
+    }
+
+    /// The copy, if all that both sides say of their content says that it is the same.
+    async fn same_as(&self, full: &FullHead, item: &Item) -> Result<Option<Object>, Stop> {
+        let id = ObjectId { key: item.key.clone(), version: None, etag: None };
+        let looked = {
+            let _slot = self.copier.slot().await;
+            self.copier.patience.insist(|| self.copier.copies.head(&id)).await?
+        };
+        let Fetched::Found(copy) = looked else { return Ok(None) };
+        let same = same_content(&full.head, &copy).unwrap_or_else(|| {
+            by_listing(&full.head.object, &copy.object, MirrorCompare::Modified) == Verdict::Same
+        });
+        Ok(same.then_some(copy.object))
+    }
+
+    /// The source is back, and its copy is right: it is not deleted any more.
+    async fn untag(&self, item: &Item) -> Result<(), Stop> {
+        let key = &item.key;
+        let (Some(source), Some(copy)) = (&item.source, &item.copy) else { return Ok(()) };
+        let marked = {
+            let _slot = self.copier.slot().await;
+            self.copier.patience.insist(|| {
+                let sent = self.copier.target.untag_deleted(key);
+                Box::pin(async move {
+                    match sent.await {
+                        // A server without tags has no marks.
+                        Err(StoreError::Unsupported(_)) => Ok(false),
+                        marked => marked,
+                    }
+                })
+            })
+        };
+        if marked.await? {
+            raise(&self.copier.progress.untagged, 1);
+            tracing::info!(target: FILE, backup = %self.settings.name, "untagged {key}");
+            self.copier.tell(&Event::Untagged { key: key.clone() });
+        }
+        self.synced(key, source, copy.etag.clone()).await
+    }
+
+    /// A copy that is right, of which nobody knows whether it is tagged.
+    async fn untag_or_adopt(&self, item: &Item) -> Result<(), Stop> {
+        raise(&self.copier.progress.adopted, 1);
+        self.untag(item).await
+    }
+
+    /// A copy without a source and without a record, in a place that is ours alone. What is tagged
+    /// was ours. What is not was, too, or came from elsewhere: a mark does it no harm, a deletion
+    /// would.
+    async fn ask(&self, item: &Item) -> Result<(), Stop> {
+        let (key, Some(copy)) = (&item.key, &item.copy) else { return Ok(()) };
+        let id = ObjectId { key: key.clone(), version: None, etag: None };
+        let deleted = {
+            let _slot = self.copier.slot().await;
+            self.copier.patience.insist(|| self.copier.copies.deleted_at(&id)).await?
+        };
+        let (key, record) = (key.clone(), record_of(copy, copy));
+        let synced = Change::Synced { key: key.clone(), record };
+        let changes = match (deleted, self.settings.deletions) {
+            (Some(_), _) => vec![synced, Change::Tagged { key }],
+            // The next run finds it gone.
+            (None, Deletions::Tag) => vec![synced],
+            (None, _) => vec![Change::Unclaimed { key, object: copy.clone() }],
+        };
+        self.note(changes).await
+    }
+}
+
+/// Whether two objects have the same content, as far as their checksums tell.
+pub(crate) fn same_content(a: &ReadHead, b: &ReadHead) -> Option<bool> {
+    if a.object.size_bytes != b.object.size_bytes {
+        return Some(false);
+    }
+    if a.object.etag == b.object.etag {
+        return Some(true);
+    }
+    if let (Some(a), Some(b)) = (a.crc64, b.crc64) {
+        return Some(a == b);
+    }
+    if let (Some(a), Some(b)) = (a.md5, b.md5) {
+        return Some(a == b);
+    }
+    // Over parts, ETags differ also where only the cuts do.
+    None
+}

@@ -1,0 +1,135 @@
+//! `restore SOURCE BUCKET`: a backup brought back into a bucket.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use indicatif::MultiProgress;
+
+use crate::app::copy::back::{BackSettings, BringBack};
+use crate::config::{MirrorOptions, Pattern, resolve_mirror};
+use crate::report::log;
+use crate::report::progress::{Show, When, Work};
+use crate::service::{paths, signals};
+use crate::wire::mirror::{connect, copier, filter, scratch};
+
+use super::super::args::Global;
+use super::super::error::{CliError, Code};
+use super::super::restore::args::RestoreOptions;
+use super::super::restore::within;
+use super::super::sync::plan_sink;
+use super::args::SourceSide;
+use super::summary::MirrorSummary;
+use super::{end, ended, listen};
+
+/// Whether a target is a bucket by the way it is written.
+pub fn is_bucket(text: &str) -> bool {
+    let is_path = text.starts_with(['/', '.', '~']);
+    !is_path && (text.contains("://") || text.contains("::"))
+}
+
+pub async fn restore(
+    global: &Global,
+    source: &str,
+    target: &str,
+    create_bucket: bool,
+    side: SourceSide,
+    options: &RestoreOptions,
+) -> Result<Code, CliError> {
+    let started = Instant::now();
+    let bars = MultiProgress::new();
+    log::init(global.log(true), &bars);
+    let mut sum = MirrorSummary::default();
+    let flags = flags(create_bucket, side, options)?;
+    let asked = Asked { global, source, target, flags, options };
+    let result = asked.bring_back(&bars, &mut sum).await;
+    end(global, &mut sum, result, started)
+}
+
+struct Asked<'a> {
+    global: &'a Global,
+    source: &'a str,
+    target: &'a str,
+    flags: MirrorOptions,
+    options: &'a RestoreOptions,
+}
+
+fn flags(
+    create_bucket: bool,
+    side: SourceSide,
+    options: &RestoreOptions,
+) -> Result<MirrorOptions, CliError> {
+    if options.delete {
+        return Err(CliError::new(Code::Usage, "--delete belongs to a restore into a folder")
+            .hint("a bucket keeps what the backup does not have"));
+    }
+    let patterns = |texts: &[String]| -> Result<Option<Vec<Pattern>>, CliError> {
+        let read = texts.iter().map(|text| text.parse::<Pattern>());
+        let read: Result<Vec<Pattern>, String> = read.collect();
+        let read = read.map_err(|error| CliError::new(Code::Usage, error))?;
+        Ok((!read.is_empty()).then_some(read))
+    };
+    let set = MirrorOptions {
+        include: patterns(&options.include)?,
+        exclude: patterns(&options.exclude)?,
+        transfers: options.transfers,
+        bandwidth: options.bandwidth,
+        create_bucket: create_bucket.then_some(true),
+        ..MirrorOptions::default()
+    };
+    Ok(side.into_options(set))
+}
+
+impl Asked<'_> {
+    async fn bring_back(
+        &self,
+        bars: &MultiProgress,
+        sum: &mut MirrorSummary,
+    ) -> Result<(Code, Option<CliError>), CliError> {
+        let (global, options) = (self.global, self.options);
+        let flags = global.clone().into_mirror_options(self.flags.clone());
+        let config = resolve_mirror(self.source, self.target, flags, paths::home().as_deref())
+            .map_err(|lines| CliError::new(Code::Usage, lines))?;
+        let mut wishes = listen()?;
+        let sides = connect(&config, global.dry_run).await?;
+        let copier = copier(&config, &sides, None, options.retry_for.millis(), None);
+        let settings = BackSettings {
+            at: options.at.map(|at| at.0),
+            within: within(options.path.as_ref())?,
+            overwrite: options.overwrite.into(),
+            create_bucket: config.create_bucket,
+            tier: options.tier.into(),
+            days: options.days,
+            wait: !options.no_wait,
+            poll_ms: options.poll.millis().max(100),
+        };
+        let wanted = filter(&config.include, &config.exclude)?;
+        let plan = global.dry_run.then(|| plan_sink(global.json));
+        let scratch = scratch(&std::env::temp_dir());
+        let back = Arc::new(BringBack::new(settings, copier.clone(), scratch, wanted, plan));
+        let when = if global.quiet { When::Never } else { global.progress };
+        let show = Show::start("restore", copier.progress.clone(), Work::Copy, when, bars);
+        let mut running = std::pin::pin!(back.run());
+        let end = loop {
+            tokio::select! {
+                end = &mut running => break end,
+                Some(wish) = wishes.recv() => {
+                    if wish == signals::Wish::Stop {
+                        tracing::info!("stopping; what is copied stays, run it again to go on");
+                        copier.cancel.cancel();
+                    }
+                }
+            }
+        };
+        show.finish();
+        let mut code = sum.add(&copier, 0, 0);
+        let get = |counter: &std::sync::atomic::AtomicU64| Some(counter.load(Ordering::Relaxed));
+        sum.left_out = get(&back.tally.left_out);
+        sum.kept = get(&back.tally.kept);
+        sum.frozen = get(&back.tally.frozen);
+        if sum.frozen > Some(0) {
+            code = code.and(Code::Skipped);
+        }
+        Ok(ended(end, code))
+    }
+}

@@ -1,0 +1,178 @@
+//! `mirror`, `verify`, and `restore` into a bucket: buckets copied to buckets and compared.
+
+pub mod args;
+mod back;
+mod daemon;
+mod summary;
+mod verify;
+
+use std::time::Instant;
+
+use indicatif::MultiProgress;
+use tokio::sync::mpsc;
+
+use crate::app::mirror::End;
+use crate::config::{MirrorConfig, MirrorOptions, resolve_mirror, resolve_mirrors};
+use crate::report::log;
+use crate::report::progress::{Show, When, Work};
+use crate::service::{paths, signals};
+use crate::wire::mirror::{MirrorRun, wire};
+use crate::wire::{OpenState, open_state};
+
+use super::args::Global;
+use super::ask::no_such_backup;
+use super::error::{CliError, Code, Ends};
+use super::sync::{config_file, faulty, plan_sink};
+
+use summary::MirrorSummary;
+
+pub use back::{is_bucket, restore};
+pub use daemon::{Mirrors, Start, configured, configured_for};
+pub use verify::verify;
+
+pub async fn run(global: &Global, mirror: args::Mirror) -> Result<Code, CliError> {
+    let started = Instant::now();
+    let bars = MultiProgress::new();
+    log::init(global.log(true), &bars);
+    let mut sum = MirrorSummary::default();
+    let result = run_all(global, &mirror, &bars, &mut sum).await;
+    end(global, &mut sum, result, started)
+}
+
+/// Prints the summary, and says how the program ends.
+fn end(
+    global: &Global,
+    sum: &mut MirrorSummary,
+    result: Result<(Code, Option<CliError>), CliError>,
+    started: Instant,
+) -> Result<Code, CliError> {
+    let (code, error) = match result {
+        Ok((code, error)) => (code, error),
+        Err(error) => (error.code, Some(error)),
+    };
+    sum.end(code, error.as_ref(), started.elapsed());
+    sum.print(global, error.as_ref());
+    match error {
+        Some(error) => Err(CliError { code, ..error }),
+        None => Ok(code),
+    }
+}
+
+async fn run_all(
+    global: &Global,
+    mirror: &args::Mirror,
+    bars: &MultiProgress,
+    sum: &mut MirrorSummary,
+) -> Result<(Code, Option<CliError>), CliError> {
+    let configs = choose(
+        global,
+        mirror.source.as_deref(),
+        mirror.destination.as_deref(),
+        mirror.options.clone(),
+    )?;
+    let mut wishes = listen()?;
+    let state = open_state(global.state_dir.as_deref())?;
+    let run = MirrorRun {
+        take_over: mirror.take_over,
+        retry_for_ms: mirror.retry_for.millis(),
+        plan: global.dry_run.then(|| plan_sink(global.json)),
+    };
+    let mut ends = Ends::new(global.color());
+    for config in &configs {
+        let one = run_one(global, config, &state, &run, bars, &mut wishes, sum).await;
+        if !ends.take(one) {
+            break;
+        }
+    }
+    state.state.close();
+    Ok((ends.code, ends.first))
+}
+
+fn listen() -> Result<mpsc::Receiver<signals::Wish>, CliError> {
+    signals::listen(i32::from(Code::Interrupted.number()))
+        .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))
+}
+
+/// The mirrors that a command is about: that of its arguments, or those of the file.
+fn choose(
+    global: &Global,
+    source: Option<&str>,
+    destination: Option<&str>,
+    options: MirrorOptions,
+) -> Result<Vec<MirrorConfig>, CliError> {
+    let flags = global.clone().into_mirror_options(options);
+    let home = paths::home();
+    if let (Some(source), Some(destination)) = (source, destination) {
+        let config = resolve_mirror(source, destination, flags, home.as_deref())
+            .map_err(|lines| CliError::new(Code::Usage, lines))?;
+        return Ok(vec![config]);
+    }
+    let no_mirror = |what: String| {
+        CliError::new(Code::Usage, what).hint("keepwatch mirror s3://source s3://destination")
+    };
+    let Some(file) = config_file(global)? else {
+        return Err(no_mirror("a mirror needs a source and a destination".to_owned()));
+    };
+    let mut configs = resolve_mirrors(&file, &flags, home.as_deref())
+        .map_err(|faults| faulty(&faults, global))?;
+    let names: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
+    if let Some(name) = source {
+        configs.retain(|config| config.name == name);
+        if configs.is_empty() && !names.is_empty() && !name.contains("://") {
+            return Err(no_such_backup(name, names.iter().map(String::as_str)));
+        }
+    }
+    match (configs.is_empty(), source) {
+        (false, _) => Ok(configs),
+        (true, Some(source)) => Err(no_mirror(format!("{source:?} has no destination"))),
+        (true, None) => Err(no_mirror(format!("there is no mirror in {}", file.path))),
+    }
+}
+
+async fn run_one(
+    global: &Global,
+    config: &MirrorConfig,
+    state: &OpenState,
+    run: &MirrorRun,
+    bars: &MultiProgress,
+    wishes: &mut mpsc::Receiver<signals::Wish>,
+    sum: &mut MirrorSummary,
+) -> Result<(Code, Option<CliError>), CliError> {
+    let mirror = wire(config, state, run).await?;
+    let when = if global.quiet { When::Never } else { global.progress };
+    let progress = mirror.copier.progress.clone();
+    let show = Show::start(&config.name, progress, Work::Copy, when, bars);
+    let mut running = std::pin::pin!(mirror.run());
+    let end = loop {
+        tokio::select! {
+            end = &mut running => break end,
+            Some(wish) = wishes.recv() => {
+                if wish == signals::Wish::Stop {
+                    tracing::info!("stopping; what is copied stays, run it again to go on");
+                    mirror.copier.cancel.cancel();
+                }
+            }
+        }
+    };
+    show.finish();
+    let now = mirror.clock.now();
+    let unclaimed = mirror.state.tally(now).await?.unclaimed;
+    let code = sum.add(&mirror.copier, mirror.held(), unclaimed);
+    Ok(ended(end, code))
+}
+
+/// The code and the error of a run's end.
+fn ended(end: End, code: Code) -> (Code, Option<CliError>) {
+    match end {
+        End::Done { .. } => (code, None),
+        End::Interrupted => {
+            let error = CliError::new(Code::Interrupted, "interrupted")
+                .hint("run it again to go on: what is copied is not copied again");
+            (code.and(Code::Interrupted), Some(error))
+        }
+        End::Failed(failure) => {
+            let error = CliError::from(failure);
+            (code.and(error.code), Some(error))
+        }
+    }
+}

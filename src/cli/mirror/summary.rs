@@ -1,0 +1,130 @@
+//! The end of a mirror, of a comparison, or of a restore into a bucket: for a person, and as the
+//! last line of `--json`.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::app::copy::Copier;
+use crate::app::status::{Requests, Summary};
+use crate::cli::args::Global;
+use crate::cli::error::{CliError, Code};
+use crate::cli::out::print_line;
+use crate::report::text;
+
+/// Keys that are listed by name.
+const LISTED_MAX: usize = 1_000;
+
+/// The numbers of all that was done. What `sync` has too has the same names.
+#[derive(Debug, Default, Serialize)]
+pub struct MirrorSummary {
+    #[serde(flatten)]
+    pub common: Summary,
+    copied_bytes: u64,
+    /// Copies that lost the marks of their deletion, for their source is back.
+    untagged: u64,
+    /// Of a restore: objects that are tagged as deleted, are newer in the target, or thaw still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<u64>,
+    #[serde(skip)]
+    failed_keys: Vec<(String, String)>,
+}
+
+impl MirrorSummary {
+    /// Adds what one run did; answers with the code that it asks for.
+    pub fn add(&mut self, copier: &Copier, held: u64, unclaimed: u64) -> Code {
+        let counts = copier.progress.counts();
+        let mut requests = Requests::from(copier.source.requests());
+        requests.add(&copier.target.requests().into());
+        let one = Summary { held, unclaimed, ..Summary::new(counts, requests) };
+        self.common.add(&one);
+        self.copied_bytes += counts.copied_bytes;
+        self.untagged += counts.untagged;
+        self.failed_keys.extend(copier.failed());
+        let mut code = Code::Done;
+        for (holds, other) in [
+            (one.failed > 0, Code::Failed),
+            (one.held > 0, Code::Held),
+            (one.skipped > 0, Code::Skipped),
+        ] {
+            if holds {
+                code = code.and(other);
+            }
+        }
+        code
+    }
+
+    pub fn end(&mut self, code: Code, error: Option<&CliError>, elapsed: Duration) {
+        self.common.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.common.result = code.word().to_owned();
+        self.common.error = error.map(CliError::line);
+    }
+
+    pub fn print(&self, global: &Global, error: Option<&CliError>) {
+        if !global.quiet {
+            list_named(&self.failed_keys, self.common.failed);
+        }
+        // Where nothing was begun, the error says it all.
+        let begun = self.common.scanned > 0 || error.is_none();
+        if global.json {
+            print_line(&serde_json::to_string(self).unwrap_or_default());
+        } else if !global.quiet && begun {
+            print_line(&self.text(global.dry_run));
+        }
+    }
+
+    fn text(&self, dry_run: bool) -> String {
+        let s = &self.common;
+        let (copied, tagged, deleted) = match dry_run {
+            true => ("would copy", "to be tagged as deleted", "to delete"),
+            false => ("copied", "tagged as deleted", "deleted"),
+        };
+        let mut parts = vec![format!(
+            "{copied} {} ({})",
+            text::count(s.copied, "object"),
+            text::bytes(self.copied_bytes)
+        )];
+        for (number, words) in [
+            (s.unchanged, "unchanged"),
+            (s.adopted, "right already"),
+            (s.tagged, tagged),
+            (self.untagged, "back, and freed of their tags"),
+            (s.deleted, deleted),
+            (self.left_out.unwrap_or(0), "left out, tagged as deleted"),
+            (self.kept.unwrap_or(0), "kept as they are there"),
+        ] {
+            if number > 0 {
+                parts.push(format!("{} {words}", text::grouped(number)));
+            }
+        }
+        let mut lines = vec![format!("{} in {}", parts.join(", "), text::duration(s.elapsed_ms))];
+        for (number, one, words) in [
+            (self.frozen.unwrap_or(0), "archived object", "being thawed: run this again later"),
+            (s.skipped, "object", "skipped"),
+            (s.failed, "object", "failed"),
+            (s.held, "deletion", "held; see `keepwatch deletions list`"),
+            (s.unclaimed, "object", "of the destination never came from here, and left alone"),
+        ] {
+            if number > 0 {
+                lines.push(format!("{} {words}", text::count(number, one)));
+            }
+        }
+        lines.join("\n")
+    }
+}
+
+fn list_named(named: &[(String, String)], all: u64) {
+    let mut stderr = std::io::stderr();
+    for (key, why) in named.iter().take(LISTED_MAX) {
+        writeln!(stderr, "failed: {key}: {why}").ok();
+    }
+    let more = all.saturating_sub(LISTED_MAX as u64);
+    if more > 0 {
+        writeln!(stderr, "and {more} more").ok();
+    }
+}

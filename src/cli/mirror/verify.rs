@@ -1,0 +1,124 @@
+//! `verify SOURCE DESTINATION`: two buckets compared, and nothing written.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::MultiProgress;
+use serde_json::json;
+
+use crate::app::mirror::{Difference, Report, Verify};
+use crate::config::MirrorOptions;
+use crate::model::Key;
+use crate::report::progress::{Show, When, Work};
+use crate::report::{log, text};
+use crate::service::signals;
+use crate::wire::mirror::{connect, copier, filter};
+
+use super::super::args::Global;
+use super::super::error::{CliError, Code};
+use super::super::out::print_line;
+use super::summary::MirrorSummary;
+use super::{args, choose, ended, listen};
+
+pub async fn verify(global: &Global, options: args::Verify) -> Result<Code, CliError> {
+    let started = Instant::now();
+    let bars = MultiProgress::new();
+    log::init(global.log(false), &bars);
+    let mut sum = MirrorSummary::default();
+    let result = compare(global, options, &bars, &mut sum).await;
+    let (report, code, error) = match result {
+        Ok((report, code, error)) => (report, code, error),
+        Err(error) => (Report::default(), error.code, Some(error)),
+    };
+    sum.common.scanned = report.scanned;
+    sum.common.unchanged = report.same;
+    sum.common.verified = report.same;
+    sum.common.tagged = report.tagged;
+    sum.end(code, error.as_ref(), started.elapsed());
+    if global.json {
+        let mut line = serde_json::to_value(&sum).unwrap_or_default();
+        for (name, number) in
+            [("missing", report.missing), ("differing", report.differing), ("extra", report.extra)]
+        {
+            line[name] = number.into();
+        }
+        print_line(&line.to_string());
+    } else if !global.quiet && error.is_none() {
+        print_line(&words(&report));
+    }
+    match error {
+        Some(error) => Err(CliError { code, ..error }),
+        None => Ok(code),
+    }
+}
+
+fn words(report: &Report) -> String {
+    let mut parts = vec![format!("{} the same", text::count(report.same, "object"))];
+    for (number, what) in [
+        (report.missing, "missing in the destination"),
+        (report.differing, "different"),
+        (report.extra, "only in the destination"),
+        (report.tagged, "tagged as deleted there"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{} {what}", text::grouped(number)));
+        }
+    }
+    parts.join(", ")
+}
+
+async fn compare(
+    global: &Global,
+    options: args::Verify,
+    bars: &MultiProgress,
+    sum: &mut MirrorSummary,
+) -> Result<(Report, Code, Option<CliError>), CliError> {
+    let args::Verify { source, destination, compare, include, exclude, transfers, .. } = options;
+    let some = |patterns: Vec<_>| (!patterns.is_empty()).then_some(patterns);
+    let set = MirrorOptions {
+        compare,
+        include: some(include),
+        exclude: some(exclude),
+        transfers,
+        ..MirrorOptions::default()
+    };
+    let set = options.source_side.into_options(set);
+    let configs = choose(global, Some(&source), destination.as_deref(), set)?;
+    let Some(config) = configs.first() else {
+        return Err(CliError::new(Code::Usage, "name two buckets to compare"));
+    };
+    let mut wishes = listen()?;
+    let sides = connect(config, true).await?;
+    let copier = copier(config, &sides, None, options.retry_for.millis(), None);
+    let json = global.json;
+    let verify = Verify {
+        copier: copier.clone(),
+        compare: config.compare,
+        wanted: filter(&config.include, &config.exclude)?,
+        on_difference: Arc::new(move |key: &Key, difference: Difference| {
+            let (word, why, path) = (difference.word(), difference.why(), key.to_string());
+            print_line(&match json {
+                true => json!({ "difference": word, "path": path, "why": why }).to_string(),
+                false => format!("{word:<8} {path}  ({why})"),
+            });
+        }),
+    };
+    let when = if global.quiet { When::Never } else { global.progress };
+    let show = Show::start(&config.name, copier.progress.clone(), Work::Copy, when, bars);
+    let mut running = std::pin::pin!(verify.run());
+    let (report, end) = loop {
+        tokio::select! {
+            ended = &mut running => break ended,
+            Some(wish) = wishes.recv() => {
+                if wish == signals::Wish::Stop {
+                    copier.cancel.cancel();
+                }
+            }
+        }
+    };
+    show.finish();
+    sum.add(&copier, 0, 0);
+    let code = if report.is_same() { Code::Done } else { Code::Failed };
+    let (code, error) = ended(end, code);
+    Ok((report, code, error))
+}

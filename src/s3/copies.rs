@@ -1,0 +1,350 @@
+//! Objects copied from one bucket to another: within the server, or as they came through here.
+
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, StorageClass};
+use percent_encoding::utf8_percent_encode;
+
+use crate::model::{ETag, Key};
+use crate::plan::ErrorClass;
+use crate::ports::{
+    Copy, CopyPart, CopySource, CopyTarget, Fetched, FullHead, Fut, Headers, ObjectId, Origin,
+    PutCopy, StoreError, Stored, Tags,
+};
+
+use super::connect::{fits_usual_timeouts, transfer_timeouts};
+use super::copy::COPY_SOURCE;
+use super::error::{SdkFailure, What};
+use super::get::shows;
+use super::head::told;
+use super::multipart::{CRC64, PLAIN};
+use super::put::{base64_crc64, base64_md5};
+use super::{S3Store, body, error, fits_xml, tags};
+
+/// Servers copy at least so many times as fast as the slowest line sends.
+const COPY_SPEED: u64 = 64;
+
+/// Sets on a request what three kinds of requests have alike. Their types in the SDK are three.
+macro_rules! with_headers {
+    ($request:expr, $headers:expr) => {
+        $request
+            .set_content_type($headers.content_type.clone())
+            .set_cache_control($headers.cache_control.clone())
+            .set_content_disposition($headers.content_disposition.clone())
+            .set_content_encoding($headers.content_encoding.clone())
+            .set_content_language($headers.content_language.clone())
+            .set_website_redirect_location($headers.website_redirect.clone())
+            .set_metadata(Some($headers.metadata.clone().into_iter().collect()))
+    };
+}
+
+/// `Expires` as it was written: the SDK would only take a date.
+macro_rules! with_expires {
+    ($request:expr, $headers:expr) => {{
+        let expires = $headers.expires.clone();
+        $request.customize().mutate_request(move |request| {
+            if let Some(expires) = &expires {
+                request.headers_mut().insert("expires", expires.clone());
+            }
+        })
+    }};
+}
+
+impl S3Store {
+    async fn look_fully(&self, id: &ObjectId) -> Result<Fetched<FullHead>, StoreError> {
+        let what = self.about("look at", id);
+        let key = self.absolute(&id.key)?;
+        let sent = self
+            .ask(|client| {
+                client
+                    .head_object()
+                    .bucket(&self.options.bucket)
+                    .key(&key)
+                    .set_version_id(id.version.clone())
+                    .set_if_match(id.etag.as_ref().map(ETag::quoted))
+                    .checksum_mode(ChecksumMode::Enabled)
+                    .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                    .send()
+            })
+            .await;
+        let reply = match sent {
+            Ok(reply) => reply,
+            Err(e) => return self.instead(&what, &e).await,
+        };
+        if !shows(reply.e_tag(), id) {
+            return Ok(Fetched::Changed);
+        }
+        let mut head = self.head_of(&what, &told!(reply))?;
+        if reply.archive_status().is_some() {
+            head.object.archived = true;
+            head.thaw = Some(super::head::thaw(reply.restore()));
+        }
+        let text = |value: Option<&str>| value.map(str::to_owned);
+        let class = reply.storage_class().map(StorageClass::as_str);
+        let headers = Headers {
+            content_type: text(reply.content_type()),
+            cache_control: text(reply.cache_control()),
+            content_disposition: text(reply.content_disposition()),
+            content_encoding: text(reply.content_encoding()),
+            content_language: text(reply.content_language()),
+            expires: text(reply.expires_string()),
+            website_redirect: text(reply.website_redirect_location()),
+            storage_class: text(class.filter(|class| *class != "STANDARD")),
+            metadata: reply.metadata().cloned().unwrap_or_default().into_iter().collect(),
+        };
+        let version = text(reply.version_id());
+        Ok(Fetched::Found(FullHead { head, headers, version }))
+    }
+
+    fn class_of(&self, headers: &Headers) -> Option<StorageClass> {
+        let kept = headers.storage_class.as_deref().map(StorageClass::from);
+        self.storage_class.clone().or(kept)
+    }
+
+    async fn copy_whole(&self, copy: Copy) -> Result<Fetched<ETag>, StoreError> {
+        let what = self.describe("copy to", &copy.key);
+        let key = self.absolute(&copy.key)?;
+        let Copy { origin, headers, .. } = &copy;
+        let allowed = || transfer_timeouts(copy.size_bytes / COPY_SPEED);
+        let sent = self
+            .ask(|client| {
+                client
+                    .copy_object()
+                    .bucket(&self.options.bucket)
+                    .key(&key)
+                    .copy_source(named(origin))
+                    .set_copy_source_if_match(origin.etag.as_ref().map(ETag::quoted))
+                    // All else goes with the object; these two do not.
+                    .set_storage_class(self.class_of(headers))
+                    .set_website_redirect_location(headers.website_redirect.clone())
+                    .set_server_side_encryption(self.sse.clone())
+                    .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
+                    .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                    .set_expected_source_bucket_owner(origin.bucket_owner.clone())
+                    .customize()
+                    .config_override(allowed())
+                    .send()
+            })
+            .await;
+        match sent {
+            Ok(reply) => match reply.copy_object_result().and_then(|result| result.e_tag()) {
+                Some(etag) => Ok(Fetched::Found(ETag::new(etag))),
+                None => Err(error::not_s3(&what, "its reply has no ETag")),
+            },
+            Err(e) => self.not_copied(&what, &e).await,
+        }
+    }
+
+    async fn copy_range(&self, part: CopyPart) -> Result<Fetched<ETag>, StoreError> {
+        let what = self.describe(&format!("copy part {} of", part.number), &part.key);
+        let key = self.absolute(&part.key)?;
+        let CopyPart { origin, offset, length, .. } = &part;
+        let range = format!("bytes={offset}-{}", offset + length.max(&1) - 1);
+        let sent = self
+            .ask(|client| {
+                client
+                    .upload_part_copy()
+                    .bucket(&self.options.bucket)
+                    .key(&key)
+                    .upload_id(super::multipart::read_id(&part.upload_id).0)
+                    .part_number(i32::try_from(part.number).unwrap_or(i32::MAX))
+                    .copy_source(named(origin))
+                    .copy_source_range(&range)
+                    .set_copy_source_if_match(origin.etag.as_ref().map(ETag::quoted))
+                    .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                    .set_expected_source_bucket_owner(origin.bucket_owner.clone())
+                    .customize()
+                    .config_override(transfer_timeouts(length / COPY_SPEED))
+                    .send()
+            })
+            .await;
+        match sent {
+            Ok(reply) => match reply.copy_part_result().and_then(|result| result.e_tag()) {
+                Some(etag) => Ok(Fetched::Found(ETag::new(etag))),
+                None => Err(error::not_s3(&what, "its reply has no ETag")),
+            },
+            Err(e) => self.not_copied(&what, &e).await,
+        }
+    }
+
+    /// What came instead of a copy.
+    async fn not_copied<E>(
+        &self,
+        what: &What,
+        error: &SdkFailure<E>,
+    ) -> Result<Fetched<ETag>, StoreError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        match self.instead(what, error).await {
+            Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {
+                Err(StoreError::Failed(failure.with_hint(
+                    "the destination's credentials must be allowed to read the source: \
+                     s3:GetObject, s3:GetObjectTagging; and to write: s3:PutObject, \
+                     s3:PutObjectTagging",
+                )))
+            }
+            instead => instead,
+        }
+    }
+
+    async fn open_copy(
+        &self,
+        key: &Key,
+        headers: Headers,
+        tags: Tags,
+        streamed: bool,
+    ) -> Result<String, StoreError> {
+        let what = || self.describe("begin to copy to", key);
+        if !fits_xml(key) {
+            let cause = "its name has a character that S3's multipart replies cannot carry";
+            return Err(StoreError::Failed(what().failed(ErrorClass::Path, cause)));
+        }
+        let crc64 = self.knows_crc64();
+        let mut request = self
+            .client()
+            .create_multipart_upload()
+            .bucket(&self.options.bucket)
+            .key(self.absolute(key)?)
+            .set_tagging(tags::header(&tags))
+            .set_storage_class(self.class_of(&headers))
+            .set_server_side_encryption(self.sse.clone())
+            .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
+            .set_expected_bucket_owner(self.options.bucket_owner.clone());
+        request = with_headers!(request, headers);
+        if crc64 {
+            request = request
+                .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+                .checksum_type(ChecksumType::FullObject);
+        }
+        // Sent again after a lost reply, it would open another upload and leave the first behind.
+        let once = aws_sdk_s3::Config::builder().retry_config(RetryConfig::disabled());
+        let request = with_expires!(request, headers).config_override(once);
+        let reply = request.send().await.map_err(|e| error::explain(&what(), &e))?;
+        match reply.upload_id() {
+            Some(id) => Ok(format!("{}{id}", if crc64 && streamed { CRC64 } else { PLAIN })),
+            None => Err(error::not_s3(&what(), "its reply has no upload id")),
+        }
+    }
+
+    async fn put_whole(&self, put: PutCopy) -> Result<Stored, StoreError> {
+        let what = || self.describe("copy to", &put.key);
+        let length = put.body.len() as u64;
+        let request = self
+            .client()
+            .put_object()
+            .bucket(&self.options.bucket)
+            .key(self.absolute(&put.key)?)
+            .content_md5(base64_md5(put.md5))
+            .checksum_crc64_nvme(base64_crc64(put.crc64))
+            .content_length(i64::try_from(length).unwrap_or(i64::MAX))
+            .set_tagging(tags::header(&put.tags))
+            .set_storage_class(self.class_of(&put.headers))
+            .set_server_side_encryption(self.sse.clone())
+            .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
+            .set_expected_bucket_owner(self.options.bucket_owner.clone())
+            .body(body::body(put.body.clone(), self.pace.as_ref()));
+        let request = with_headers!(request, put.headers);
+        let mut request = with_expires!(request, put.headers).disable_payload_signing();
+        if !fits_usual_timeouts(length) {
+            request = request.config_override(transfer_timeouts(length));
+        }
+        match request.send().await {
+            Ok(reply) => {
+                self.saw_crc64(reply.checksum_crc64_nvme());
+                match reply.e_tag() {
+                    Some(etag) => Ok(Self::stored(etag, reply.server_side_encryption())),
+                    None => Err(error::not_s3(&what(), "its reply has no ETag")),
+                }
+            }
+            Err(e) => Err(error::explain(&what(), &e)),
+        }
+    }
+}
+
+/// The value of `x-amz-copy-source`.
+fn named(origin: &Origin) -> String {
+    let path = format!("{}/{}", origin.bucket, origin.key);
+    let path = utf8_percent_encode(&path, COPY_SOURCE).to_string();
+    match &origin.version {
+        Some(version) => {
+            format!("{path}?versionId={}", utf8_percent_encode(version, COPY_SOURCE))
+        }
+        None => path,
+    }
+}
+
+impl CopySource for S3Store {
+    fn look(&self, id: &ObjectId) -> Fut<'_, Result<Fetched<FullHead>, StoreError>> {
+        let id = id.clone();
+        Box::pin(async move { self.look_fully(&id).await })
+    }
+
+    fn tags(&self, id: &ObjectId) -> Fut<'_, Result<Fetched<Tags>, StoreError>> {
+        let id = id.clone();
+        Box::pin(async move { self.read_tags(&id, &self.about("read the tags of", &id)).await })
+    }
+
+    fn origin(&self, id: &ObjectId) -> Result<Origin, StoreError> {
+        Ok(Origin {
+            bucket: self.options.bucket.clone(),
+            key: self.absolute(&id.key)?,
+            version: id.version.clone(),
+            etag: id.etag.clone(),
+            bucket_owner: self.options.bucket_owner.clone(),
+        })
+    }
+}
+
+impl CopyTarget for S3Store {
+    fn knows_tags(&self) -> Fut<'_, Result<bool, StoreError>> {
+        Box::pin(self.has_tags())
+    }
+
+    fn copy(&self, copy: Copy) -> Fut<'_, Result<Fetched<ETag>, StoreError>> {
+        Box::pin(self.copy_whole(copy))
+    }
+
+    fn create_copy(
+        &self,
+        key: &Key,
+        headers: Headers,
+        tags: Tags,
+        streamed: bool,
+    ) -> Fut<'_, Result<String, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.open_copy(&key, headers, tags, streamed).await })
+    }
+
+    fn copy_part(&self, part: CopyPart) -> Fut<'_, Result<Fetched<ETag>, StoreError>> {
+        Box::pin(self.copy_range(part))
+    }
+
+    fn put_copy(&self, put: PutCopy) -> Fut<'_, Result<Stored, StoreError>> {
+        Box::pin(self.put_whole(put))
+    }
+
+    fn untag_deleted(&self, key: &Key) -> Fut<'_, Result<bool, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.take_marks_off(&key).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_named_as_a_header_wants_them() {
+        let mut origin = Origin {
+            bucket: "b".to_owned(),
+            key: "a b/c++/ü?&".to_owned(),
+            version: None,
+            etag: None,
+            bucket_owner: None,
+        };
+        assert_eq!(named(&origin), "b/a%20b/c%2B%2B/%C3%BC%3F%26");
+        origin.version = Some("v+/1".to_owned());
+        assert!(named(&origin).ends_with("?versionId=v%2B/1"));
+    }
+}

@@ -1,0 +1,211 @@
+//! Tags of objects: those that mark a deletion, put beside the object's own and taken off again.
+
+use aws_sdk_s3::types::{Tag, Tagging};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::model::{Key, Millis};
+use crate::plan::ErrorClass;
+use crate::ports::{Fetched, ObjectId, StoreError, Tags};
+
+use super::delete::refused;
+use super::error::What;
+use super::read::is_gone;
+use super::{S3Store, error};
+
+/// S3's limit for one object.
+const TAGS_MAX: usize = 10;
+const DELETED: &str = "Deleted";
+const DELETED_AT: &str = "DeletedAt";
+
+fn is_mark(name: &str) -> bool {
+    matches!(name, DELETED | DELETED_AT)
+}
+
+impl S3Store {
+    /// Adds the tags to those that the object has. One that is gone needs none.
+    pub(super) async fn tag_as_deleted(&self, key: &Key, at: Millis) -> Result<(), StoreError> {
+        let what = self.describe("tag", key);
+        let Fetched::Found(known) = self.current_tags(key, &what).await? else { return Ok(()) };
+        let mut tags: Tags = known.into_iter().filter(|(name, _)| !is_mark(name)).collect();
+        if tags.len() + 2 > TAGS_MAX {
+            let cause = format!(
+                "it has {} tags of its own, and S3 takes {TAGS_MAX}: there is no room for \
+                 {DELETED} and {DELETED_AT}",
+                tags.len()
+            );
+            return Err(StoreError::Failed(what.failed(ErrorClass::Path, cause)));
+        }
+        tags.push((DELETED.to_owned(), "True".to_owned()));
+        tags.push((DELETED_AT.to_owned(), minute(at)));
+        self.put_tags(key, tags, &what).await
+    }
+
+    /// Takes the marks off. Whether they were there.
+    //
+    // RACE: S3 has no condition on tags: one that somebody else sets between the two requests is
+    // lost. Nobody else should write here.
+    pub(super) async fn take_marks_off(&self, key: &Key) -> Result<bool, StoreError> {
+        let what = self.describe("take the marks off", key);
+        let Fetched::Found(known) = self.current_tags(key, &what).await? else { return Ok(false) };
+        let marked = known.iter().any(|(name, _)| is_mark(name));
+        if marked {
+            let tags = known.into_iter().filter(|(name, _)| !is_mark(name)).collect();
+            self.put_tags(key, tags, &what).await?;
+        }
+        Ok(marked)
+    }
+
+    async fn current_tags(&self, key: &Key, what: &What) -> Result<Fetched<Tags>, StoreError> {
+        let id = ObjectId { key: key.clone(), version: None, etag: None };
+        self.read_tags(&id, what).await
+    }
+
+    /// All tags of one version.
+    pub(super) async fn read_tags(
+        &self,
+        id: &ObjectId,
+        what: &What,
+    ) -> Result<Fetched<Tags>, StoreError> {
+        let key = self.absolute(&id.key)?;
+        let sent = self
+            .ask(|client| {
+                client
+                    .get_object_tagging()
+                    .bucket(&self.options.bucket)
+                    .key(&key)
+                    .set_version_id(id.version.clone())
+                    .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                    .send()
+            })
+            .await;
+        match sent {
+            Ok(reply) => {
+                let pair = |tag: &Tag| (tag.key().to_owned(), tag.value().to_owned());
+                Ok(Fetched::Found(reply.tag_set().iter().map(pair).collect()))
+            }
+            Err(e) if is_gone(&e) => Ok(Fetched::Gone),
+            Err(e) => match self.explained(what, &e).await {
+                StoreError::Failed(failure) if failure.class == ErrorClass::Denied => {
+                    let hint = "allow s3:GetObjectTagging and s3:GetObjectVersionTagging";
+                    Err(StoreError::Failed(failure.with_hint(hint)))
+                }
+                error => Err(error),
+            },
+        }
+    }
+
+    async fn put_tags(&self, key: &Key, tags: Tags, what: &What) -> Result<(), StoreError> {
+        let absolute = self.absolute(key)?;
+        let denied = |error| match error {
+            StoreError::Failed(failure) if failure.class == ErrorClass::Denied => {
+                let hint = "allow s3:PutObjectTagging and s3:DeleteObjectTagging";
+                StoreError::Failed(failure.with_hint(hint))
+            }
+            error => error,
+        };
+        if tags.is_empty() {
+            let sent = self
+                .client()
+                .delete_object_tagging()
+                .bucket(&self.options.bucket)
+                .key(&absolute)
+                .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                .send()
+                .await;
+            return match sent {
+                Ok(_) => Ok(()),
+                Err(e) => Err(denied(error::explain(what, &e))),
+            };
+        }
+        let mut set = Vec::with_capacity(tags.len());
+        for (name, value) in tags {
+            let tag = Tag::builder().key(name).value(value).build();
+            set.push(tag.map_err(|e| refused(what, &e))?);
+        }
+        let tagging = Tagging::builder().set_tag_set(Some(set)).build();
+        let sent = self
+            .client()
+            .put_object_tagging()
+            .bucket(&self.options.bucket)
+            .key(&absolute)
+            .tagging(tagging.map_err(|e| refused(what, &e))?)
+            .set_expected_bucket_owner(self.options.bucket_owner.clone())
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(e) => Err(denied(error::explain(what, &e))),
+        }
+    }
+
+    /// Reads what [`Self::tag_as_deleted`] wrote.
+    pub(super) async fn tagged_deleted_at(
+        &self,
+        id: &ObjectId,
+    ) -> Result<Option<Millis>, StoreError> {
+        let tags = match self.read_tags(id, &self.about("read the tags of", id)).await {
+            Ok(Fetched::Found(tags)) => tags,
+            Ok(_) | Err(StoreError::Unsupported(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let tag = |name| tags.iter().find(|tag| tag.0 == name).map(|tag| tag.1.as_str());
+        Ok((tag(DELETED) == Some("True")).then(|| moment(tag(DELETED_AT))))
+    }
+
+    /// Asks for the tags of the owner record, be it there or not.
+    pub(super) async fn has_tags(&self) -> Result<bool, StoreError> {
+        let key = Key::literal(&format!("{}owner.json", crate::model::key::RESERVED_FOLDER));
+        let id = ObjectId { key, version: None, etag: None };
+        let what = self.what(format!("ask for tags in {}", self.place()));
+        match self.read_tags(&id, &what).await {
+            // A bucket that is missing is told of, or made, later.
+            Ok(_) | Err(StoreError::NoSuchBucket(_)) => Ok(true),
+            Err(StoreError::Unsupported(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// As the header of a write wants them; `None` for none.
+pub(super) fn header(tags: &Tags) -> Option<String> {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let pairs: Vec<String> =
+        tags.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+    (!pairs.is_empty()).then(|| pairs.join("&"))
+}
+
+/// Reads [`minute`]; the beginning of time where it is none.
+fn moment(minute: Option<&str>) -> Millis {
+    let time = minute.and_then(|text| text.parse::<jiff::civil::DateTime>().ok());
+    let time = time.and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    time.map_or(Millis(0), |time| Millis(time.timestamp().as_millisecond()))
+}
+
+/// `YYYY-MM-DDTHH:MM` in UTC.
+fn minute(at: Millis) -> String {
+    match jiff::Timestamp::from_millisecond(at.0) {
+        Ok(time) => time.strftime("%Y-%m-%dT%H:%M").to_string(),
+        Err(_) => "1970-01-01T00:00".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minute_of_a_deletion_is_read_back() {
+        assert_eq!(minute(Millis(1_795_262_459_999)), "2026-11-21T12:00");
+        assert_eq!(moment(Some("2026-11-21T12:00")), Millis(1_795_262_400_000));
+        for text in [None, Some(""), Some("yesterday"), Some("2026-13-01T00:00")] {
+            assert_eq!(moment(text), Millis(0), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tags_in_a_header() {
+        assert_eq!(header(&vec![]), None);
+        let tags = vec![("a b".to_owned(), "1+1=2&".to_owned()), ("ü".to_owned(), String::new())];
+        assert_eq!(header(&tags).unwrap(), "a%20b=1%2B1%3D2%26&%C3%BC=");
+    }
+}

@@ -1,0 +1,218 @@
+//! From the configuration of a mirror to its ports: two buckets, perhaps of one server.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::app::backup::PlanSink;
+use crate::app::copy::{Copier, CopySettings, OnEvent, Places};
+use crate::app::mirror::{KeyFilter, Mirror, MirrorSettings};
+use crate::app::owner::OwnerIdentity;
+use crate::config::{Bucket, Destination, MirrorConfig};
+use crate::fs::Spools;
+use crate::model::{Escaped, Key};
+use crate::plan::mirror::path_of;
+use crate::ports::{CopySource, CopyTarget, StateStore};
+use crate::s3::{Endpoint, S3Options, S3Store};
+use crate::state::BackupId;
+
+use super::{
+    Error, OpenState, Reach, SystemClock, as_typed, identity_of, patterns, place, reach,
+    records_of, store_reach,
+};
+
+/// The two places of a mirror.
+pub struct Sides {
+    pub source: Arc<S3Store>,
+    pub target: Arc<S3Store>,
+    pub server_side: bool,
+}
+
+impl Sides {
+    fn places(&self) -> Places {
+        Places {
+            source: self.source.clone() as Arc<dyn CopySource>,
+            target: self.target.clone() as Arc<dyn CopyTarget>,
+            copies: self.target.clone() as Arc<dyn CopySource>,
+        }
+    }
+}
+
+/// Connects to both sides. One store in a folder is opened once.
+pub async fn connect(config: &MirrorConfig, dry_run: bool) -> Result<Sides, Error> {
+    let (source, destination) = (&config.source, &config.destination);
+    let of_source = way_to(source, config, false, dry_run).await?;
+    let same_store = match (&source.place, &destination.place) {
+        (Destination::Store { folder, .. }, Destination::Store { folder: other, .. }) => {
+            folder == other
+        }
+        _ => false,
+    };
+    let of_target = match same_store {
+        true => of_source.clone(),
+        false => way_to(destination, config, config.create_bucket, dry_run).await?,
+    };
+    let kept = S3Options {
+        storage_class: config.storage_class.clone(),
+        sse: config.sse.clone(),
+        sse_kms_key_id: config.sse_kms_key_id.clone(),
+        ..options(destination, config)
+    };
+    let store = |reach: Reach, options| S3Store::new(reach.connection, options);
+    Ok(Sides {
+        source: Arc::new(store(of_source, options(source, config))),
+        target: Arc::new(store(of_target, kept)),
+        server_side: same_store || is_one_server(source, destination),
+    })
+}
+
+async fn way_to(
+    bucket: &Bucket,
+    config: &MirrorConfig,
+    create: bool,
+    dry_run: bool,
+) -> Result<Reach, Error> {
+    if let Destination::Store { folder, .. } = &bucket.place {
+        return store_reach(folder, create, dry_run).await;
+    }
+    reach(Endpoint {
+        url: bucket.endpoint_url.clone(),
+        region: bucket.region.clone(),
+        profile: bucket.profile.clone(),
+        path_style: bucket.path_style,
+        credentials_file: bucket.credentials_file.clone(),
+        keys: None,
+        // Beside the transfers: listings, the owner record, a batch of deletions.
+        connections_max: config.transfers + 4,
+    })
+    .await
+}
+
+fn options(bucket: &Bucket, config: &MirrorConfig) -> S3Options {
+    let (name, prefix) = place(&bucket.place);
+    let typed = match &bucket.place {
+        Destination::Store { .. } => Some(as_typed(&bucket.place)),
+        _ => None,
+    };
+    S3Options {
+        bucket: name,
+        prefix,
+        place: typed,
+        bucket_owner: bucket.bucket_owner.clone(),
+        bandwidth: config.bandwidth,
+        ..S3Options::default()
+    }
+}
+
+/// Whether one server holds both, and one account reaches both: then it copies by itself.
+fn is_one_server(a: &Bucket, b: &Bucket) -> bool {
+    let is_s3 = |bucket: &Bucket| matches!(bucket.place, Destination::S3 { .. });
+    is_s3(a)
+        && is_s3(b)
+        && a.endpoint_url == b.endpoint_url
+        && a.profile == b.profile
+        && a.credentials_file == b.credentials_file
+}
+
+/// What the records know the two places by.
+fn id_of(config: &MirrorConfig) -> BackupId {
+    let (bucket, prefix) = place(&config.destination.place);
+    BackupId {
+        source: source_name(config).into_bytes(),
+        endpoint: endpoint_name(&config.destination),
+        bucket,
+        prefix: prefix.as_str().to_owned(),
+    }
+}
+
+/// The source as a person writes it; on another server with where that is.
+pub fn source_name(config: &MirrorConfig) -> String {
+    let url = config.source.place.url();
+    let endpoint = endpoint_name(&config.source);
+    let is_elsewhere = matches!(config.source.place, Destination::S3 { .. })
+        && endpoint != endpoint_name(&config.destination);
+    match is_elsewhere {
+        true if endpoint.is_empty() => format!("{url} at AWS"),
+        true => format!("{url} at {endpoint}"),
+        false => url,
+    }
+}
+
+fn endpoint_name(bucket: &Bucket) -> String {
+    if let Destination::Store { folder, .. } = &bucket.place {
+        return format!("file://{}", folder.display());
+    }
+    super::s3_endpoint_name(bucket.endpoint_url.clone())
+}
+
+/// Which keys take part.
+pub fn filter(include: &[String], exclude: &[String]) -> Result<KeyFilter, Error> {
+    let rules = patterns(include.to_vec(), exclude.to_vec())?;
+    let all = include.is_empty() && exclude.is_empty();
+    let only_some = !include.is_empty();
+    Ok(Arc::new(move |key: &Key| match path_of(key) {
+        _ if all => true,
+        Some((path, is_folder)) => rules.lets_in(&path, is_folder),
+        None => !only_some,
+    }))
+}
+
+/// The copier of two places.
+pub fn copier(
+    config: &MirrorConfig,
+    sides: &Sides,
+    journal: Option<Arc<dyn StateStore>>,
+    retry_for_ms: u64,
+    on_event: Option<OnEvent>,
+) -> Arc<Copier> {
+    let settings = CopySettings {
+        name: config.name.clone(),
+        server_side: sides.server_side,
+        transfers: config.transfers,
+        multipart_threshold: config.multipart_threshold,
+        part_size: config.part_size,
+        retry_for_ms,
+    };
+    Arc::new(Copier::new(settings, sides.places(), journal, on_event))
+}
+
+/// Where lists of keys are kept aside.
+pub fn scratch(folder: &Path) -> Arc<Spools> {
+    Arc::new(Spools::new(folder))
+}
+
+/// How a command runs its mirrors.
+#[derive(Clone)]
+pub struct MirrorRun {
+    pub take_over: bool,
+    pub retry_for_ms: u64,
+    pub plan: Option<PlanSink>,
+}
+
+/// Makes the ports of a mirror and puts them together.
+pub async fn wire(
+    config: &MirrorConfig,
+    state: &OpenState,
+    run: &MirrorRun,
+) -> Result<Arc<Mirror>, Error> {
+    let sides = connect(config, run.plan.is_some()).await?;
+    let dry_run = run.plan.is_some();
+    let records = records_of(&config.name, id_of(config), state, dry_run).await?;
+    let records: Arc<dyn StateStore> = Arc::new(records);
+    let source = Escaped(source_name(config).as_bytes()).to_string();
+    let owner: OwnerIdentity = identity_of(source)?;
+    let settings = MirrorSettings {
+        name: config.name.clone(),
+        compare: config.compare,
+        modified_within_ms: config.modified_within.map(|span| span.millis()),
+        deletions: config.deletions,
+        max_delete: config.max_delete,
+        create_bucket: config.create_bucket,
+        take_over: run.take_over,
+        owner,
+    };
+    let copier = copier(config, &sides, Some(records.clone()), run.retry_for_ms, None);
+    let wanted = filter(&config.include, &config.exclude)?;
+    let (clock, scratch) = (Arc::new(SystemClock), scratch(&state.folder));
+    let plan = run.plan.clone();
+    Ok(Arc::new(Mirror::new(settings, copier, records, clock, scratch, wanted, plan)))
+}

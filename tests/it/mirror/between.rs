@@ -1,0 +1,188 @@
+//! From one server to another, with credentials of their own: the content comes through here.
+
+use std::process::Command;
+
+use super::{Pair, rich, whole};
+use crate::support::bucket::Bucket;
+use crate::support::program::{Said, User};
+use crate::support::server::{Embedded, Fault, Reach, garage, moto};
+
+/// A user who has the keys of both servers in files.
+struct Between {
+    source: Bucket,
+    copies: Bucket,
+    user: User,
+    args: Vec<String>,
+}
+
+impl Between {
+    fn new(from: &Reach, to: &Reach) -> Self {
+        let user = User::new();
+        let file = |name: &str, reach: &Reach| {
+            let path = user.home.path().join(name);
+            let text = format!(
+                "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+                reach.access_key, reach.secret_key
+            );
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let args = ["mirror", "s3://source", "s3://copies", "--json"].map(str::to_owned).to_vec();
+        let sides = [
+            ("--source-endpoint-url", from.endpoint.clone()),
+            ("--source-region", from.region.clone()),
+            ("--source-credentials-file", file("from", from)),
+            ("--endpoint-url", to.endpoint.clone()),
+            ("--region", to.region.clone()),
+            ("--credentials-file", file("to", to)),
+        ];
+        let sides = sides.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        Self {
+            source: Bucket::create(from, "source"),
+            copies: Bucket::create(to, "copies"),
+            args: args.into_iter().chain(sides).collect(),
+            user,
+        }
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let args: Vec<&str> =
+            self.args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        self.user.command(&args)
+    }
+
+    fn mirror(&self, more: &[&str], code: i32) -> Said {
+        let args: Vec<&str> =
+            self.args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let said = self.user.run(&args);
+        assert_eq!(said.code, code, "{said:?}");
+        said
+    }
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|n| u8::try_from((n / 5 + n * 3) % 251).unwrap()).collect()
+}
+
+#[test]
+fn from_garage_to_moto() {
+    let (from, to) = (garage(), moto());
+    let both = Between::new(&from.reach, &to.reach);
+    for n in 0..30 {
+        let put = both.source.client.put_object().bucket("source").key(format!("s/{n}"));
+        let put = put.content_type("text/x-rich").cache_control("no-cache").metadata("own", "word");
+        both.source.run(put.body(format!("{n}").into_bytes().into()).send()).unwrap();
+    }
+    // Larger than the memory that content may take on its way is not needed to be seen in parts.
+    both.source.put("large", &bytes(40 << 20));
+    let said = both.mirror(&[], 0);
+    assert_eq!((said.number("copied"), said.number("requests.copy")), (31, 0), "{said:?}");
+    let (source, copies) = (whole(&both.source), whole(&both.copies));
+    for (key, object) in &source {
+        let copy = &copies[key];
+        assert!(object.body == copy.body, "{key}");
+        assert_eq!((&object.headers[..7], &object.metadata), (&copy.headers[..7], &copy.metadata));
+    }
+    let said = both.mirror(&[], 0);
+    assert_eq!((said.number("copied"), said.number("adopted")), (0, 0), "{said:?}");
+    both.source.delete("s/3");
+    both.source.put("s/4", b"another one");
+    let said = both.mirror(&[], 0);
+    assert_eq!((said.number("copied"), said.number("tagged")), (1, 1), "{said:?}");
+}
+
+#[test]
+fn tags_come_along_and_broken_connections_are_taken_up() {
+    let (from, to) = (Embedded::start(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    both.source.run(rich(&both.source, "rich", b"words").send()).unwrap();
+    both.source.put("large", &bytes(30 << 20));
+    let broken = std::sync::atomic::AtomicUsize::new(0);
+    from.rule(move |seen| {
+        let is_large = seen.method == "GET" && seen.path.ends_with("large");
+        match is_large && broken.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 == 0 {
+            true => Fault::Cut(3_000_000),
+            false => Fault::Pass,
+        }
+    });
+    let said = both.mirror(&["--transfers", "4"], 0);
+    assert_eq!(said.number("copied"), 2, "{said:?}");
+    assert_eq!(whole(&both.source), whole(&both.copies));
+}
+
+#[test]
+fn content_that_is_not_what_its_checksum_says_is_not_kept() {
+    let (from, to) = (Embedded::start(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    both.source.put("small", b"some words");
+    both.source.put("large", &bytes(20 << 20));
+    from.rule(|seen| match seen.method == "GET" && !seen.query.contains("list-type") {
+        true => Fault::WrongByte(5),
+        false => Fault::Pass,
+    });
+    let said = both.mirror(&[], 1);
+    assert_eq!((said.number("failed"), said.number("copied")), (2, 0), "{said:?}");
+    assert!(said.stderr.contains("is not what the source's"), "{said:?}");
+    assert!(both.copies.listed().is_empty() && both.copies.open_uploads().is_empty());
+    from.no_rule();
+    assert_eq!(both.mirror(&[], 0).number("copied"), 2);
+}
+
+#[test]
+fn a_streamed_copy_that_was_cut_goes_on() {
+    let (from, to) = (Embedded::start(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    both.source.put("large", &bytes(64 << 20));
+    to.rule(|seen| match seen.query.contains("partNumber=5") {
+        true => Fault::Hang,
+        false => Fault::Pass,
+    });
+    let running = both.user.spawn(both.command(&[]));
+    crate::support::wait_for("some parts", || to.count("UploadPart") >= 4);
+    running.kill();
+    to.no_rule();
+    to.clear_log();
+    let said = both.mirror(&[], 0);
+    assert!(said.stderr.contains("going on with the copy of large"), "{said:?}");
+    assert!((1..=5).contains(&to.count("UploadPart")), "{}", to.count("UploadPart"));
+    assert!(both.copies.get("large").unwrap().body == bytes(64 << 20));
+}
+
+#[test]
+fn one_server_with_other_credentials_is_two() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    pair.source.put("a", b"1");
+    let file = pair.user.home.path().join("keys");
+    std::fs::write(
+        &file,
+        format!(
+            "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            server.reach.access_key, server.reach.secret_key
+        ),
+    )
+    .unwrap();
+    let said = pair.mirror(&["--source-credentials-file", file.to_str().unwrap()], 0);
+    assert_eq!((said.number("copied"), said.number("requests.copy")), (1, 0), "{said:?}");
+    pair.is_kept();
+}
+
+#[test]
+fn stores_in_folders() {
+    let user = User::new();
+    let folder = |name: &str| user.home.path().join(name).to_str().unwrap().to_owned();
+    let tree = crate::support::tree::Tree::new(&[("a", b"1"), ("b/c", b"2")]);
+    let source = format!("file://{}", folder("one"));
+    user.sync(tree.folder.path(), &source, &["--create-bucket"], 0);
+    for (destination, copies) in
+        [(format!("file://{}#second", folder("one")), 2), (format!("file://{}", folder("two")), 2)]
+    {
+        let said = user.run(&["mirror", &source, &destination, "--json", "--create-bucket"]);
+        assert_eq!((said.code, said.number("copied")), (0, copies), "{said:?}");
+        let said = user.run(&["verify", &source, &destination, "--json"]);
+        assert_eq!((said.code, said.number("verified")), (0, 2), "{said:?}");
+    }
+    let back = user.run(&["restore", &format!("file://{}", folder("two")), &folder("back")]);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert_eq!(std::fs::read(user.home.path().join("back/b/c")).unwrap(), b"2");
+}

@@ -1,0 +1,124 @@
+//! Large objects: copied in parts, cut and gone on with, and never half old and half new.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+
+use super::Pair;
+use crate::support::bucket::Bucket;
+use crate::support::server::{Embedded, Fault};
+use crate::support::wait_for;
+
+const MIB: usize = 1 << 20;
+
+fn bytes(length: usize, seed: usize) -> Vec<u8> {
+    (0..length).map(|n| u8::try_from((n / 7 + n * seed) % 251).unwrap()).collect()
+}
+
+/// Sent in parts of this size, with a header, metadata and a tag; answers with its ETag.
+fn put_in_parts(bucket: &Bucket, key: &str, body: &[u8], part: usize) -> String {
+    bucket.run(async {
+        let upload = bucket.client.create_multipart_upload().bucket(&bucket.name).key(key);
+        let upload = upload.content_type("text/large").metadata("own", "word").tagging("a=b");
+        let upload = upload.send().await.unwrap();
+        let id = upload.upload_id().unwrap();
+        let mut done = vec![];
+        for (number, chunk) in (1..).zip(body.chunks(part)) {
+            let sent = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id);
+            let sent = sent.part_number(number).body(chunk.to_vec().into()).send().await.unwrap();
+            let etag = sent.e_tag().unwrap();
+            done.push(CompletedPart::builder().part_number(number).e_tag(etag).build());
+        }
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(done)).build();
+        let complete = bucket.client.complete_multipart_upload().bucket(&bucket.name).key(key);
+        let complete = complete.upload_id(id).multipart_upload(parts).send().await.unwrap();
+        complete.e_tag().unwrap().trim_matches('"').to_owned()
+    })
+}
+
+const SMALL_PARTS: [&str; 4] = ["--multipart-threshold", "5MiB", "--part-size", "5MiB"];
+
+#[test]
+fn parts_are_cut_as_the_source_was_and_prove_the_copy() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    let body = bytes(20 * MIB, 3);
+    let etag = put_in_parts(&pair.source, "parts", &body, 6 * MIB);
+    pair.source.put("whole", &bytes(11 * MIB, 5));
+    server.clear_log();
+    let said = pair.mirror(&SMALL_PARTS, 0);
+    assert_eq!(said.number("copied"), 2);
+    assert_eq!(server.count("UploadPartCopy"), 4 + 3, "as it was cut, and as was asked");
+    assert_eq!((server.count("GetObject"), server.count("UploadPart")), (1, 0), "the owner record");
+    assert_eq!(pair.copies.listed()["parts"].1, etag, "the same cuts, the same ETag");
+    pair.is_kept();
+    pair.is_settled(&SMALL_PARTS);
+    assert_eq!(pair.copies.open_uploads(), [""; 0]);
+    // Its ETag is another, and the records know that.
+    pair.is_settled(&["--compare", "checksum"]);
+}
+
+#[test]
+fn a_copy_that_was_cut_goes_on_with_the_parts_that_are_there() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    put_in_parts(&pair.source, "large", &bytes(60 * MIB, 3), 5 * MIB);
+    let copied = Arc::new(AtomicUsize::new(0));
+    let seen_copied = copied.clone();
+    server.rule(move |seen| match seen.query.contains("partNumber") {
+        true if seen_copied.fetch_add(1, Ordering::SeqCst) >= 5 => Fault::Hang,
+        _ => Fault::Pass,
+    });
+    for signal in ["KILL", "INT"] {
+        let args = [&["mirror", "s3://source", "s3://copies"], &SMALL_PARTS[..]].concat();
+        let running = pair.user.spawn(pair.user.command(&args));
+        let before = server.count("UploadPartCopy");
+        wait_for("some parts", || server.count("UploadPartCopy") >= 5);
+        if before == 0 {
+            wait_for("the rest to hang", || copied.load(Ordering::SeqCst) > 5);
+        }
+        running.signal(signal);
+        running.wait();
+    }
+    assert_eq!(pair.copies.open_uploads(), ["large"]);
+    server.no_rule();
+    server.clear_log();
+    let said = pair.mirror(&SMALL_PARTS, 0);
+    assert_eq!(said.number("copied"), 1);
+    assert!(said.stderr.contains("going on with the copy of large"), "{said:?}");
+    let again = server.count("UploadPartCopy");
+    assert!((1..=7).contains(&again), "of 12 parts {again} were copied again");
+    assert_eq!(server.count("CreateMultipartUpload"), 0);
+    pair.is_kept();
+    assert_eq!(pair.copies.open_uploads(), [""; 0]);
+}
+
+#[test]
+fn a_source_that_changes_meanwhile_is_never_half_old_and_half_new() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    let (old, new) = (bytes(30 * MIB, 3), bytes(30 * MIB, 11));
+    pair.source.put("large", &old);
+    let copied = Arc::new(AtomicUsize::new(0));
+    let seen_copied = copied.clone();
+    let go_on = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let goes_on = go_on.clone();
+    server.rule(move |seen| {
+        match seen.query.contains("partNumber") && seen.path.contains("copies") {
+            true if seen_copied.fetch_add(1, Ordering::SeqCst) >= 3 => {
+                Fault::Until(goes_on.clone())
+            }
+            _ => Fault::Pass,
+        }
+    });
+    let args = [&["mirror", "s3://source", "s3://copies", "--json"], &SMALL_PARTS[..]].concat();
+    let running = pair.user.spawn(pair.user.command(&args));
+    wait_for("three parts", || copied.load(Ordering::SeqCst) > 3);
+    pair.source.put("large", &new);
+    go_on.store(true, Ordering::SeqCst);
+    assert_eq!(running.wait(), 0);
+    assert!(pair.copies.get("large").unwrap().body == new, "all of it is of one content");
+    assert_eq!(pair.copies.open_uploads(), [""; 0], "the first try left nothing behind");
+    pair.is_settled(&SMALL_PARTS);
+}
