@@ -257,13 +257,13 @@ pub fn resolve_mirror(
     Err(lines.collect::<Vec<_>>().join("\n"))
 }
 
-fn settle(
-    name: &str,
+/// Both buckets, and what is wrong with how they are written.
+fn sides(
     source: &str,
     destination: &str,
-    set: MirrorOptions,
+    set: &MirrorOptions,
     home: Option<&Path>,
-) -> (MirrorConfig, Vec<Complaint>) {
+) -> (Bucket, Bucket, Vec<Complaint>) {
     let mut complaints: Vec<Complaint> = vec![];
     let mut place = |option: &'static str, text: &str| match text.parse::<Destination>() {
         Ok(Destination::Default) => {
@@ -312,6 +312,18 @@ fn settle(
         credentials_file: of_source.or(destination.credentials_file.clone()),
         bucket_owner: text(options.source_bucket_owner),
     };
+    (source, destination, complaints)
+}
+
+fn settle(
+    name: &str,
+    source: &str,
+    destination: &str,
+    set: MirrorOptions,
+    home: Option<&Path>,
+) -> (MirrorConfig, Vec<Complaint>) {
+    let (source, destination, mut complaints) = sides(source, destination, &set, home);
+    let options = set.clone();
     let number = |of: Option<Transfers>| of.map(|Transfers(number)| number);
     let transfers = match (options.processes, options.threads) {
         (None, None) => number(options.transfers).unwrap_or(16),

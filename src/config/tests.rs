@@ -40,6 +40,27 @@ fn the_example_shows_every_option_with_its_default() {
     let set: Vec<&str> = file.defaults.shown().into_iter().map(|(name, _)| name).collect();
     assert_eq!(set, BackupOptions::NAMES, "the example names every option");
     load(&uncommented).unwrap();
+    let shown = file.mirrors[0].options.shown();
+    let mut set: Vec<&str> = shown.into_iter().map(|(name, _)| name).collect();
+    let mut all = MirrorOptions::NAMES.to_vec();
+    set.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(set, all, "and every option of a mirror");
+}
+
+#[test]
+fn mirrors_are_settled_with_defaults_of_their_own() {
+    let text = "deletions = \"delete\"\n[[mirror]]\nname = \"m\"\nsource = \"s3://a-bucket/x\"\n\
+        destination = \"b-bucket::y\"\nprocesses = 4\nthreads = 10\nprofile = \"p\"\n\
+        source_profile = \"q\"\nendpoint_url = \"http://one\"\n";
+    let file = read("keepwatch.toml", text).unwrap();
+    let mirror = resolve_mirrors(&file, &MirrorOptions::default(), None).unwrap().remove(0);
+    assert_eq!(mirror.deletions, Deletions::Tag, "the top level is for backups");
+    assert_eq!((mirror.transfers, mirror.every), (40, units::Span::secs(21_600)));
+    let profiles = [&mirror.source, &mirror.destination].map(|side| side.profile.clone().unwrap());
+    assert_eq!(profiles, ["q", "p"]);
+    assert_eq!(mirror.source.endpoint_url, mirror.destination.endpoint_url);
+    assert_eq!(mirror.destination.place.to_string(), "s3://b-bucket/y/");
 }
 
 #[test]
@@ -49,7 +70,7 @@ fn the_schema_knows_the_same_options() {
         properties.as_object().unwrap().keys().cloned().collect()
     };
     let mut expected: Vec<String> = BackupOptions::NAMES.iter().map(|n| (*n).to_owned()).collect();
-    expected.push("backup".to_owned());
+    expected.extend(["backup", "mirror"].map(str::to_owned));
     expected.sort();
     let mut top = names(&schema["properties"]);
     top.sort();

@@ -129,10 +129,10 @@ pub fn fingerprint_of(object: &Object) -> Fingerprint {
         u64::from_be_bytes(bytes)
     };
     let Millis(ms) = object.modified;
-    let nanos = u32::try_from(ms.rem_euclid(1_000) * 1_000_000).unwrap_or(0);
     Fingerprint {
         size_bytes: object.size_bytes,
-        mtime: Timestamp::new(ms.div_euclid(1_000), nanos),
+        // Some servers list milliseconds, and tell of one object by the second.
+        mtime: Timestamp::new(ms.div_euclid(1_000), 0),
         ctime: Timestamp::default(),
         inode: half(0),
         device: half(8),
@@ -295,7 +295,8 @@ pub fn bring_back(object: &Object, there: Option<&Object>, overwrite: Overwrite)
         {
             Back::Right
         }
-        Overwrite::IfNewer if there.modified > object.modified => Back::Kept(Kept::Newer),
+        // Times are of one second: where they are equal, nobody knows.
+        Overwrite::IfNewer if there.modified >= object.modified => Back::Kept(Kept::Newer),
         Overwrite::IfChanged | Overwrite::IfNewer => Back::Copy(reason),
     }
 }

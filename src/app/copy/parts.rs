@@ -16,7 +16,7 @@ use crate::ports::{
 };
 
 use super::super::failure_of;
-use super::super::patience::Stop;
+use super::super::patience::{Attempts, Stop};
 use super::stream::Passed;
 use super::{Copier, found, of_path, of_store};
 
@@ -111,18 +111,9 @@ impl Copier {
                 return Ok(None);
             }
         };
-        let stored = {
-            let _slot = self.slot().await;
-            self.target.list_parts(key, &upload_id).await
-        };
-        let stored = match stored {
-            Ok(stored) => stored,
-            // Gone, or of a server that cannot tell which parts it has: from the beginning.
-            Err(StoreError::NoSuchUpload | StoreError::Unsupported(_)) => {
-                self.close(&journal).await?;
-                return Ok(None);
-            }
-            Err(error) => return Err(of_path(&failure_of(error, "list the parts of a copy"))),
+        let Some(stored) = self.parts_there(key, &upload_id).await? else {
+            self.close(&journal).await?;
+            return Ok(None);
         };
         let fits = |part: &StoredPart| {
             part_range(part.number, object.size_bytes, part_size).1 == part.size_bytes
@@ -133,6 +124,32 @@ impl Copier {
         };
         tracing::info!("going on with the copy of {key}: {} parts are there", kept.len());
         Ok(Some((upload_id, kept)))
+    }
+
+    /// The parts that the server has. `None` where the upload is gone, or the server cannot tell:
+    /// then it begins anew.
+    async fn parts_there(
+        &self,
+        key: &Key,
+        upload_id: &str,
+    ) -> Result<Option<Vec<StoredPart>>, Stop> {
+        const ATTEMPTS: u32 = 3;
+        let mut attempts = Attempts::new();
+        for _ in 0..ATTEMPTS {
+            let listed = {
+                let _slot = self.slot().await;
+                self.target.list_parts(key, upload_id).await
+            };
+            match listed {
+                Ok(stored) => return Ok(Some(stored)),
+                Err(StoreError::NoSuchUpload | StoreError::Unsupported(_)) => return Ok(None),
+                Err(error) => {
+                    let failure = failure_of(error, "list the parts of a copy");
+                    self.patience.pause(&mut attempts, failure).await?;
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Aborts an upload, known or not, and drops its journal.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::model::{Key, Object, Record};
+use crate::model::{Key, Object, Record, Trust};
 use crate::plan::mirror::{Reason, SourceSide, Step, decide, record_of};
 use crate::plan::{Merge, Side, merge};
 use crate::ports::{Change, KeyRange, LineQueue, StoreError};
@@ -43,6 +43,8 @@ pub struct Found {
 /// Letters of what is to be done with an item.
 pub(super) mod what {
     pub const COPY: char = 'c';
+    /// Over a copy that is tagged as deleted.
+    pub const RETURN: char = 'r';
     pub const LOOK: char = 'l';
     pub const UNTAG: char = 'u';
     pub const GONE: char = 'g';
@@ -184,7 +186,11 @@ impl Mirror {
             raise(&progress.unchanged, 1);
         }
         let bytes = seen.source.as_ref().map_or(0, |kept| kept.object.size_bytes);
-        push(queue, &seen.item(letter(step))).await?;
+        let letter = match letter(step) {
+            what::COPY if seen.is_tagged() => what::RETURN,
+            letter => letter,
+        };
+        push(queue, &seen.item(letter)).await?;
         if matches!(step, Step::Copy(_) | Step::Look) {
             found.bytes += bytes;
             raise(&progress.planned_bytes, bytes);
@@ -314,6 +320,11 @@ struct Seen {
 }
 
 impl Seen {
+    /// Whether the copy has, or may have, the marks of its deletion.
+    fn is_tagged(&self) -> bool {
+        self.base.as_ref().is_some_and(|base| matches!(base.trust, Trust::Tagged | Trust::Deleting))
+    }
+
     fn item(&self, what: char) -> Item {
         Item {
             approved: self.base.as_ref().is_some_and(|record| record.approved),

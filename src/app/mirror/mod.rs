@@ -2,9 +2,9 @@
 //!
 //! One run compares both listings and the records in lock step ([`compare`]), and writes down what
 //! differs. Only when all three have come to their end without an error is anything done: what is
-//! missing is copied first, then what differs; what came back loses its tags; what is gone is tagged
-//! or deleted, under the same guard as a backup's ([`gone`]). Memory is a few pages of listings,
-//! however many keys there are.
+//! missing is copied first, then what differs; what came back loses its tags; what is gone is
+//! tagged or deleted, under the same guard as a backup's ([`gone`]). Memory is a few pages of
+//! listings, however many keys there are.
 //!
 //! A record says of each key which object was copied and which object is its copy. A run that was
 //! cut short is run again.

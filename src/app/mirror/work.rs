@@ -27,10 +27,10 @@ impl Mirror {
             Box::pin(async move {
                 let result = mirror.work(&item).await;
                 let bytes = item.source.as_ref().map_or(0, |object| object.size_bytes);
-                if matches!(item.what, what::COPY | what::LOOK | what::UNTAG) {
+                if matches!(item.what, what::COPY | what::RETURN | what::LOOK | what::UNTAG) {
                     raise(&mirror.copier.progress.handled, 1);
                 }
-                if matches!(item.what, what::COPY | what::LOOK) {
+                if matches!(item.what, what::COPY | what::RETURN | what::LOOK) {
                     raise(&mirror.copier.progress.handled_bytes, bytes);
                 }
                 mirror.copier.note(&item.key, result)
@@ -71,6 +71,10 @@ impl Mirror {
         let entry = entry_of(object);
         self.note(vec![Change::Uploading { key: key.clone(), entry }]).await?;
         let etag = self.copier.transfer(key, &full).await?;
+        // A copy brings the tags of its source; not every server takes off those that were there.
+        if item.what == what::RETURN {
+            self.take_marks_off(key).await?;
+        }
         self.copier.copied(key, object.size_bytes);
         self.synced(key, object, etag).await
     }
@@ -98,25 +102,28 @@ impl Mirror {
     async fn untag(&self, item: &Item) -> Result<(), Stop> {
         let key = &item.key;
         let (Some(source), Some(copy)) = (&item.source, &item.copy) else { return Ok(()) };
-        let marked = {
-            let _slot = self.copier.slot().await;
-            self.copier.patience.insist(|| {
-                let sent = self.copier.target.untag_deleted(key);
-                Box::pin(async move {
-                    match sent.await {
-                        // A server without tags has no marks.
-                        Err(StoreError::Unsupported(_)) => Ok(false),
-                        marked => marked,
-                    }
-                })
-            })
-        };
-        if marked.await? {
+        if self.take_marks_off(key).await? {
             raise(&self.copier.progress.untagged, 1);
             tracing::info!(target: FILE, backup = %self.settings.name, "untagged {key}");
             self.copier.tell(&Event::Untagged { key: key.clone() });
         }
         self.synced(key, source, copy.etag.clone()).await
+    }
+
+    /// Whether the marks of its deletion were there.
+    async fn take_marks_off(&self, key: &Key) -> Result<bool, Stop> {
+        let _slot = self.copier.slot().await;
+        let marked = self.copier.patience.insist(|| {
+            let sent = self.copier.target.untag_deleted(key);
+            Box::pin(async move {
+                match sent.await {
+                    // A server without tags has no marks.
+                    Err(StoreError::Unsupported(_)) => Ok(false),
+                    marked => marked,
+                }
+            })
+        });
+        marked.await
     }
 
     /// A copy that is right, of which nobody knows whether it is tagged.

@@ -140,6 +140,7 @@ fn what_is_brought_back() {
         (there(2, "v2", 5), Overwrite::Never, Back::Kept(Kept::Exists)),
         (there(2, "v2", 5), Overwrite::IfNewer, Back::Copy(Reason::Content)),
         (there(3, "v2", 50), Overwrite::IfNewer, Back::Kept(Kept::Newer)),
+        (there(3, "v2", 10), Overwrite::IfNewer, Back::Kept(Kept::Newer)),
         (there(3, "v2", 50), Overwrite::IfChanged, Back::Copy(Reason::Size)),
         (there(2, "p-2", 50), Overwrite::IfNewer, Back::Right),
         (there(2, "p-2", 50), Overwrite::Always, Back::Copy(Reason::Content)),

@@ -107,6 +107,7 @@ fn tags_come_along_and_broken_connections_are_taken_up() {
     });
     let said = both.mirror(&["--transfers", "4"], 0);
     assert_eq!(said.number("copied"), 2, "{said:?}");
+    from.no_rule();
     assert_eq!(whole(&both.source), whole(&both.copies));
 }
 

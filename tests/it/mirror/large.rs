@@ -66,7 +66,7 @@ fn a_copy_that_was_cut_goes_on_with_the_parts_that_are_there() {
     put_in_parts(&pair.source, "large", &bytes(60 * MIB, 3), 5 * MIB);
     let copied = Arc::new(AtomicUsize::new(0));
     let seen_copied = copied.clone();
-    server.rule(move |seen| match seen.query.contains("partNumber") {
+    server.rule(move |seen| match seen.method == "PUT" && seen.query.contains("partNumber") {
         true if seen_copied.fetch_add(1, Ordering::SeqCst) >= 5 => Fault::Hang,
         _ => Fault::Pass,
     });
@@ -104,13 +104,9 @@ fn a_source_that_changes_meanwhile_is_never_half_old_and_half_new() {
     let seen_copied = copied.clone();
     let go_on = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let goes_on = go_on.clone();
-    server.rule(move |seen| {
-        match seen.query.contains("partNumber") && seen.path.contains("copies") {
-            true if seen_copied.fetch_add(1, Ordering::SeqCst) >= 3 => {
-                Fault::Until(goes_on.clone())
-            }
-            _ => Fault::Pass,
-        }
+    server.rule(move |seen| match seen.method == "PUT" && seen.query.contains("partNumber") {
+        true if seen_copied.fetch_add(1, Ordering::SeqCst) >= 3 => Fault::Until(goes_on.clone()),
+        _ => Fault::Pass,
     });
     let args = [&["mirror", "s3://source", "s3://copies", "--json"], &SMALL_PARTS[..]].concat();
     let running = pair.user.spawn(pair.user.command(&args));

@@ -3,6 +3,7 @@
 mod back;
 mod between;
 mod choices;
+mod daemon;
 mod large;
 mod runs;
 mod verify;
