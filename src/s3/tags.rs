@@ -1,5 +1,6 @@
 //! Tags of objects: those that mark a deletion, put beside the object's own and taken off again.
 
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{Tag, Tagging};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -25,7 +26,7 @@ impl S3Store {
     /// Adds the tags to those that the object has. One that is gone needs none.
     pub(super) async fn tag_as_deleted(&self, key: &Key, at: Millis) -> Result<(), StoreError> {
         let what = self.describe("tag", key);
-        let Fetched::Found(known) = self.current_tags(key, &what).await? else { return Ok(()) };
+        let Some(known) = self.current_tags(key, &what).await? else { return Ok(()) };
         let mut tags: Tags = known.into_iter().filter(|(name, _)| !is_mark(name)).collect();
         if tags.len() + 2 > TAGS_MAX {
             let cause = format!(
@@ -46,7 +47,7 @@ impl S3Store {
     // lost. Nobody else should write here.
     pub(super) async fn take_marks_off(&self, key: &Key) -> Result<bool, StoreError> {
         let what = self.describe("take the marks off", key);
-        let Fetched::Found(known) = self.current_tags(key, &what).await? else { return Ok(false) };
+        let Some(known) = self.current_tags(key, &what).await? else { return Ok(false) };
         let marked = known.iter().any(|(name, _)| is_mark(name));
         if marked {
             let tags = known.into_iter().filter(|(name, _)| !is_mark(name)).collect();
@@ -55,9 +56,17 @@ impl S3Store {
         Ok(marked)
     }
 
-    async fn current_tags(&self, key: &Key, what: &What) -> Result<Fetched<Tags>, StoreError> {
+    /// `None` for an object that is gone.
+    async fn current_tags(&self, key: &Key, what: &What) -> Result<Option<Tags>, StoreError> {
         let id = ObjectId { key: key.clone(), version: None, etag: None };
-        self.read_tags(&id, what).await
+        match self.read_tags(&id, what).await? {
+            Fetched::Found(tags) => Ok(Some(tags)),
+            Fetched::Gone | Fetched::Changed => Ok(None),
+            Fetched::Archived => {
+                let cause = "this server tells no tags of archived objects";
+                Err(StoreError::Failed(what.failed(ErrorClass::Path, cause)))
+            }
+        }
     }
 
     /// All tags of one version.
@@ -84,6 +93,8 @@ impl S3Store {
                 Ok(Fetched::Found(reply.tag_set().iter().map(pair).collect()))
             }
             Err(e) if is_gone(&e) => Ok(Fetched::Gone),
+            // S3 tells them; some servers do not.
+            Err(e) if e.code() == Some("InvalidObjectState") => Ok(Fetched::Archived),
             Err(e) => match self.explained(what, &e).await {
                 StoreError::Failed(failure) if failure.class == ErrorClass::Denied => {
                     let hint = "allow s3:GetObjectTagging and s3:GetObjectVersionTagging";

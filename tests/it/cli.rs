@@ -483,7 +483,7 @@ fn the_example_and_the_schema() {
     let example = ends(&user, &["config", "example"], 0, &[]).stdout;
     configure(&user, &example);
     let said = ends(&user, &["config", "check"], 0, &[]);
-    assert!(said.stdout.ends_with(": 3 backups, no faults\n"), "{said:?}");
+    assert!(said.stdout.ends_with(": 3 backups, 1 mirror, no faults\n"), "{said:?}");
     let schema: Value =
         serde_json::from_str(&ends(&user, &["config", "schema"], 0, &[]).stdout).unwrap();
     assert_eq!(schema["title"], "keepwatch.toml");

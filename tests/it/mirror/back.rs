@@ -8,7 +8,7 @@ use crate::support::program::Said;
 use crate::support::server::{External, Reach, moto, served};
 
 /// A bucket that was mirrored: some of its objects are tagged as deleted, some archived.
-fn mirrored(reach: &Reach, count: usize) -> Pair {
+fn mirrored(reach: &Reach, count: usize, gone: &[usize]) -> Pair {
     let pair = Pair::new(reach);
     let put = |bucket: &Bucket, n: usize| {
         let put = rich(bucket, &format!("k/{n:03}"), format!("{n}").as_bytes());
@@ -29,9 +29,7 @@ fn mirrored(reach: &Reach, count: usize) -> Pair {
     cold.iter().for_each(|n| put(&pair.copies, *n));
     let said = pair.user.run(&["mirror", "s3://source", "s3://copies", "--json"]);
     assert_eq!((said.code, said.number("adopted")), (0, cold.len() as u64), "{said:?}");
-    for n in 0..6 {
-        pair.source.delete(&format!("k/{n:03}"));
-    }
+    gone.iter().for_each(|n| pair.source.delete(&format!("k/{n:03}")));
     pair
 }
 
@@ -45,11 +43,11 @@ fn restore(pair: &Pair, target: &str, more: &[&str], code: i32) -> Said {
     said
 }
 
-fn from_archives_into_a_new_bucket(server: &External, looks: &[&str]) {
+fn from_archives_into_a_new_bucket(server: &External, looks: &[&str], gone: &[usize]) {
     let count = 30;
-    let pair = mirrored(&server.reach, count);
+    let pair = mirrored(&server.reach, count, gone);
     let said = pair.user.run(&["mirror", "s3://source", "s3://copies", "--json"]);
-    assert_eq!((said.code, said.number("tagged")), (0, 6), "{said:?}");
+    assert_eq!((said.code, said.number("tagged")), (0, gone.len() as u64), "{said:?}");
     let said = restore(&pair, "s3://rebuilt", looks, 4);
     assert!(said.stderr.contains("--create-bucket"), "{said:?}");
     let with_bucket = [looks, &["--create-bucket"]].concat();
@@ -57,18 +55,19 @@ fn from_archives_into_a_new_bucket(server: &External, looks: &[&str]) {
     assert_eq!(said.number("copied"), count as u64, "{said:?}");
 
     let said = restore(&pair, "s3://rebuilt", &[&with_bucket[..], &["--no-wait"]].concat(), 3);
-    let cold = (6..count).filter(|n| is_cold(*n)).count() as u64;
-    let warm = 24 - cold;
+    let left: Vec<usize> = (0..count).filter(|n| !gone.contains(n)).collect();
+    let cold = left.iter().filter(|n| is_cold(**n)).count() as u64;
+    let warm = left.len() as u64 - cold;
     let numbers = ["copied", "frozen", "left_out"].map(|name| said.number(name));
-    assert_eq!(numbers, [warm, cold, 6], "{said:?}");
+    assert_eq!(numbers, [warm, cold, gone.len() as u64], "{said:?}");
     let said = restore(&pair, "s3://rebuilt", &with_bucket, 0);
     assert_eq!((said.number("copied"), said.number("unchanged")), (cold, warm), "{said:?}");
     let said = restore(&pair, "s3://rebuilt", looks, 0);
-    assert_eq!((said.number("copied"), said.number("unchanged")), (0, 24), "{said:?}");
+    assert_eq!((said.number("copied"), said.number("unchanged")), (0, warm + cold), "{said:?}");
 
     let rebuilt = whole(&Bucket::open(&server.reach, "rebuilt"));
-    assert_eq!(rebuilt.len(), 24, "no owner record, and nothing that was deleted");
-    for n in 6..count {
+    assert_eq!(rebuilt.len(), left.len(), "no owner record, and nothing that was deleted");
+    for n in left {
         let back = &rebuilt[&format!("k/{n:03}")];
         assert_eq!(back.body, format!("{n}").into_bytes());
         assert_eq!(back.metadata["own"], "word");
@@ -82,12 +81,13 @@ fn from_archives_into_a_new_bucket(server: &External, looks: &[&str]) {
 
 #[test]
 fn from_archives_on_moto() {
-    from_archives_into_a_new_bucket(&moto(), &["--poll", "200ms"]);
+    // moto tells no tags of archived objects.
+    from_archives_into_a_new_bucket(&moto(), &["--poll", "200ms"], &[1, 3, 5, 6]);
 }
 
 #[test]
 fn from_archives_on_the_embedded_store() {
-    from_archives_into_a_new_bucket(&served(), &["--poll", "200ms"]);
+    from_archives_into_a_new_bucket(&served(), &["--poll", "200ms"], &[0, 1, 2, 3, 4, 5]);
 }
 
 #[test]
