@@ -6,25 +6,29 @@
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{BackupRow, OpenUpload, StoreError};
 
-use super::backup::Backup;
 use super::failure_of;
-use super::progress::raise;
+use super::owner::Tenant;
+use super::progress::{Progress, raise};
 
 /// Aborts the open uploads below the prefix that were begun before this state was: what it began
 /// itself is in its journal. RACE: an upload of another program into this prefix that was begun
 /// before is aborted too; the prefix has one writer.
-pub async fn sweep(backup: &Backup, row: &BackupRow) -> Result<(), Failure> {
-    let Some(made_at) = row.made_at.filter(|_| !backup.is_dry_run()) else { return Ok(()) };
+pub(super) async fn sweep(
+    tenant: &dyn Tenant,
+    row: &BackupRow,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let Some(made_at) = row.made_at.filter(|_| !tenant.is_dry_run()) else { return Ok(()) };
     let mut after = None;
     loop {
-        let page = match backup.store.list_open_uploads(after.as_ref()).await {
+        let page = match tenant.store().list_open_uploads(after.as_ref()).await {
             Ok(page) => page,
-            Err(error) => return put_off(backup, error, "look for uploads that were left open"),
+            Err(error) => return put_off(tenant, error, "look for uploads that were left open"),
         };
         for upload in page.uploads {
             let is_old = upload.begun < made_at && !upload.key.is_reserved();
-            if is_old && backup.state.upload(&upload.key).await?.is_none() {
-                abort(backup, &upload).await?;
+            if is_old && tenant.state().upload(&upload.key).await?.is_none() {
+                abort(tenant, progress, &upload).await?;
             }
         }
         after = page.more_after;
@@ -34,21 +38,25 @@ pub async fn sweep(backup: &Backup, row: &BackupRow) -> Result<(), Failure> {
     }
 }
 
-async fn abort(backup: &Backup, upload: &OpenUpload) -> Result<(), Failure> {
+async fn abort(
+    tenant: &dyn Tenant,
+    progress: &Progress,
+    upload: &OpenUpload,
+) -> Result<(), Failure> {
     let OpenUpload { key, upload_id, .. } = upload;
-    match backup.store.abort_upload(key, upload_id).await {
+    match tenant.store().abort_upload(key, upload_id).await {
         Ok(()) => {
-            raise(&backup.progress.aborted, 1);
-            let name = &backup.settings.name;
+            raise(&progress.aborted, 1);
+            let name = tenant.name();
             tracing::info!(backup = name, "aborted an upload of {key} that was left open");
             Ok(())
         }
-        Err(error) => put_off(backup, error, &format!("abort the upload of {key}")),
+        Err(error) => put_off(tenant, error, &format!("abort the upload of {key}")),
     }
 }
 
 /// What would stop everything else as well stops this; the rest waits for the next listing.
-fn put_off(backup: &Backup, error: StoreError, what: &str) -> Result<(), Failure> {
+fn put_off(tenant: &dyn Tenant, error: StoreError, what: &str) -> Result<(), Failure> {
     if matches!(error, StoreError::Unsupported(_) | StoreError::NoSuchUpload) {
         return Ok(());
     }
@@ -59,7 +67,7 @@ fn put_off(backup: &Backup, error: StoreError, what: &str) -> Result<(), Failure
         | ErrorClass::Throttled
         | ErrorClass::Credentials => Err(failure),
         ErrorClass::Path | ErrorClass::Denied | ErrorClass::Configuration | ErrorClass::State => {
-            let name = &backup.settings.name;
+            let name = tenant.name();
             tracing::warn!(backup = name, "{failure}; the next listing tries again");
             Ok(())
         }

@@ -173,7 +173,7 @@ impl MirrorDriver {
             kind: "mirror".to_owned(),
             every_ms: Some(self.every.as_millis() as u64),
             condition: self.condition(held, failing).to_owned(),
-            watermark_ms: self.clean.map(|at| at.0),
+            watermark_ms: self.clean.map(|at| at.0).or(recorded.watermark_ms),
             pending_files: if busy { all - done } else { 0 },
             pending_bytes: if busy { all_bytes - done_bytes } else { 0 },
             failing,

@@ -28,6 +28,7 @@ use crate::ports::{
 
 use super::backup::{PlanSink, PlannedAction};
 use super::copy::Copier;
+use super::orphans;
 use super::owner::{self, Owner, OwnerIdentity, Tenant};
 use super::patience::{Attempts, Stop};
 
@@ -122,8 +123,10 @@ impl Mirror {
     }
 
     async fn steps(self: &Arc<Self>) -> Result<Option<Hold>, Stop> {
+        let before = self.undone();
         self.check_tags().await?;
         self.check_owner().await?;
+        let began = self.clock.now();
         let sweeping = self.is_sweep().await?;
         let found = self.compare(sweeping).await?;
         if self.is_dry_run() {
@@ -139,8 +142,12 @@ impl Mirror {
             self.do_all(queue).await?;
         }
         let hold = self.follow(gone).await?;
-        let listed = Change::Listed { at: self.clock.now() };
-        self.note(vec![listed]).await?;
+        let mut changes = vec![Change::Listed { at: self.clock.now() }];
+        // Of what failed or was left out nothing is proven.
+        if self.undone() == before && hold.is_none() {
+            changes.push(Change::Proven { before: began });
+        }
+        self.note(changes).await?;
         Ok(hold)
     }
 
@@ -172,10 +179,21 @@ impl Mirror {
     }
 
     /// The same place under the same owner, and nothing is recorded: only tags tell what was
-    /// tagged.
+    /// tagged, and nobody knows the uploads that were left open.
     async fn is_sweep(&self) -> Result<bool, Stop> {
         let row = self.state.backup().await.map_err(|e| Stop::All(e.into()))?;
-        Ok(row.listed_at.is_none() && row.owner_generation > 1)
+        let is_lost = row.listed_at.is_none() && row.owner_generation > 1;
+        if is_lost {
+            let swept = orphans::sweep(self, &row, &self.copier.progress).await;
+            swept.map_err(Stop::All)?;
+        }
+        Ok(is_lost)
+    }
+
+    /// What failed or was left out so far.
+    fn undone(&self) -> u64 {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        get(&self.copier.progress.failed) + get(&self.copier.progress.skipped)
     }
 
     fn say(&self, found: &Found) {

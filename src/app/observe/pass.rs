@@ -40,7 +40,7 @@ pub async fn run(
     }
     let list = wants_listing(backup, &row, findings);
     if list {
-        orphans::sweep(backup, &row).await?;
+        orphans::sweep(&**backup, &row, &backup.progress).await?;
         findings.change(Change::ListingBegan).await?;
     }
     findings.change(Change::SkipsBegan).await?;

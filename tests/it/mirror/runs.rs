@@ -113,12 +113,17 @@ fn records_that_are_lost_are_found_in_the_tags() {
     assert_eq!(pair.mirror(&[], 0).number("tagged"), 5);
     // Gone before the records were lost, and not tagged yet.
     pair.source.delete(&name(5));
+    let open = pair.copies.client.create_multipart_upload().bucket("copies").key("left");
+    pair.copies.run(open.send()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
     std::fs::remove_dir_all(pair.user.state_folder()).unwrap();
     undelete(&pair.source, &name(0));
     let said = pair.mirror(&[], 0);
     let counts = ["copied", "untagged", "adopted"].map(|what| said.number(what));
     assert_eq!(counts, [0, 1, 15], "{said:?}");
     assert!(!pair.tags(&name(0)).contains_key("Deleted"));
+    assert_eq!(pair.copies.open_uploads(), [""; 0], "nobody knows of it any more");
+    assert_eq!(pair.user.run(&["status", "--check"]).code, 0, "a clean run is a proof");
     let said = pair.mirror(&[], 0);
     assert_eq!((said.number("tagged"), said.number("untagged")), (1, 0), "{said:?}");
     assert!(pair.tags(&name(5)).contains_key("Deleted"));
