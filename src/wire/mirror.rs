@@ -186,6 +186,8 @@ pub struct MirrorRun {
     pub take_over: bool,
     pub retry_for_ms: u64,
     pub plan: Option<PlanSink>,
+    /// Hears of what is done.
+    pub on_event: Option<OnEvent>,
 }
 
 /// Makes the ports of a mirror and puts them together.
@@ -210,7 +212,8 @@ pub async fn wire(
         take_over: run.take_over,
         owner,
     };
-    let copier = copier(config, &sides, Some(records.clone()), run.retry_for_ms, None);
+    let copier =
+        copier(config, &sides, Some(records.clone()), run.retry_for_ms, run.on_event.clone());
     let wanted = filter(&config.include, &config.exclude)?;
     let (clock, scratch) = (Arc::new(SystemClock), scratch(&state.folder));
     let plan = run.plan.clone();

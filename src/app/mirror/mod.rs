@@ -34,7 +34,7 @@ use super::patience::{Attempts, Stop};
 
 pub use compare::Found;
 pub use driver::MirrorDriver;
-pub use verify::{Difference, Report, Verify};
+pub use verify::{Difference, OnDifference, Report, Verify};
 
 /// How a mirror behaves.
 #[derive(Clone, Debug)]

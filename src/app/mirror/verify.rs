@@ -67,13 +67,16 @@ impl Report {
     }
 }
 
+/// Takes differences as they are found.
+pub type OnDifference = Arc<dyn Fn(&Key, Difference) + Send + Sync>;
+
 /// One comparison of two buckets.
 pub struct Verify {
     pub copier: Arc<Copier>,
     pub compare: MirrorCompare,
     pub wanted: KeyFilter,
     /// Takes what differs, in key order as far as listings tell.
-    pub on_difference: Arc<dyn Fn(&Key, Difference) + Send + Sync>,
+    pub on_difference: OnDifference,
 }
 
 /// A key of which the listings do not tell all.

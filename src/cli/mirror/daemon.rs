@@ -83,7 +83,8 @@ impl Start<'_> {
     }
 
     async fn try_start(&self, config: &MirrorConfig) -> Result<Running, CliError> {
-        let run = MirrorRun { take_over: false, retry_for_ms: RETRY_FOR_MS, plan: None };
+        let run =
+            MirrorRun { take_over: false, retry_for_ms: RETRY_FOR_MS, plan: None, on_event: None };
         let mirror = wire(config, self.state, &run).await?;
         let (name, source) = (&config.name, source_name(config));
         tracing::info!(

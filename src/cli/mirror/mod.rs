@@ -76,6 +76,7 @@ async fn run_all(
         take_over: mirror.take_over,
         retry_for_ms: mirror.retry_for.millis(),
         plan: global.dry_run.then(|| plan_sink(global.json)),
+        on_event: None,
     };
     let mut ends = Ends::new(global.color());
     for config in &configs {
