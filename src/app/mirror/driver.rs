@@ -14,6 +14,7 @@ use crate::plan::{ErrorClass, Failure};
 
 use super::super::control::Command;
 use super::super::driver::Ended;
+use super::super::pulse::Pulse;
 use super::super::status::{self, BackupStatus, Requests};
 use super::{End, Mirror, orders};
 
@@ -152,6 +153,14 @@ impl MirrorDriver {
                 let (name, most) = (&mirror.settings.name, mirror.settings.max_delete);
                 answer.send(orders::list(state, clock.now(), name, most, max).await).ok();
             }
+            Command::Pulse(answer) => {
+                let name = mirror.settings.name.clone();
+                let begun = !self.runs.is_empty() || self.last.is_some() || self.failure.is_some();
+                let status = self.live(BackupStatus { name: name.clone(), ..Default::default() });
+                answer.send(Pulse { name, begun, status }).ok();
+            }
+            #[cfg(feature = "sim")]
+            Command::Hang => std::future::pending::<()>().await,
             Command::Stop => {}
         }
     }
@@ -159,7 +168,12 @@ impl MirrorDriver {
     async fn status(&self) -> BackupStatus {
         let mirror = &self.mirror;
         let now = mirror.clock.now();
-        let recorded = status::recorded(&*mirror.state, now).await.unwrap_or_default();
+        self.live(status::recorded(&*mirror.state, now).await.unwrap_or_default())
+    }
+
+    /// What is recorded, and what only a running mirror knows.
+    fn live(&self, recorded: BackupStatus) -> BackupStatus {
+        let mirror = &self.mirror;
         let progress = &mirror.copier.progress;
         let counts = progress.counts();
         let (source, target) = (mirror.copier.source.requests(), mirror.copier.target.requests());
