@@ -69,6 +69,7 @@ impl Intercept for Counter {
             "CopyObject" => &counts.copy,
             "DeleteObject" | "DeleteObjects" => &counts.delete,
             "UploadPart"
+            | "UploadPartCopy"
             | "CreateMultipartUpload"
             | "CompleteMultipartUpload"
             | "AbortMultipartUpload"
