@@ -100,7 +100,8 @@ fn tags_come_along_and_broken_connections_are_taken_up() {
     let broken = std::sync::atomic::AtomicUsize::new(0);
     from.rule(move |seen| {
         let is_large = seen.method == "GET" && seen.path.ends_with("large");
-        match is_large && broken.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 == 0 {
+        match is_large && broken.fetch_add(1, std::sync::atomic::Ordering::SeqCst).is_multiple_of(2)
+        {
             true => Fault::Cut(3_000_000),
             false => Fault::Pass,
         }
