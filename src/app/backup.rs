@@ -14,6 +14,7 @@ use crate::ports::{
     Change, Clock, Condition, Fut, Identity, LocalTree, ObjectStore, StateError, StateStore,
 };
 
+use super::CONDITION;
 use super::control::Facts;
 use super::owner::{self, Owner, OwnerIdentity, Tenant};
 use super::progress::Progress;
@@ -69,6 +70,8 @@ pub struct Backup {
     pub plan: Option<PlanSink>,
     /// Cancelled when the drain has taken too long.
     pub cancel: CancellationToken,
+    /// Nothing more is to be sent for now: parts of large files wait, too.
+    paused: AtomicBool,
     /// Skipped paths that a person was told of.
     told: Mutex<BTreeSet<Key>>,
     /// The source as the last pass found it.
@@ -94,6 +97,7 @@ impl Backup {
             owner: Owner::default(),
             progress: Arc::default(),
             cancel: CancellationToken::new(),
+            paused: AtomicBool::new(false),
             told: Mutex::default(),
             looked_at: Mutex::new(None),
             slots: Semaphore::new(settings.transfers.max(1)),
@@ -123,6 +127,15 @@ impl Backup {
             };
             plan(PlannedAction { action, path, why: why.into() });
         }
+    }
+
+    /// Whether an operation under way should end where it can be taken up again.
+    pub fn is_halted(&self) -> bool {
+        self.cancel.is_cancelled() || self.paused.load(Ordering::Relaxed)
+    }
+
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     pub fn is_conditional(&self) -> bool {
@@ -171,6 +184,7 @@ impl Backup {
                 Ok(()) => {
                     if told {
                         tracing::info!(
+                            target: CONDITION,
                             backup = self.settings.name,
                             "the state disk has room again"
                         );
@@ -185,6 +199,7 @@ impl Backup {
             }
             if !told {
                 tracing::error!(
+                    target: CONDITION,
                     backup = self.settings.name,
                     %error,
                     "waiting: free some space; nothing is lost meanwhile"

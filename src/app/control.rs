@@ -85,6 +85,11 @@ pub enum Command {
     /// A fault for tests: the driver does nothing any more.
     #[cfg(feature = "sim")]
     Hang,
+    /// Answers once it is recorded, with whether that is new.
+    Pause {
+        paused: bool,
+        answer: oneshot::Sender<Result<bool, Failure>>,
+    },
     /// Drain and end.
     Stop,
 }
@@ -124,6 +129,23 @@ pub async fn discard(facts: &Facts<'_>) -> Result<Verdict, Failure> {
     let tally = facts.state.tally(facts.clock.now()).await?;
     facts.state.apply(vec![Change::Discard, Change::Acknowledge]).await?;
     Ok(Verdict { files: tally.pending, new_root: false })
+}
+
+/// Pauses a backup, or lets it go on; answers with whether it was not so before. A pause outlives
+/// restarts: whoever wants nothing sent must not find a crash, an upgrade or a reboot to have ended
+/// that.
+pub async fn pause(
+    state: &dyn StateStore,
+    clock: &dyn Clock,
+    paused: bool,
+) -> Result<bool, Failure> {
+    let known = state.backup().await?.paused_at;
+    if known.is_some() == paused {
+        return Ok(false);
+    }
+    let at = paused.then(|| clock.now());
+    state.apply(vec![Change::Paused { at }]).await?;
+    Ok(true)
 }
 
 /// What waits, and what belongs to nobody.

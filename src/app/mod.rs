@@ -25,13 +25,16 @@ pub use backup::{Backup, BackupSettings, PlannedAction};
 pub use driver::{Driver, Ended};
 pub use progress::{Counts, Progress};
 
-pub use crate::model::words;
+pub use crate::model::{is_unsafe_to_show, words};
 
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::StoreError;
 
 /// Target of log events about single files.
 pub const FILE: &str = "keepwatch::file";
+
+/// Target of log events that tell a change of condition.
+pub const CONDITION: &str = "keepwatch::condition";
 
 /// An error of the store as a failure, where no special meaning was left to handle.
 pub fn failure_of(error: StoreError, what: &str) -> Failure {

@@ -11,7 +11,7 @@ use super::status::{BackupStatus, Live, add_live};
 pub struct Pulse {
     pub name: String,
     /// The first comparison of everything runs, or has run; or it cannot, and the status says what
-    /// is being waited for.
+    /// is being waited for; or a person has it paused.
     pub begun: bool,
     /// Filled as far as it can be without the records.
     pub status: BackupStatus,
@@ -27,5 +27,6 @@ pub fn pulse(backup: &Backup, live: &Live) -> Pulse {
     };
     add_live(&mut status, live, backup);
     let compares = backup.progress.scanning.load(Ordering::Relaxed) || live.snapshot.looked_once;
-    Pulse { name, begun: compares || status.waiting_for.is_some(), status }
+    let waits = status.waiting_for.is_some() || live.snapshot.paused;
+    Pulse { name, begun: compares || waits, status }
 }

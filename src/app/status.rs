@@ -5,10 +5,26 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Sight, Snapshot};
 use crate::model::{Millis, Tick};
 use crate::plan::{Deletions, HoldReason};
-use crate::ports::{BackupRow, RequestCounts, StateError, StateStore, Tally};
+use crate::ports::{BackupRow, ReplyCounts, RequestCounts, StateError, StateStore, Tally};
 
 use super::backup::Backup;
 use super::progress::Counts;
+
+/// Every word that a condition can be.
+pub const CONDITIONS: [&str; 12] = [
+    "starting",
+    "scanning",
+    "uploading",
+    "up-to-date",
+    "waiting",
+    "held",
+    "failing",
+    "paused",
+    "stopping",
+    "stopped",
+    "failed",
+    "never-started",
+];
 
 /// One backup in `status --json`. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +40,7 @@ pub struct BackupStatus {
     pub every_ms: Option<u64>,
     /// In one word: `starting`, `scanning`, `uploading`, `waiting`, `held`, `failing`,
     /// `up-to-date`, `stopping`, `stopped`; `failed`: it could not be started, see `error`;
+    /// `paused`: a person wants nothing sent;
     /// `never-started`: it is configured, and nothing of it is on record.
     pub condition: String,
     /// Why it could not be started. A person must act.
@@ -54,6 +71,8 @@ pub struct BackupStatus {
     /// What the destination is being waited for, in plain words, and for how long.
     pub waiting_for: Option<String>,
     pub waiting_ms: Option<u64>,
+    /// Since when a person has it paused.
+    pub paused_since_ms: Option<i64>,
     /// `full`, `partial`, `none`, or `off` where nothing watches.
     pub watcher: String,
     pub watcher_message: Option<String>,
@@ -71,6 +90,10 @@ pub struct BackupStatus {
     /// Multipart uploads that a lost state had left open.
     pub aborted_uploads: u64,
     pub requests: Requests,
+    /// The same, by what became of them.
+    pub replies: Replies,
+    /// Requests that were sent again within one operation.
+    pub retries: u64,
     /// Some of the paths being transferred.
     pub current: Vec<String>,
 }
@@ -102,6 +125,32 @@ impl Requests {
         ] {
             *sum += value;
         }
+    }
+}
+
+/// Requests by what became of them: answered, refused (4xx), failed (5xx), or without an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replies {
+    pub ok: Requests,
+    pub refused: Requests,
+    pub failed: Requests,
+    pub lost: Requests,
+}
+
+impl Replies {
+    pub fn add(&mut self, other: &Self) {
+        self.ok.add(&other.ok);
+        self.refused.add(&other.refused);
+        self.failed.add(&other.failed);
+        self.lost.add(&other.lost);
+    }
+}
+
+impl From<ReplyCounts> for Replies {
+    fn from(counts: ReplyCounts) -> Self {
+        let ReplyCounts { ok, refused, failed, lost, retried: _ } = counts;
+        let [ok, refused, failed, lost] = [ok, refused, failed, lost].map(Into::into);
+        Self { ok, refused, failed, lost }
     }
 }
 
@@ -143,6 +192,8 @@ pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateE
     status.missed = counts.missed;
     status.overflows = counts.overflows;
     status.requests = backup.store.requests().into();
+    let replies = backup.store.replies();
+    (status.replies, status.retries) = (replies.into(), replies.retried);
     status.current = backup.progress.current(3);
     add_live(&mut status, live, backup);
     status.watermark_ms = proof(backup, live).await?.max(row.proven_before).map(|at| at.0);
@@ -187,6 +238,7 @@ fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
         missing: tally.pending + tally.approved,
         watermark_ms: row.proven_before.map(|at| at.0),
         last_pass_ms: row.passed_at.map(|at| at.0),
+        paused_since_ms: row.paused_at.map(|at| at.0),
         last_listing_ms: row.listed_at.map(|at| at.0),
         kind: "backup".to_owned(),
         watcher: "off".to_owned(),
@@ -252,6 +304,8 @@ fn watermark(live: &Live) -> Option<Millis> {
 fn condition(status: &BackupStatus, live: &Live, scanning: bool) -> &'static str {
     if live.stopping {
         "stopping"
+    } else if live.snapshot.paused {
+        "paused"
     } else if status.waiting_for.is_some() {
         "waiting"
     } else if live.snapshot.pending > live.snapshot.failing {

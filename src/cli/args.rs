@@ -46,6 +46,10 @@ pub enum Command {
     Status(Status),
     /// Wait until all that exists now is in the destination
     Flush(Flush),
+    /// Send nothing for now: what changes is remembered
+    Pause(Named),
+    /// Go on after a pause
+    Resume(Named),
     /// See, approve or discard deletions that are held
     Deletions(Deletions),
     /// Check, show or explain the configuration
@@ -187,6 +191,15 @@ pub struct Flush {
     /// How long to wait at most
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "60s")]
     pub timeout: Span,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Named {
+    /// Backups, by name, source or destination
+    pub names: Vec<String>,
+    /// Every backup
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -21,7 +21,9 @@ use crate::report::{log, text};
 use crate::service::paths;
 use crate::service::socket::{DeletionVerb, Request};
 use crate::state::{BackupId, BackupState};
-use crate::wire::{OpenState, SystemClock, check, destination_of, open_state, state_folder};
+use crate::wire::{
+    OpenState, SystemClock, check, destination_of, open_state, open_state_to_read, state_folder,
+};
 
 use super::args::{Config, ConfigVerb, Deletions, Flush, Global, Status};
 use super::ask::{ANSWER, Called, as_called, ask_daemon, ask_to_flush, chosen};
@@ -30,11 +32,11 @@ use super::error::{CliError, Code};
 use super::out::print_line;
 use super::sync::{config_file, faulty};
 
-const NO_BACKUP: &str =
+pub const NO_BACKUP: &str =
     "no backup is on record; start one with: keepwatch watch SOURCE DESTINATION";
 
 /// Where the state could not be used: a daemon that did not listen yet may have it, and listen now.
-async fn or_ask_again(
+pub async fn or_ask_again(
     recorded: Result<Value, CliError>,
     global: &Global,
     request: &Request,
@@ -115,7 +117,9 @@ async fn all_files(global: &Global, backup: &BackupStatus) -> Result<Vec<Value>,
         let page = match ask_daemon(global, &request, ANSWER).await? {
             Some(page) => page,
             None => {
-                let state = open_state(global.state_dir.as_deref())?;
+                let Some(state) = open_state_to_read(global.state_dir.as_deref())? else {
+                    return Ok(all);
+                };
                 let after = after.as_deref().map(Key::literal);
                 let page = files(&state.state, &backup.source, &backup.destination, after).await?;
                 state.state.close();
@@ -132,7 +136,7 @@ async fn all_files(global: &Global, backup: &BackupStatus) -> Result<Vec<Value>,
 }
 
 /// The state, where there is one: a question makes none.
-fn open_known_state(global: &Global) -> Result<Option<OpenState>, CliError> {
+pub fn open_known_state(global: &Global) -> Result<Option<OpenState>, CliError> {
     let is_there =
         state_folder(global.state_dir.as_deref())?.join(crate::state::FILE_NAME).exists();
     Ok(is_there.then(|| open_state(global.state_dir.as_deref())).transpose()?)
@@ -141,7 +145,7 @@ fn open_known_state(global: &Global) -> Result<Option<OpenState>, CliError> {
 /// Status from the state alone.
 async fn recorded_status(global: &Global) -> Result<Value, CliError> {
     let mut backups = vec![];
-    if let Some(state) = open_known_state(global)? {
+    if let Some(state) = open_state_to_read(global.state_dir.as_deref())? {
         backups = recorded(&state.state).await?;
         state.state.close();
     }
@@ -300,7 +304,7 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
     let Some(state) = state else { return Ok(json!({ "backups": [] })) };
     let mut done = vec![];
     for (name, id) in places.into_iter().map(|at| known[at].clone()) {
-        let (is_mirror, source) = (id.is_mirror(), PathBuf::from(OsStr::from_bytes(&id.source)));
+        let (is_mirror, source) = (id.is_mirror(), source_of(&id));
         let records = state.state.backup(&name, id).await?;
         if is_mirror {
             done.push(orders_of_mirror(global, &name, &records, *verb).await?);
@@ -327,6 +331,10 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
     }
     state.state.close();
     Ok(json!({ "backups": done }))
+}
+
+fn source_of(id: &BackupId) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(&id.source))
 }
 
 /// The configured backups; none where there is no file.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::app::control::Command;
-use crate::app::{Driver, Ended};
+use crate::app::{CONDITION, Driver, Ended};
 use crate::config::{BackupConfig, Defaults, MirrorConfig};
 use crate::engine::Mode;
 use crate::report::log;
@@ -24,6 +24,7 @@ use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
 use super::args::{Global, Run};
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code};
+use super::exposed::{self, Exposed};
 use super::health::Health;
 use super::mirror::{Mirrors, Start, configured_for};
 use super::sync::choose;
@@ -63,12 +64,15 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let doors = Doors::default();
     configs.iter().for_each(|config| doors.set(Door::opening(config)));
     let desk = Desk { role: Role::Daemon, state: state.state.clone(), doors: doors.clone() };
+    let mut exposed = Exposed::new(desk.clone());
+    exposed.serve_on(exposed::wanted(global, &run)?).await?;
     let serving = tokio::spawn(desk.serve(listener));
     let manager = Arc::new(ServiceManager::from_env());
     let health =
         Health { manager: manager.clone(), doors: doors.clone(), state: state.state.clone() };
     let telling = tokio::spawn(health.tell());
-    let daemon = Daemon { global, state: &state, options, bars, doors };
+    let exposed = tokio::sync::Mutex::new(exposed);
+    let daemon = Daemon { global, state: &state, options, bars, doors, exposed };
     let (mut backups, refused) = daemon.start_all(configs).await;
     let (mut mirrors, unwired) = Mirrors::start(&daemon.mirrors(), mirrored).await;
     if let (true, Some(error)) = (backups.is_empty() && mirrors.is_empty(), refused.or(unwired)) {
@@ -121,6 +125,7 @@ struct Daemon<'a> {
     options: RunOptions,
     bars: MultiProgress,
     doors: Doors,
+    exposed: tokio::sync::Mutex<Exposed>,
 }
 
 impl Daemon<'_> {
@@ -161,7 +166,10 @@ impl Daemon<'_> {
     async fn try_start(&self, config: &BackupConfig) -> Result<Running, CliError> {
         check(config, &self.state.folder)?;
         let wired = wire(config, self.state, &self.options).await?;
-        if let Err(failure) = wired.backup.check_owner().await
+        // A pause holds from the first request on.
+        let is_paused = wired.backup.state.backup().await?.paused_at.is_some();
+        if !is_paused
+            && let Err(failure) = wired.backup.check_owner().await
             && wired.backup.owner.is_refused()
         {
             return Err(failure.into());
@@ -177,17 +185,18 @@ impl Daemon<'_> {
     }
 
     fn not_started(&self, config: &BackupConfig, error: &CliError) {
-        tracing::error!(backup = config.name, "not started: {}", error.with_hints());
+        let why = error.with_hints();
+        tracing::error!(target: CONDITION, backup = config.name, "not started: {why}");
     }
 
     /// What did not change keeps running; a file with faults is refused as a whole.
     async fn reload(&self, run: &Run, backups: &mut Backups, mirrors: &mut Mirrors) {
-        let (configs, mirrored) = match self.read_again(run) {
+        let (configs, mirrored) = match self.read_again(run).await {
             Ok(read) => read,
             Err(error) => {
-                tracing::error!("the configuration stays as it was:");
+                tracing::error!(target: CONDITION, "the configuration stays as it was:");
                 for line in error.render(false).lines() {
-                    tracing::error!("{line}");
+                    tracing::error!(target: CONDITION, "{line}");
                 }
                 self.doors.refuse(Some(error.told()));
                 return;
@@ -229,12 +238,18 @@ impl Daemon<'_> {
     }
 
     /// The backups of the file, if all that it says can be used.
-    fn read_again(&self, run: &Run) -> Result<(Vec<BackupConfig>, Vec<MirrorConfig>), CliError> {
+    async fn read_again(
+        &self,
+        run: &Run,
+    ) -> Result<(Vec<BackupConfig>, Vec<MirrorConfig>), CliError> {
         let configs = choose(self.global, run, Defaults::DAEMON, false)?;
         for config in &configs {
             check(config, &self.state.folder)?;
         }
-        Ok((configs, configured_for(self.global, run)?))
+        let mirrors = configured_for(self.global, run)?;
+        let wanted = exposed::wanted(self.global, run)?;
+        self.exposed.lock().await.serve_on(wanted).await?;
+        Ok((configs, mirrors))
     }
 
     /// Starts backups that are new or were changed. One that ran and cannot be started as it is
@@ -261,7 +276,8 @@ impl Daemon<'_> {
                     }
                     .inspect(|running| {
                         restored += 1;
-                        tracing::warn!(backup = running.config.name, "goes on as it was");
+                        let name = &running.config.name;
+                        tracing::warn!(target: CONDITION, backup = name, "goes on as it was");
                     })
                 }
             };

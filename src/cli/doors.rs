@@ -14,6 +14,7 @@ use crate::app::status::{self, BackupStatus};
 use crate::config::BackupConfig;
 use crate::model::{Escaped, Key};
 use crate::ports::Clock as _;
+use crate::report::metrics;
 use crate::service::socket::{self, Answer, DeletionVerb, Request};
 use crate::state::State;
 use crate::wire::{SystemClock, Wired, destination_of};
@@ -215,18 +216,27 @@ impl Desk {
                 let after = after.map(|key| Key::literal(&key));
                 files(&self.state, &source, &destination, after).await
             }
-            Request::Flush | Request::Deletions { .. } if self.role == Role::Sync => {
+            Request::Flush | Request::Pause { .. } | Request::Deletions { .. }
+                if self.role == Role::Sync =>
+            {
                 let message = format!("a sync is running (process {})", std::process::id());
                 Err(CliError::new(Code::NeedsPerson, message).hint("ask again when it has ended"))
             }
             Request::Flush => self.flush().await,
+            Request::Pause { paused, names, all } => self.pause(paused, &names, all).await,
             Request::Deletions { verb, names, all, new_root } => {
                 self.deletions(verb, &names, all, new_root).await
             }
         }
     }
 
-    async fn status(&self) -> Result<Value, CliError> {
+    /// The backups as metrics.
+    pub async fn metrics(&self) -> Result<String, CliError> {
+        let refused = self.doors.refused().is_some();
+        Ok(metrics::text(&self.backups().await?, refused))
+    }
+
+    async fn backups(&self) -> Result<Vec<BackupStatus>, CliError> {
         let mut all = vec![];
         for door in self.doors.all() {
             let Door { called, way } = &door;
@@ -245,6 +255,11 @@ impl Desk {
             (status.name, status.source, status.destination) = (name, source, destination);
             all.push(status);
         }
+        Ok(all)
+    }
+
+    async fn status(&self) -> Result<Value, CliError> {
+        let mut all = self.backups().await?;
         if self.role == Role::Sync {
             let is_told = |s: &BackupStatus| {
                 all.iter().any(|t| t.source == s.source && t.destination == s.destination)
@@ -290,6 +305,21 @@ impl Desk {
             failed += flushed?;
         }
         Ok(json!({ "failed": failed, "config_error": self.doors.refused() }))
+    }
+
+    async fn pause(&self, paused: bool, names: &[String], all: bool) -> Result<Value, CliError> {
+        let doors = self.doors.settled().await;
+        let called: Vec<Called> = doors.iter().map(|door| door.called.clone()).collect();
+        let places = if all { (0..doors.len()).collect() } else { chosen(&called, names)? };
+        let mut done = vec![];
+        for door in places.into_iter().map(|at| &doors[at]) {
+            if all && !matches!(door.way, Way::Open(_)) {
+                continue;
+            }
+            let new = door.ask(|answer| Command::Pause { paused, answer }).await??;
+            done.push(json!({ "name": door.called.name, "paused": paused, "new": new }));
+        }
+        Ok(json!({ "backups": done }))
     }
 
     async fn deletions(

@@ -6,10 +6,12 @@ mod commands;
 mod daemon;
 mod doors;
 mod error;
+mod exposed;
 mod health;
 mod manual;
 mod mirror;
 mod out;
+mod pause;
 mod restore;
 mod serve;
 mod service;
@@ -38,7 +40,9 @@ pub fn run() -> ExitCode {
         }
     };
     let color = cli.global.color();
-    end(dispatch(cli), color)
+    let result = dispatch(cli);
+    crate::report::log::finish();
+    end(result, color)
 }
 
 /// Tells the error, if there is one. A result that nobody could read is one too.
@@ -107,6 +111,8 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
             Some(Command::Ls(ls)) => restore::ls(&global, &ls).await,
             Some(Command::Status(status)) => commands::status(&global, &status).await,
             Some(Command::Flush(flush)) => commands::flush(&global, &flush).await,
+            Some(Command::Pause(named)) => pause::run(&global, named, true).await,
+            Some(Command::Resume(named)) => pause::run(&global, named, false).await,
             Some(Command::Deletions(deletions)) => commands::deletions(&global, deletions).await,
             Some(Command::Config(config)) => commands::config(&global, &config),
             Some(Command::Serve(serve)) => serve::run(&global, serve).await,

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::fault::{Fault, Faults};
 use super::mirror::MirrorOptions;
 use super::options::BackupOptions;
+use super::status::StatusOptions;
 
 /// A `[[backup]]` entry as written.
 #[derive(Clone, Debug, Default, PartialEq, schemars::JsonSchema)]
@@ -71,6 +72,9 @@ pub struct ConfigFile {
     /// The mirrors. They take no defaults from the top level.
     #[schemars(rename = "mirror")]
     pub mirrors: Vec<NamedMirror>,
+    /// Where other programs can read how the backups are.
+    #[schemars(default)]
+    pub status: StatusOptions,
     /// What cannot be read: told together with what makes no sense, by `resolve`.
     #[schemars(skip)]
     pub(super) faults: Vec<Fault>,
@@ -102,13 +106,16 @@ pub fn read(path: &str, text: &str) -> Result<ConfigFile, Faults> {
     let defaults = BackupOptions::read(&mut table);
     let entries = table.tables("backup");
     let mirrors = table.tables("mirror");
-    let spans = table.finish(BackupOptions::NAMES, &["backup", "mirror"]);
+    let status = table.table("status");
+    let spans = table.finish(BackupOptions::NAMES, &["backup", "mirror", "status"]);
     let backups: Vec<NamedBackup> =
         entries.into_iter().map(|(entry, span)| backup(entry, span, &mut faults)).collect();
     let mirrors: Vec<NamedMirror> =
         mirrors.into_iter().map(|(entry, span)| mirror(entry, span, &mut faults)).collect();
+    let status = status.map(|(entry, span)| status_options(entry, span, &mut faults));
+    let status = status.unwrap_or_default();
     let (path, text) = (path.to_owned(), text.to_owned());
-    Ok(ConfigFile { path, text, defaults, spans, backups, mirrors, faults })
+    Ok(ConfigFile { path, text, defaults, spans, backups, mirrors, status, faults })
 }
 
 fn backup(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> NamedBackup {
@@ -133,6 +140,17 @@ fn mirror(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> Na
 
 /// What every entry has.
 const ENTRY: [&str; 3] = ["name", "source", "destination"];
+
+fn status_options(
+    entry: DeTable<'_>,
+    span: Range<usize>,
+    faults: &mut Vec<Fault>,
+) -> StatusOptions {
+    let mut table = Table::new(entry, span, faults);
+    let listen = table.parsed("listen");
+    table.finish(&StatusOptions::NAMES, &[]);
+    StatusOptions { listen }
+}
 
 /// A table being read.
 pub struct Table<'i, 'f> {
@@ -261,6 +279,19 @@ impl<'i, 'f> Table<'i, 'f> {
             }
         }
         tables
+    }
+
+    /// A table of its own: `[name]`.
+    fn table(&mut self, name: &str) -> Option<(DeTable<'i>, Range<usize>)> {
+        let value = self.take(name)?;
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) => Some((table, span)),
+            _ => {
+                self.wrong(name, span, &format!("written as [{name}]"));
+                None
+            }
+        }
     }
 
     /// What nobody asked for is unknown.

@@ -11,6 +11,7 @@ mod mirror;
 mod options;
 mod place;
 mod resolve;
+mod status;
 pub mod units;
 mod words;
 
@@ -21,6 +22,7 @@ pub use mirror::{Bucket, MirrorConfig, MirrorOptions, resolve_mirror, resolve_mi
 pub use options::BackupOptions;
 pub use place::real_path;
 pub use resolve::{BackupConfig, Defaults, resolve, resolve_one};
+pub use status::{Loopback, StatusOptions};
 pub use words::{EndpointUrl, Line, Pattern};
 
 /// The commented example, as `config example` prints it.

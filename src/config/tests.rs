@@ -70,11 +70,34 @@ fn the_schema_knows_the_same_options() {
         properties.as_object().unwrap().keys().cloned().collect()
     };
     let mut expected: Vec<String> = BackupOptions::NAMES.iter().map(|n| (*n).to_owned()).collect();
-    expected.extend(["backup", "mirror"].map(str::to_owned));
+    expected.extend(["backup", "mirror", "status"].map(str::to_owned));
     expected.sort();
     let mut top = names(&schema["properties"]);
     top.sort();
     assert_eq!(top, expected);
+    assert_eq!(schema["required"], serde_json::json!(["backup"]));
+}
+
+#[test]
+fn metrics_are_for_this_machine() {
+    let listen = |text: &str| {
+        let backup = "[[backup]]\nname = \"a\"\nsource = \"/a\"\ndestination = \"s3://b/c\"\n";
+        let file = read("x", &format!("{backup}[status]\nlisten = \"{text}\"\n")).unwrap();
+        let faults = resolve(&file, &BackupOptions::default(), Defaults::DAEMON, None).err();
+        let help = faults.and_then(|faults| faults.faults[0].help.clone());
+        (file.status.listen.map(|listen| listen.0.to_string()), help)
+    };
+    for own in ["127.0.0.1:8385", "[::1]:80", "127.9.9.9:1"] {
+        assert_eq!(listen(own), (Some(own.to_owned()), None));
+    }
+    for (other, word) in [("0.0.0.0:1", "proxy"), ("[::]:1", "proxy"), ("10.0.0.1:1", "proxy")] {
+        assert!(listen(other).1.unwrap().contains(word), "{other}");
+    }
+    for none in ["8385", "localhost:8385", "127.0.0.1", "127.0.0.1:0", ""] {
+        assert!(listen(none).1.unwrap().contains("as 127.0.0.1:8385"), "{none}");
+    }
+    assert_eq!(listen("127.0.0.1:8385").0.unwrap(), "127.0.0.1:8385");
+    assert!(read("x", "status = 1").unwrap().faults[0].title.contains("written as [status]"));
 }
 
 #[test]

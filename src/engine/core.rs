@@ -32,6 +32,7 @@ pub struct Engine {
     pub(super) failed: BTreeSet<Key>,
     pub(super) sight: Sight,
     pub(super) flushes: Vec<Flush>,
+    pub(super) paused: bool,
     pub(super) draining: bool,
     pub(super) exited: bool,
     pub(super) effects: Vec<Effect>,
@@ -56,6 +57,7 @@ pub struct Snapshot {
     pub dirty: usize,
     pub failing: usize,
     pub looking: bool,
+    pub paused: bool,
     /// A look at everything has ended completely since the start.
     pub looked_once: bool,
     pub waiting: Option<Waiting>,
@@ -81,6 +83,7 @@ impl Engine {
             failed: BTreeSet::new(),
             sight: Sight::Full,
             flushes: vec![],
+            paused: false,
             draining: false,
             exited: false,
             effects: vec![],
@@ -108,6 +111,8 @@ impl Engine {
                 self.flushes.push(Flush { id, asked: now, looked: None });
             }
             Event::Rescan => self.looks.want_full(now),
+            Event::Pause => self.paused = true,
+            Event::Resume => self.paused = false,
             Event::Approved => self.want_deletions(now),
             Event::Shutdown => self.drain(),
             Event::Wake => {}
@@ -123,7 +128,7 @@ impl Engine {
 
     /// When to call again at the latest. Never a time at which nothing could be done.
     pub fn next_wake(&self) -> Option<Tick> {
-        if self.exited || self.draining {
+        if self.exited || self.draining || self.paused {
             return None;
         }
         let give_up = match (self.settings.mode, self.gate.waiting()) {
@@ -154,7 +159,7 @@ impl Engine {
             return self.effects.clear();
         }
         self.schedule.promote(now);
-        if !self.draining {
+        if !self.draining && !self.paused {
             self.start_probe(now);
             self.start_jobs(now);
             self.finish_flushes(now);
@@ -283,6 +288,7 @@ impl Engine {
             dirty: self.dirty.len(),
             failing: self.failed.len(),
             looking: self.looks.is_looking(),
+            paused: self.paused,
             looked_once: self.looks.looked_once(),
             waiting: self.gate.waiting().cloned(),
             hold: self.deletions.hold().cloned(),

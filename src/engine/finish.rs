@@ -34,6 +34,10 @@ impl Engine {
             (Outcome::Skipped(skip), Some(queued)) => self.skipped(queued.job, skip),
             (Outcome::Failed(failure), Some(queued)) => self.failed(queued, failure, now),
             (Outcome::Failed(failure), None) => self.deletions_failed(&failure, false, now),
+            // Cut off by a pause: it goes on with the rest.
+            (Outcome::Cancelled, Some(queued)) if !self.draining => {
+                self.schedule.push(uncertain(queued));
+            }
             (Outcome::Cancelled, _) | (_, None) => {}
         }
         if self.draining {

@@ -45,6 +45,8 @@ pub struct LookState {
     overflows: u32,
     failures: u32,
     last_full: Option<Tick>,
+    /// Since when changes may be known to nobody: hints were lost, or there were too many.
+    lost: Option<Tick>,
     source_missing: bool,
     exit: Option<Exit>,
 }
@@ -79,7 +81,17 @@ impl LookState {
     }
 
     pub fn oldest(&self) -> Option<Tick> {
-        self.small.as_ref().map(|r| r.since)
+        self.small.iter().map(|r| r.since).chain(self.lost).min()
+    }
+
+    /// Changes since then may be known to nobody until everything has been looked at.
+    fn lose(&mut self, since: Tick) {
+        self.lost = Some(self.lost.map_or(since, |lost| lost.min(since)));
+    }
+
+    /// How old a change may be that only a look at everything finds.
+    fn unseen_since(&self, now: Tick) -> Tick {
+        self.lost.or(self.last_full).map_or(now, |since| since.min(now))
     }
 
     /// Why a one-shot run cannot go on.
@@ -107,6 +119,7 @@ impl Engine {
             self.hint_path(hint.path, hint.deep, now);
         }
         if self.dirty.len() > self.settings.dirty_max {
+            self.looks.lose(self.dirty.oldest().unwrap_or(now));
             self.dirty.clear();
             self.looks.want_full(now.plus_ms(self.settings.settle_ms));
             self.flushes_begin_anew(now);
@@ -125,6 +138,7 @@ impl Engine {
     /// overflows go on.
     pub(super) fn overflowed(&mut self, now: Tick) {
         self.looks.overflows += 1;
+        self.looks.lose(now);
         let at = match (self.looks.overflows, self.looks.last_full) {
             (1, _) | (_, None) => now,
             (n, Some(last)) => {
@@ -137,12 +151,13 @@ impl Engine {
 
     /// Whether it is there again, somewhere else, or nowhere, a look tells.
     pub(super) fn source_gone(&mut self, now: Tick) {
+        self.looks.lose(now);
         self.looks.want_full(now);
         self.notice(Notice::SourceGone);
     }
 
     fn may_look(&self) -> bool {
-        self.gate.admits() && self.wants_jobs() && self.looks.exit.is_none()
+        !self.paused && self.gate.admits() && self.wants_jobs() && self.looks.exit.is_none()
     }
 
     /// Where the source is missing, a small look would only find that everything is unknown.
@@ -186,7 +201,8 @@ impl Engine {
         let full = self.looks.full.as_ref().is_some_and(|r| r.id == look);
         let since = match (&self.looks.small, full) {
             (Some(small), false) => small.since,
-            _ => now,
+            (_, true) => self.looks.unseen_since(now),
+            (None, false) => now,
         };
         if self.draining {
             return;
@@ -227,6 +243,7 @@ impl Engine {
         self.looks.touched.clear();
         if !self.looks.full_again {
             self.looks.overflows = 0;
+            self.looks.lost = None;
         }
         self.flushes_looked(full.started, now);
         self.deletions.full_look_ended();

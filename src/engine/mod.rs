@@ -24,6 +24,7 @@
 //! 7. A hint for a key in flight is not lost: the key is looked at again.
 //! 8. Retries of one key are spaced by their backoff.
 //! 9. While the destination is away only probes are sent.
+//!    While paused nothing is started at all.
 //! 10. A flush ends when all that was there when it was asked for is in the destination, or has
 //!     failed, and not before.
 
@@ -126,6 +127,9 @@ pub enum Event {
     Flush(FlushId),
     /// Look at everything, now.
     Rescan,
+    /// Start nothing until [`Event::Resume`]: hints are remembered, and what is in flight ends.
+    Pause,
+    Resume,
     /// A person approved or discarded deletions.
     Approved,
     /// Stop admitting, finish what is in flight, exit.

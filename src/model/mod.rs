@@ -14,6 +14,6 @@ pub mod words;
 pub use content::{ContentMd5, Crc64, ETag, Md5};
 pub use entry::{Entry, Fingerprint, Kind, Meta, Object, ObjectHead, Observed, Source};
 pub use key::{Key, KeyTarget, KeyTooLong, Prefix};
-pub use path::{Escaped, PathError, RelPath};
+pub use path::{Escaped, PathError, RelPath, is_unsafe_to_show};
 pub use record::{Record, Trust};
 pub use time::{Millis, Tick, Timestamp};

@@ -29,8 +29,8 @@ pub use local::{
     WholeRead,
 };
 pub use objects::{
-    Complete, Condition, ListPage, ObjectStore, OpenUpload, Put, PutPart, RequestCounts,
-    SmallObject, StoreError, Stored, StoredPart, UploadMark, UploadPage,
+    Complete, Condition, ListPage, ObjectStore, OpenUpload, Put, PutPart, ReplyCounts,
+    RequestCounts, SmallObject, StoreError, Stored, StoredPart, UploadMark, UploadPage,
 };
 pub use reader::{
     Body, Fetched, ListedObject, ListedVersion, ObjectId, ObjectPage, ObjectReader, ReadHead,

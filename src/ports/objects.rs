@@ -135,6 +135,21 @@ pub struct RequestCounts {
     pub other: u64,
 }
 
+/// What became of requests so far, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplyCounts {
+    /// Answered, also with "not modified".
+    pub ok: RequestCounts,
+    /// Answered with a status of 400 to 499, as "not found" and "precondition failed" are.
+    pub refused: RequestCounts,
+    /// Answered with a status of 500 or more.
+    pub failed: RequestCounts,
+    /// No answer came.
+    pub lost: RequestCounts,
+    /// Requests that were sent again within one call.
+    pub retried: u64,
+}
+
 /// One destination: a bucket and a prefix. Keys are relative to the prefix.
 ///
 /// A call may retry for seconds, not for minutes: waiting is the engine's business. An `Ok` means
@@ -188,6 +203,7 @@ pub trait ObjectStore: Send + Sync {
     /// Makes the bucket; succeeds when it is there and ours already.
     fn create_bucket(&self) -> Fut<'_, Result<(), StoreError>>;
     fn requests(&self) -> RequestCounts;
+    fn replies(&self) -> ReplyCounts;
     /// Whether [`Self::delete`] is known to spare an object with another ETag than the given one.
     /// Servers that honour conditions on writes may still ignore them on deletes.
     fn deletes_on_condition(&self) -> bool;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::model::{Crc64, ETag, Key, Md5, Meta, Millis, Object};
 
-use super::{Fut, RequestCounts, StoreError};
+use super::{Fut, ReplyCounts, RequestCounts, StoreError};
 
 /// One version of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,4 +167,5 @@ pub trait ObjectReader: Send + Sync {
     /// Bucket and prefix as a person knows them.
     fn place(&self) -> String;
     fn requests(&self) -> RequestCounts;
+    fn replies(&self) -> ReplyCounts;
 }

@@ -116,6 +116,10 @@ pub enum Change {
     Passed {
         at: Millis,
     },
+    /// A person has paused the backup, or let it go on.
+    Paused {
+        at: Option<Millis>,
+    },
     /// Every change made before this moment is in the destination. A later moment stays.
     Proven {
         before: Millis,
@@ -163,6 +167,8 @@ pub struct BackupRow {
     pub listed_at: Option<Millis>,
     /// When the last look at everything ended.
     pub passed_at: Option<Millis>,
+    /// Since when a person has it paused.
+    pub paused_at: Option<Millis>,
     /// Every change made before this moment is in the destination.
     pub proven_before: Option<Millis>,
     /// Tells this state apart from any other, also of the same machine.

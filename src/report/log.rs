@@ -1,16 +1,17 @@
-//! Logs on stderr: lines for people, for the journal, or JSON.
+//! Logs on stderr: lines for people, for the journal, or JSON. `docs/logs.md` tells all of it.
 //!
 //! Levels say what an operator must do: ERROR a person must act; WARN something is not as it
 //! should be, and keepwatch goes on; INFO what happened; DEBUG why. What happens to single files is
-//! INFO under the target `keepwatch::file`.
-//!
-//! With `--log-format json` each line is an object with `time` (RFC 3339, UTC), `level`, `target`,
-//! `message`, and the event's own fields, among them `backup`.
+//! INFO under the target `keepwatch::file`; a change of condition, told each time that it happens,
+//! has the target `keepwatch::condition`. Other trouble that is said again within the hour is
+//! counted.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
-use crate::app::FILE;
+use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -19,6 +20,11 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::app::{CONDITION, FILE, is_unsafe_to_show};
+
+use super::journal::{self, Journal};
+use super::repeats::Repeats;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -37,6 +43,9 @@ pub struct LogOptions {
     /// Whether single files are worth a line at the usual level.
     pub files: bool,
 }
+
+/// The log of this process, once there is one.
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// Installs the log for the process. `bars` are kept out of its way.
 pub fn init(options: LogOptions, bars: &indicatif::MultiProgress) {
@@ -60,16 +69,30 @@ pub fn init(options: LogOptions, bars: &indicatif::MultiProgress) {
     };
     let targets = Targets::new().with_default(others).with_target("keepwatch", own);
     let targets = targets.with_target(FILE, files);
+    let variable = std::env::var_os("JOURNAL_STREAM");
     let lines = Lines {
         format: options.format,
         color: options.color,
-        journal: std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal(),
+        terminal: io::stderr().is_terminal(),
+        journal: Journal::behind_stderr(variable.as_deref()),
+        repeats: Mutex::default(),
     };
+    LINES.get_or_init(|| lines);
     let layer = tracing_subscriber::fmt::layer()
-        .event_format(lines)
+        .event_format(Form)
         .with_ansi(options.color)
         .with_writer(BesideBars(bars.clone()));
     tracing_subscriber::registry().with(targets).with(layer).init();
+}
+
+/// Tells what was counted and not told. For the end of the process.
+pub fn finish() {
+    let Some(lines) = LINES.get() else { return };
+    let mut text = String::new();
+    for (line, again) in lines.repeats().rest() {
+        lines.write(&mut text, &line, Some(again)).ok();
+    }
+    io::Write::write_all(&mut io::stderr(), text.as_bytes()).ok();
 }
 
 /// Writes whole lines to stderr, above the progress bars.
@@ -86,8 +109,10 @@ impl<'a> MakeWriter<'a> for BesideBars {
 
 impl io::Write for BesideBars {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A log that cannot be written must not stop a backup.
-        self.0.suspend(|| io::Write::write_all(&mut io::stderr(), bytes).ok());
+        if !bytes.is_empty() {
+            // A log that cannot be written must not stop a backup.
+            self.0.suspend(|| io::Write::write_all(&mut io::stderr(), bytes).ok());
+        }
         Ok(bytes.len())
     }
 
@@ -96,13 +121,10 @@ impl io::Write for BesideBars {
     }
 }
 
-struct Lines {
-    format: Format,
-    color: bool,
-    journal: bool,
-}
+/// What [`LINES`] makes of an event.
+struct Form;
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for Form
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -113,27 +135,63 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let level = *event.metadata().level();
-        match self.format {
-            Format::Json => {
-                let line = fields.into_json(level, event.metadata().target());
-                writeln!(writer, "{line}")
-            }
-            Format::Text if self.journal => {
-                writeln!(writer, "<{}>{}", priority(level), fields.into_text())
-            }
-            Format::Text => {
-                let time = jiff::Zoned::now().strftime("%H:%M:%S");
-                let name = self.level_name(level);
-                writeln!(writer, "{time} {name} {}", fields.into_text())
-            }
+        match LINES.get() {
+            Some(lines) => lines.take(&mut writer, Line::of(event)),
+            None => Ok(()),
         }
     }
 }
 
+struct Lines {
+    format: Format,
+    color: bool,
+    terminal: bool,
+    journal: Option<Journal>,
+    repeats: Mutex<Repeats<Line>>,
+}
+
 impl Lines {
+    fn repeats(&self) -> std::sync::MutexGuard<'_, Repeats<Line>> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a line, unless it was said within the hour, and the counts that are due.
+    fn take(&self, out: &mut dyn fmt::Write, line: Line) -> fmt::Result {
+        let now = Instant::now();
+        let mut due = self.repeats().due(now);
+        let mut admitted = true;
+        if line.level <= Level::WARN && line.target != CONDITION {
+            let said = format!("{} {} {}", line.level, line.target, line.text());
+            let (written, gone) = self.repeats().admit(said, line.clone(), now);
+            admitted = written;
+            due.extend(gone);
+        }
+        for (line, again) in due {
+            self.write(out, &line, Some(again))?;
+        }
+        if admitted { self.write(out, &line, None) } else { Ok(()) }
+    }
+
+    /// Writes one line. `again`: how often more it was said since it was written.
+    fn write(&self, out: &mut dyn fmt::Write, line: &Line, again: Option<u64>) -> fmt::Result {
+        if self.format == Format::Json {
+            return writeln!(out, "{}", line.json(again));
+        }
+        let mut text = line.text();
+        if let Some(again) = again {
+            write!(text, " (said {again} times more)")?;
+        }
+        match &self.journal {
+            Some(journal) if journal.send(&line.fields(&text, again)) => Ok(()),
+            Some(_) => writeln!(out, "<{}>{text}", priority(line.level)),
+            None => {
+                let form = if self.terminal { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+                let time = jiff::Zoned::now().strftime(form);
+                writeln!(out, "{time} {} {text}", self.level_name(line.level))
+            }
+        }
+    }
+
     fn level_name(&self, level: Level) -> &'static str {
         match (level, self.color) {
             (Level::ERROR, true) => "\x1b[31mERROR\x1b[0m",
@@ -157,63 +215,89 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// An event's message and fields.
-#[derive(Default)]
-struct Fields {
+/// An event: its message and fields.
+#[derive(Clone)]
+struct Line {
+    level: Level,
+    target: String,
     message: String,
-    others: serde_json::Map<String, serde_json::Value>,
+    others: Map<String, Value>,
 }
 
-impl Fields {
-    fn add(&mut self, field: &Field, value: serde_json::Value) {
-        self.others.insert(field.name().to_owned(), value);
+impl Line {
+    fn of(event: &Event<'_>) -> Self {
+        let (level, target) = (*event.metadata().level(), event.metadata().target().to_owned());
+        let mut line = Self { level, target, message: String::new(), others: Map::new() };
+        event.record(&mut line);
+        line
     }
 
-    fn into_text(self) -> String {
+    /// The message, with the fields behind it, in one line.
+    fn text(&self) -> String {
         let mut text = String::new();
-        if let Some(serde_json::Value::String(backup)) = self.others.get("backup") {
-            write!(text, "{backup}: ").ok();
+        if let Some(Value::String(backup)) = self.others.get("backup") {
+            write!(text, "{}: ", single_line(backup)).ok();
         }
         text.push_str(&single_line(&self.message));
         for (name, value) in self.others.iter().filter(|(name, _)| *name != "backup") {
             match value {
-                serde_json::Value::String(value) => {
-                    write!(text, " {name}={}", single_line(value)).ok()
-                }
+                Value::String(value) => write!(text, " {name}={}", single_line(value)).ok(),
                 value => write!(text, " {name}={value}").ok(),
             };
         }
         text
     }
 
-    fn into_json(self, level: Level, target: &str) -> serde_json::Value {
-        let mut line = serde_json::Map::new();
-        let time = jiff::Timestamp::now().to_string();
-        line.insert("time".to_owned(), time.into());
-        line.insert("level".to_owned(), level.to_string().to_lowercase().into());
-        line.insert("target".to_owned(), target.into());
-        line.insert("message".to_owned(), self.message.into());
-        line.extend(self.others);
+    fn json(&self, again: Option<u64>) -> Value {
+        let mut line = Map::new();
+        line.insert("time".to_owned(), jiff::Timestamp::now().to_string().into());
+        line.insert("level".to_owned(), self.level.to_string().to_lowercase().into());
+        line.insert("target".to_owned(), self.target.clone().into());
+        line.insert("message".to_owned(), single_line(&self.message).into());
+        line.extend(again.map(|again| ("repeated".to_owned(), again.into())));
+        line.extend(self.others.clone());
         line.into()
     }
-}
 
-/// What comes from outside cannot forge a line: control characters are shown, not sent.
-fn single_line(text: &str) -> String {
-    if text.chars().any(char::is_control) {
-        text.chars()
-            .flat_map(|c| {
-                let escaped: Vec<char> =
-                    if c.is_control() { c.escape_default().collect() } else { vec![c] };
-                escaped
-            })
-            .collect()
-    } else {
-        text.to_owned()
+    /// The fields of an entry in the journal.
+    fn fields(&self, text: &str, again: Option<u64>) -> Vec<(String, String)> {
+        let own = |name: &str, value: &str| (journal::field_name(name), single_line(value));
+        let mut fields = vec![
+            ("MESSAGE".to_owned(), text.to_owned()),
+            ("PRIORITY".to_owned(), priority(self.level).to_string()),
+            ("SYSLOG_IDENTIFIER".to_owned(), "keepwatch".to_owned()),
+            own("target", &self.target),
+        ];
+        fields.extend(again.map(|again| own("repeated", &again.to_string())));
+        fields.extend(self.others.iter().map(|(name, value)| match value {
+            Value::String(value) => own(name, value),
+            value => own(name, &value.to_string()),
+        }));
+        fields
+    }
+
+    fn add(&mut self, field: &Field, value: Value) {
+        self.others.insert(field.name().to_owned(), value);
     }
 }
 
-impl Visit for Fields {
+/// What comes from outside cannot forge a line: what a terminal or viewer acts on is shown, not
+/// sent.
+fn single_line(text: &str) -> String {
+    if !text.chars().any(is_unsafe_to_show) {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_unsafe_to_show(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => value.clone_into(&mut self.message),

@@ -3,6 +3,9 @@
 //! Leaf code: reads counters and facts, changes nothing. `cli` uses it.
 
 pub mod headline;
+mod journal;
 pub mod log;
+pub mod metrics;
 pub mod progress;
+mod repeats;
 pub mod text;

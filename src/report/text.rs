@@ -71,6 +71,10 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
     for path in &s.current {
         add(format!("uploading {path}"));
     }
+    if let Some(since) = s.paused_since_ms {
+        let since = duration(u64::try_from(now_ms - since).unwrap_or(0));
+        add(format!("paused {since} ago; let it go on with: keepwatch resume {}", s.name));
+    }
     if let Some(what) = &s.waiting_for {
         let since = s.waiting_ms.map(|ms| format!(" for {}", duration(ms))).unwrap_or_default();
         add(format!("waiting{since}: {what}"));

@@ -30,6 +30,8 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::count::{Counter, Kind};
+
 /// What S3 wants encoded in the path of a request: all but the unreserved characters and `/`.
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -114,14 +116,16 @@ impl Direct {
     }
 
     /// Sends one object; answers with a plain success, or that its condition does not hold. `None`:
-    /// nothing can be said about it, the SDK is to send it. `sends` is called when it is sent.
-    pub async fn put(&self, put: DirectPut<'_>, sends: impl FnOnce()) -> Option<HttpResponse> {
+    /// nothing can be said about it, the SDK is to send it.
+    pub async fn put(&self, put: DirectPut<'_>, counter: &Counter) -> Option<HttpResponse> {
         let route = self.lock().route.clone()?;
         let identity = self.identity().await?;
         let reply = match signed(&route, &identity, put) {
             Some(request) => {
-                sends();
-                route.connector.call(request).await.ok()
+                counter.sent(Kind::Put);
+                let reply = route.connector.call(request).await.ok();
+                counter.answered(Kind::Put, reply.as_ref().map(|reply| reply.status().as_u16()));
+                reply
             }
             None => None,
         };

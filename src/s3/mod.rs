@@ -39,8 +39,8 @@ use bytes::Bytes;
 use crate::model::{ETag, Escaped, Key, Meta, Millis, ObjectHead, Prefix};
 use crate::plan::ErrorClass;
 use crate::ports::{
-    Complete, Fut, ListPage, ObjectId, ObjectStore, Put, PutPart, RequestCounts, SmallObject,
-    StoreError, Stored, StoredPart, UploadMark, UploadPage,
+    Complete, Fut, ListPage, ObjectId, ObjectStore, Put, PutPart, ReplyCounts, RequestCounts,
+    SmallObject, StoreError, Stored, StoredPart, UploadMark, UploadPage,
 };
 
 use self::error::{SdkFailure, SdkResult};
@@ -326,6 +326,10 @@ impl ObjectStore for S3Store {
 
     fn requests(&self) -> RequestCounts {
         self.counter.counts()
+    }
+
+    fn replies(&self) -> ReplyCounts {
+        self.counter.replies()
     }
 
     fn deletes_on_condition(&self) -> bool {

@@ -42,7 +42,7 @@ impl S3Store {
             headers: self.headers(put),
             body: body::body(put.body.clone(), self.pace.as_ref()).into_inner(),
         };
-        let reply = direct.put(request, || self.counter.sent_put()).await?;
+        let reply = direct.put(request, &self.counter).await?;
         if reply.status().as_u16() == PRECONDITION_FAILED {
             return Some(Err(StoreError::Precondition));
         }

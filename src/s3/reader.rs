@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::model::{Key, Millis};
 use crate::ports::{
-    Fetched, Fut, ObjectId, ObjectPage, ObjectReader, ReadHead, Reading, RequestCounts, StoreError,
-    ThawReply, Tier, VersionMark, VersionPage,
+    Fetched, Fut, ObjectId, ObjectPage, ObjectReader, ReadHead, Reading, ReplyCounts,
+    RequestCounts, StoreError, ThawReply, Tier, VersionMark, VersionPage,
 };
 
 use super::S3Store;
@@ -63,5 +63,9 @@ impl ObjectReader for S3Store {
 
     fn requests(&self) -> RequestCounts {
         self.counter.counts()
+    }
+
+    fn replies(&self) -> ReplyCounts {
+        self.counter.replies()
     }
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 /// Held for as long as the state is used. The system takes it away when the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    _file: Option<File>,
 }
 
 #[derive(Debug, Error)]
@@ -31,15 +31,7 @@ pub fn take(folder: &Path) -> Result<Lock, LockError> {
     let mut file = options.open(folder.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).ok();
-            let holder = match holder.trim() {
-                "" => "of an unknown process".to_owned(),
-                pid => format!("process {pid}"),
-            };
-            return Err(LockError::Held { folder: folder.to_owned(), holder });
-        }
+        Err(TryLockError::WouldBlock) => return Err(held(folder, &mut file)),
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
     // The number helps a person; the lock itself is the kernel's.
@@ -49,5 +41,31 @@ pub fn take(folder: &Path) -> Result<Lock, LockError> {
         .and_then(|()| write!(file, "{}", std::process::id()));
     // A full disk must not keep a daemon from starting.
     written.ok();
-    Ok(Lock { _file: file })
+    Ok(Lock { _file: Some(file) })
+}
+
+/// Keeps the state from being used while it is read, and makes nothing: where nobody has ever taken
+/// the lock there is none to take.
+pub fn share(folder: &Path) -> Result<Lock, LockError> {
+    let failed = |source| LockError::Io { folder: folder.to_owned(), source };
+    let mut file = match File::open(folder.join("lock")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock { _file: None }),
+        Err(error) => return Err(failed(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Lock { _file: Some(file) }),
+        Err(TryLockError::WouldBlock) => Err(held(folder, &mut file)),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn held(folder: &Path, file: &mut File) -> LockError {
+    let mut holder = String::new();
+    file.read_to_string(&mut holder).ok();
+    let holder = match holder.trim() {
+        "" => "of an unknown process".to_owned(),
+        pid => format!("process {pid}"),
+    };
+    LockError::Held { folder: folder.to_owned(), holder }
 }

@@ -2,6 +2,7 @@
 //!
 //! Leaf code: knows the operating system, not backups. `cli` uses it.
 
+pub mod http;
 pub mod lock;
 pub mod machine;
 pub mod notify;

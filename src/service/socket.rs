@@ -1,4 +1,5 @@
-//! The control socket: a running daemon answers `status`, `flush` and `deletions` on it.
+//! The control socket: a running daemon answers `status`, `flush`, `pause`, `resume` and
+//! `deletions` on it.
 //!
 //! One line of JSON asks, an empty one says at once that it was heard, one answers. So a process
 //! that is stuck can be told from one that has much to count. Only the daemon's own user and root
@@ -32,6 +33,12 @@ pub enum Request {
         source: String,
         destination: String,
         after: Option<String>,
+    },
+    /// Send nothing until told to go on; or go on.
+    Pause {
+        paused: bool,
+        names: Vec<String>,
+        all: bool,
     },
     Deletions {
         verb: DeletionVerb,

@@ -187,6 +187,7 @@ impl Tables {
             Change::ListingBegan => self.unclaimed.clear(),
             Change::Listed { at } => self.backup.listed_at = Some(at),
             Change::Passed { at } => self.backup.passed_at = Some(at),
+            Change::Paused { at } => self.backup.paused_at = at,
             Change::Proven { before } => {
                 let proven = &mut self.backup.proven_before;
                 *proven = (*proven).max(Some(before));

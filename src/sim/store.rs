@@ -10,7 +10,8 @@ use crate::model::{ContentMd5, Crc64, ETag, Key, Md5, Meta, Millis, Object, Obje
 use crate::plan::ErrorClass;
 use crate::ports::{
     Clock as _, Complete, Condition, Fut, ListPage, ObjectStore, OpenUpload, Put, PutPart,
-    RequestCounts, SmallObject, StoreError, Stored, StoredPart, UploadMark, UploadPage,
+    ReplyCounts, RequestCounts, SmallObject, StoreError, Stored, StoredPart, UploadMark,
+    UploadPage,
 };
 
 use super::clock::SimClock;
@@ -460,6 +461,10 @@ impl ObjectStore for SimStore {
 
     fn requests(&self) -> RequestCounts {
         self.bucket().counts
+    }
+
+    fn replies(&self) -> ReplyCounts {
+        ReplyCounts::default()
     }
 
     fn deletes_on_condition(&self) -> bool {

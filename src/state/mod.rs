@@ -13,6 +13,8 @@ mod thread;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
@@ -85,6 +87,15 @@ impl State {
         Ok((Self { thread: Thread::start(connection), opened: now }, opened))
     }
 
+    /// Opens the database in `folder` without changing anything: damage is told, not mended. `None`
+    /// where an earlier program made it, so that its form is another.
+    pub fn open_to_read(folder: &Path) -> Result<Option<Self>, OpenError> {
+        let connection = schema::open_to_read(&folder.join(FILE_NAME))?;
+        let state =
+            |connection| Self { thread: Thread::start(connection), opened: Millis::default() };
+        Ok(connection.map(state))
+    }
+
     /// A database that nobody keeps, for runs that must leave no trace.
     pub fn scratch() -> Result<Self, OpenError> {
         Ok(Self { thread: Thread::start(schema::scratch()?), opened: Millis::default() })
@@ -100,13 +111,17 @@ impl State {
         let name = name.to_owned();
         let now = self.opened;
         let backup = self.thread.query(move |c| write::backup_row_id(c, &name, &id, now)).await?;
-        Ok(BackupState { thread: self.thread.clone(), backup })
+        Ok(BackupState { thread: self.thread.clone(), backup, tallied: Arc::default() })
     }
 
     /// The records of one backup, if it is on record.
     pub async fn known_backup(&self, id: BackupId) -> Result<Option<BackupState>, StateError> {
         let backup = self.thread.query(move |c| read::backup_id(c, &id)).await?;
-        Ok(backup.map(|backup| BackupState { thread: self.thread.clone(), backup }))
+        Ok(backup.map(|backup| BackupState {
+            thread: self.thread.clone(),
+            backup,
+            tallied: Arc::default(),
+        }))
     }
 
     /// The bucket that `default` stood for when this source was first backed up to this endpoint.
@@ -160,6 +175,27 @@ impl State {
 pub struct BackupState {
     thread: Thread,
     backup: i64,
+    tallied: Arc<Tallied>,
+}
+
+/// The numbers over all rows as they were counted last: who asks every few seconds does not make
+/// the database count again what has not changed.
+#[derive(Default)]
+struct Tallied {
+    /// Raised before and after each change.
+    revision: AtomicU64,
+    /// With the revision and the hour that it is of.
+    last: Mutex<Option<(u64, i64, Tally)>>,
+}
+
+impl Tallied {
+    fn changes(&self) {
+        self.revision.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(u64, i64, Tally)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl BackupState {
@@ -174,7 +210,12 @@ impl BackupState {
 
 impl StateStore for BackupState {
     fn apply(&self, changes: Vec<Change>) -> Fut<'_, Result<(), StateError>> {
-        Box::pin(self.thread.apply(self.backup, changes))
+        Box::pin(async {
+            self.tallied.changes();
+            let applied = self.thread.apply(self.backup, changes).await;
+            self.tallied.changes();
+            applied
+        })
     }
 
     fn backup(&self) -> Fut<'_, Result<BackupRow, StateError>> {
@@ -195,7 +236,18 @@ impl StateStore for BackupState {
     }
 
     fn tally(&self, now: Millis) -> Fut<'_, Result<Tally, StateError>> {
-        self.query(move |c, backup| read::tally(c, backup, now))
+        Box::pin(async move {
+            let revision = self.tallied.revision.load(Ordering::SeqCst);
+            let hour = now.0.div_euclid(write::HOUR_MS);
+            if let Some((of, at, tally)) = *self.tallied.last()
+                && (of, at) == (revision, hour)
+            {
+                return Ok(tally);
+            }
+            let tally = self.query(move |c, backup| read::tally(c, backup, now)).await?;
+            *self.tallied.last() = Some((revision, hour, tally));
+            Ok(tally)
+        })
     }
 
     fn owes(&self, missing: bool) -> Fut<'_, Result<bool, StateError>> {

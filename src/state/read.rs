@@ -64,7 +64,7 @@ pub fn backup_id(c: &Connection, id: &BackupId) -> rusqlite::Result<Option<i64>>
 pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
     c.query_row(
         "SELECT filesystem, inode, born_ns, listed_at, owner_etag, owner_generation, conditional,
-             rebuilt, owner_id, held_at, made_at, passed_at, proven_before
+             rebuilt, owner_id, held_at, made_at, passed_at, proven_before, paused_at
          FROM backup WHERE id = ?1",
         [backup],
         |row| {
@@ -83,6 +83,7 @@ pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
                 listed_at: time(3)?,
                 passed_at: time(11)?,
                 proven_before: time(12)?,
+                paused_at: time(13)?,
                 owner_etag: row.get::<_, Option<String>>(4)?.map(|etag| ETag::new(&etag)),
                 owner_generation: unsigned(row.get(5)?),
                 conditional: row.get(6)?,

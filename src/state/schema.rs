@@ -3,6 +3,7 @@
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::model::Millis;
@@ -12,7 +13,7 @@ use super::{OpenError, Opened};
 /// "keep" in ASCII.
 const APPLICATION_ID: i64 = 0x6b65_6570;
 /// Each entry takes the schema from the version of its index to the next.
-const MIGRATIONS: [&str; 2] = [SCHEMA_1, SCHEMA_2];
+const MIGRATIONS: [&str; 3] = [SCHEMA_1, SCHEMA_2, SCHEMA_3];
 
 const SCHEMA_1: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -96,6 +97,9 @@ ALTER TABLE backup ADD COLUMN proven_before INTEGER;
 ALTER TABLE problem ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// Since when a person has it paused.
+const SCHEMA_3: &str = "ALTER TABLE backup ADD COLUMN paused_at INTEGER";
+
 /// Opens the database, or begins a new one when there is none or it is damaged.
 pub fn open(path: &Path, now: Millis) -> Result<(Connection, Opened), OpenError> {
     match try_open(path) {
@@ -162,6 +166,54 @@ fn try_open(path: &Path) -> Result<Connection, Trouble> {
     prepare(Connection::open_with_flags(path, flags)?)
 }
 
+/// Opens the database for questions only; `None` where it has the form of an earlier program.
+pub fn open_to_read(path: &Path) -> Result<Option<Connection>, OpenError> {
+    try_to_read(path).map_err(|trouble| trouble.into_error(path))
+}
+
+fn try_to_read(path: &Path) -> Result<Option<Connection>, Trouble> {
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    let connection = match std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        // It was not closed in order: what is in its log counts, and stays there.
+        true => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.pragma_update(None, "query_only", "ON")?;
+            connection
+        }
+        false => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_URI;
+            let mut name = path.display().to_string();
+            for (special, code) in [("%", "%25"), ("?", "%3f"), ("#", "%23")] {
+                name = name.replace(special, code);
+            }
+            Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)?
+        }
+    };
+    let version = version(&connection)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok((version == MIGRATIONS.len() as i64).then_some(connection))
+}
+
+/// The version of its form, if it is ours and known.
+fn version(connection: &Connection) -> Result<i64, Trouble> {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |r| r.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    if application != APPLICATION_ID && (application != 0 || tables > 0) {
+        return Err(Trouble::Foreign);
+    }
+    if version > MIGRATIONS.len() as i64 {
+        return Err(Trouble::Newer(version));
+    }
+    Ok(version)
+}
+
 /// Names of files are nobody else's business. SQLite gives its log the mode of the database. What
 /// goes wrong here is told when the database is opened.
 fn make_private(path: &Path) {
@@ -175,16 +227,7 @@ fn make_private(path: &Path) {
 fn prepare(mut connection: Connection) -> Result<Connection, Trouble> {
     // Exclusive locking, set before the first access, keeps the WAL index out of shared memory.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    let application: i64 = connection.pragma_query_value(None, "application_id", |r| r.get(0))?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
-    if application != APPLICATION_ID && (application != 0 || tables > 0) {
-        return Err(Trouble::Foreign);
-    }
-    if version > MIGRATIONS.len() as i64 {
-        return Err(Trouble::Newer(version));
-    }
+    let version = version(&connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     for (name, value) in [
         ("synchronous", "FULL"),

@@ -104,17 +104,10 @@ pub fn apply(
         }
         Change::Unclaimed { key, object } => unclaimed(c, caches, backup, key, object),
         Change::ListingBegan => execute(c, "DELETE FROM unclaimed WHERE backup = ?1", [backup]),
-        Change::Listed { at } => {
-            execute(c, "UPDATE backup SET listed_at = ?2 WHERE id = ?1", [backup, at.0])
-        }
-        Change::Passed { at } => {
-            execute(c, "UPDATE backup SET passed_at = ?2 WHERE id = ?1", [backup, at.0])
-        }
-        Change::Proven { before } => execute(
-            c,
-            "UPDATE backup SET proven_before = max(ifnull(proven_before, ?2), ?2) WHERE id = ?1",
-            [backup, before.0],
-        ),
+        Change::Listed { at } => set_time(c, backup, "listed_at", Some(*at)),
+        Change::Passed { at } => set_time(c, backup, "passed_at", Some(*at)),
+        Change::Paused { at } => set_time(c, backup, "paused_at", *at),
+        Change::Proven { before } => proven(c, backup, *before),
         Change::Identity(identity) => set_identity(c, backup, identity),
         Change::Files { count, at } => files(c, backup, *count, *at),
         Change::Owner { etag, generation, conditional } => {
@@ -122,9 +115,7 @@ pub fn apply(
         }
         Change::Approve => approve(c, backup),
         Change::Discard => discard(c, caches, backup),
-        Change::Held { at } => {
-            execute(c, "UPDATE backup SET held_at = ?2 WHERE id = ?1", [backup, at.0])
-        }
+        Change::Held { at } => set_time(c, backup, "held_at", Some(*at)),
         Change::Acknowledge => {
             execute(c, "UPDATE backup SET rebuilt = 0, held_at = NULL WHERE id = ?1", [backup])
         }
@@ -134,6 +125,19 @@ pub fn apply(
 fn execute(c: &Connection, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<()> {
     c.prepare_cached(sql)?.execute(values)?;
     Ok(())
+}
+
+fn set_time(c: &Connection, backup: i64, column: &str, at: Option<Millis>) -> rusqlite::Result<()> {
+    let sql = format!("UPDATE backup SET {column} = ?2 WHERE id = ?1");
+    execute(c, &sql, params![backup, at.map(|at| at.0)])
+}
+
+fn proven(c: &Connection, backup: i64, before: Millis) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "UPDATE backup SET proven_before = max(ifnull(proven_before, ?2), ?2) WHERE id = ?1",
+        [backup, before.0],
+    )
 }
 
 fn uploading(c: &Connection, backup: i64, key: &Key, entry: &Entry) -> rusqlite::Result<()> {

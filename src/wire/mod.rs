@@ -75,36 +75,25 @@ pub fn open_state_of(named: Option<&Path>, configs: &[BackupConfig]) -> Result<O
 /// Takes the lock: nobody else uses the state meanwhile, and no daemon runs on it.
 pub fn lock_state(named: Option<&Path>) -> Result<(PathBuf, lock::Lock), Error> {
     let folder = state_folder(named)?;
-    let lock = take_lock(&folder).map_err(|error| match &error {
-        lock::LockError::Held { .. } => Error::new(ErrorClass::State, error.to_string())
+    let lock = patiently(&folder, lock::take)?;
+    Ok((folder, lock))
+}
+
+fn not_locked(error: &lock::LockError) -> Error {
+    let told = Error::new(ErrorClass::State, error.to_string());
+    match error {
+        lock::LockError::Held { .. } => told
             .hint("ask the running one with `keepwatch status` or `keepwatch flush`")
             .hint("or give this one a state of its own with --state-dir"),
-        lock::LockError::Io { source, .. } => {
-            Error::new(ErrorClass::State, error.to_string()).caused_by(source)
-        }
-    })?;
-    Ok((folder, lock))
+        lock::LockError::Io { source, .. } => told.caused_by(source),
+    }
 }
 
 /// Takes the lock and opens the database.
 pub fn open_state(named: Option<&Path>) -> Result<OpenState, Error> {
     let (folder, lock) = lock_state(named)?;
-    let (state, opened) = State::open(&folder, SystemClock.now()).map_err(|error| {
-        let hint = match &error {
-            OpenError::Newer { .. } => "upgrade keepwatch, or use another --state-dir",
-            OpenError::Foreign { .. } => "use another --state-dir",
-            OpenError::Full { .. } => "free some space",
-            OpenError::Sqlite { .. } | OpenError::MoveAside { .. } => {
-                "check the disk and the rights on the state folder"
-            }
-        };
-        let source = std::error::Error::source(&error);
-        let wrapped = Error::new(ErrorClass::State, error.to_string()).hint(hint);
-        match source {
-            Some(source) => wrapped.caused_by(source),
-            None => wrapped,
-        }
-    })?;
+    let opened = State::open(&folder, SystemClock.now());
+    let (state, opened) = opened.map_err(|error| not_opened(&error))?;
     if let Some(moved_to) = opened.moved_to {
         tracing::error!(
             "the state database was damaged and is rebuilt from the bucket; the old one is at {}. \
@@ -115,18 +104,55 @@ pub fn open_state(named: Option<&Path>) -> Result<OpenState, Error> {
     Ok(OpenState { state, folder, _lock: lock })
 }
 
-/// Takes the lock. Whoever has it and is no daemon is done in a moment, most often: `status` works
-/// on the state itself where no daemon runs, and must not keep one from starting.
-fn take_lock(folder: &Path) -> Result<lock::Lock, lock::LockError> {
+/// The state as it is recorded, for whoever only asks: nothing is made or changed. `None` where
+/// there is none.
+pub fn open_state_to_read(named: Option<&Path>) -> Result<Option<OpenState>, Error> {
+    let folder = state_folder(named)?;
+    if !folder.join(crate::state::FILE_NAME).exists() {
+        return Ok(None);
+    }
+    let lock = patiently(&folder, lock::share)?;
+    match State::open_to_read(&folder).map_err(|error| not_opened(&error))? {
+        Some(state) => Ok(Some(OpenState { state, folder, _lock: lock })),
+        // An earlier program made it: it is brought up to date first.
+        None => {
+            drop(lock);
+            open_state(named).map(Some)
+        }
+    }
+}
+
+fn not_opened(error: &OpenError) -> Error {
+    let hint = match error {
+        OpenError::Newer { .. } => "upgrade keepwatch, or use another --state-dir",
+        OpenError::Foreign { .. } => "use another --state-dir",
+        OpenError::Full { .. } => "free some space",
+        OpenError::Sqlite { .. } | OpenError::MoveAside { .. } => {
+            "check the disk and the rights on the state folder"
+        }
+    };
+    let wrapped = Error::new(ErrorClass::State, error.to_string()).hint(hint);
+    match std::error::Error::source(error) {
+        Some(source) => wrapped.caused_by(source),
+        None => wrapped,
+    }
+}
+
+/// Takes the lock. Whoever has it and is no daemon is done in a moment, most often: `status` reads
+/// the state itself where no daemon runs, and must not keep one from starting.
+fn patiently(
+    folder: &Path,
+    take: fn(&Path) -> Result<lock::Lock, lock::LockError>,
+) -> Result<lock::Lock, Error> {
     const WAIT: Duration = Duration::from_secs(3);
     let started = Instant::now();
     let is_daemon = || UnixStream::connect(paths::control_socket(folder)).is_ok();
     loop {
-        match lock::take(folder) {
+        match take(folder) {
             Err(lock::LockError::Held { .. }) if started.elapsed() < WAIT && !is_daemon() => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            result => return result,
+            result => return result.map_err(|error| not_locked(&error)),
         }
     }
 }

@@ -44,8 +44,8 @@ const OUTSIDE: &str = "
     aws_smithy_types       s3 store
     aws_types              s3
     s3s                    store
-    hyper                  store
-    hyper_util             store
+    hyper                  store service
+    hyper_util             store service
     signal_hook            service
     clap                   cli config report
     clap_complete          cli

@@ -373,3 +373,52 @@ fn nothing_in_a_prefix_acts_on_a_terminal() {
     assert!(shown.contains("s3://bucket/a\\nb\\u{1b}[31m/"), "{shown}");
     assert!(!shown.contains('\u{1b}'), "{shown}");
 }
+
+#[test]
+fn asking_changes_nothing() {
+    let scene = Scene::with_files(2);
+    scene.sync(&[], 0);
+    let folder = scene.user.state_folder();
+    let contents = || {
+        let mut all = vec![];
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let (path, metadata) =
+                (entry.as_ref().unwrap().path(), entry.unwrap().metadata().unwrap());
+            // A killed daemon leaves its socket behind.
+            if metadata.is_file() {
+                all.push((
+                    path.clone(),
+                    std::fs::read(path).unwrap(),
+                    metadata.modified().unwrap(),
+                ));
+            }
+        }
+        all.sort();
+        all
+    };
+    let ask = |files: u64| {
+        let said = scene.user.run(&["status", "--json", "--files"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(said.json()["backups"][0]["files"], files, "{said:?}");
+    };
+    let before = contents();
+    ask(2);
+    assert_eq!(contents(), before);
+    // What a kill left in the log counts, and stays there.
+    scene.tree.write("f/2", b"new");
+    let daemon = scene.follow(&[]);
+    daemon.kill();
+    let log = folder.join("state.db-wal");
+    assert!(log.metadata().unwrap().len() > 0);
+    let before = contents();
+    ask(3);
+    ask(3);
+    assert_eq!(contents(), before);
+    scene.is_settled(0);
+    // Where nothing may be written at all, and where there is nothing.
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o500)).unwrap();
+    ask(3);
+    let new = crate::support::program::User::of(&scene.server.reach);
+    assert_eq!(new.run(&["status"]).code, 0);
+    assert!(!new.state_folder().exists());
+}

@@ -4,7 +4,9 @@
 //! never waits for anything but the next event, and is the only place that starts tasks.
 
 mod notices;
+mod pause;
 mod proof;
+mod settings;
 mod silence;
 
 use std::collections::BTreeMap;
@@ -16,8 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::engine::{
-    DueReport, Effect, Engine, Event, Exit, FlushId, LookId, LookReport, OpId, Settings, Sight,
-    Work,
+    DueReport, Effect, Engine, Event, Exit, FlushId, LookId, LookReport, OpId, Sight, Work,
 };
 use crate::model::{Key, Millis, RelPath, Tick};
 use crate::plan::{Failure, Hint, Job, Outcome, Skip};
@@ -25,7 +26,6 @@ use crate::ports::{FolderWatch, HintSource, WatchEvent};
 
 use super::backup::{Backup, RACY_MS};
 use super::control::{self, Command, Verdict};
-use super::execute::large::FLIGHT_BYTES;
 use super::progress::raise;
 use super::status::{self, Live};
 use super::{deletions, execute, observe, owner, pulse};
@@ -66,6 +66,7 @@ enum Back {
     Probed(Result<(), Failure>),
     Racy(Vec<RelPath>),
     Proven(Option<Millis>),
+    Paused(bool, Result<bool, Failure>, oneshot::Sender<Result<bool, Failure>>),
     Verdict(Result<Verdict, Failure>, oneshot::Sender<Result<Verdict, Failure>>),
     Nothing,
 }
@@ -112,7 +113,7 @@ impl Driver {
         };
         let started = Instant::now();
         Self {
-            engine: Engine::new(settings(&backup)),
+            engine: Engine::new(settings::of(&backup)),
             tasks: JoinSet::new(),
             looks: vec![],
             planned,
@@ -142,6 +143,7 @@ impl Driver {
 
     /// Runs to the end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Ended {
+        self.begin_paused().await;
         self.handle(Event::Start);
         while self.exit.is_none() {
             self.step(&mut commands).await;
@@ -281,6 +283,7 @@ impl Driver {
                 self.handle(Event::Hints(hints));
             }
             Ok(Back::Proven(before)) => self.proven.note(before),
+            Ok(Back::Paused(paused, result, answer)) => self.paused(paused, result, answer),
             Ok(Back::Verdict(verdict, answer)) => {
                 let accepted = matches!(&verdict, Ok(verdict) if verdict.new_root);
                 answer.send(verdict).ok();
@@ -403,6 +406,9 @@ impl Driver {
                     Back::Proven(before)
                 });
             }
+            Command::Flush(answer) if self.engine.snapshot().paused => {
+                answer.send(Err(pause::is_paused())).ok();
+            }
             Command::Flush(answer) => {
                 let id = FlushId(self.next_flush);
                 self.next_flush += 1;
@@ -432,6 +438,12 @@ impl Driver {
             }
             #[cfg(feature = "sim")]
             Command::Hang => self.hangs = true,
+            Command::Pause { paused, answer } => {
+                self.tasks.spawn(async move {
+                    let done = control::pause(&*backup.state, &*backup.clock, paused).await;
+                    Back::Paused(paused, done, answer)
+                });
+            }
             Command::Stop => self.stop(),
         }
     }
@@ -473,23 +485,5 @@ impl Driver {
             failed: self.failed.into_values().collect(),
             skipped: self.skipped.into_values().collect(),
         }
-    }
-}
-
-fn settings(backup: &Backup) -> Settings {
-    let s = &backup.settings;
-    Settings {
-        mode: s.mode,
-        settle_ms: s.settle_ms,
-        max_wait_ms: s.max_wait_ms.max(s.settle_ms),
-        rescan_ms: s.rescan_ms,
-        deletions: s.deletions,
-        // While some transfer, others read, or wait for the disk under the state database.
-        ops_max: s.transfers.max(1) * 16,
-        bytes_max: 4 * FLIGHT_BYTES,
-        large_bytes: s.multipart_threshold,
-        dirty_max: 20_000,
-        ready_max: 1_024,
-        seed: s.seed,
     }
 }

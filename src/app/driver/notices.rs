@@ -5,8 +5,8 @@ use crate::model::Key;
 use crate::plan::Done;
 use crate::ports::Change;
 
-use super::super::FILE;
 use super::super::progress::raise;
+use super::super::{CONDITION, FILE};
 use super::{Back, Driver, LISTED_MAX};
 
 impl Driver {
@@ -60,13 +60,14 @@ impl Driver {
         match notice {
             Notice::Waiting(failure) => {
                 let hint = failure.hint.as_deref().unwrap_or("keepwatch tries again by itself");
-                tracing::warn!(backup = %name, "waiting: {failure} ({hint})");
+                tracing::warn!(target: CONDITION, backup = %name, "waiting: {failure} ({hint})");
             }
             Notice::Resumed { after_ms } => {
-                tracing::info!(backup = %name, "going on after {} s", after_ms / 1000);
+                let secs = after_ms / 1000;
+                tracing::info!(target: CONDITION, backup = %name, "going on after {secs} s");
             }
             Notice::SourceMissing(failure) => {
-                tracing::warn!(backup = %name, "{failure}; nothing is deleted");
+                tracing::warn!(target: CONDITION, backup = %name, "{failure}; nothing is deleted");
             }
             Notice::Held(hold) => {
                 let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
@@ -75,12 +76,14 @@ impl Driver {
                     1 => "1 file".to_owned(),
                     files => format!("{files} files"),
                 };
-                tracing::warn!(
+                tracing::warn!(target: CONDITION,
                     backup = %name,
                     "deletions are held ({files}): {reasons}. See: keepwatch deletions list"
                 );
             }
-            Notice::Released => tracing::info!(backup = %name, "deletions go on"),
+            Notice::Released => {
+                tracing::info!(target: CONDITION, backup = %name, "deletions go on")
+            }
             Notice::Overflow => tracing::warn!(
                 backup = %name,
                 "the watcher's queue overflowed: looking at everything"

@@ -122,7 +122,7 @@ pub(crate) async fn digest_parts(
     let mut digests = vec![];
     let mut offset = 0;
     while offset < size || digests.is_empty() {
-        if backup.cancel.is_cancelled() {
+        if backup.is_halted() {
             return Err(Outcome::Cancelled.into());
         }
         let length = part_size.min(size - offset);

@@ -262,7 +262,7 @@ impl Upload<'_> {
         let mut flying = FuturesUnordered::new();
         let mut failed = None;
         loop {
-            while failed.is_none() && flying.len() < at_once && !self.backup.cancel.is_cancelled() {
+            while failed.is_none() && flying.len() < at_once && !self.backup.is_halted() {
                 let Some(number) = missing.next() else { break };
                 flying.push(self.send_part(id, number, part_size));
             }
@@ -274,7 +274,7 @@ impl Upload<'_> {
                 // The others are on their way: they go on to their end, and into the journal.
                 (Some(Err(stop)), first) => failed = Some(first.unwrap_or(stop)),
                 (None, Some(stop)) => return Err(stop),
-                (None, None) if self.backup.cancel.is_cancelled() => {
+                (None, None) if self.backup.is_halted() => {
                     return Err(Outcome::Cancelled.into());
                 }
                 (None, None) => break,
@@ -293,6 +293,9 @@ impl Upload<'_> {
         let size = self.file.opened().fingerprint.size_bytes;
         let (offset, length) = part_range(number, size, part_size);
         let _slot = self.backup.slot().await;
+        if self.backup.is_halted() {
+            return Err(Outcome::Cancelled.into());
+        }
         let chunk = self.file.read(offset, length).await?;
         if chunk.digest.bytes != length {
             self.abandon().await?;

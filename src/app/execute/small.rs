@@ -146,7 +146,7 @@ async fn put(backup: &Backup, job: &Job, read: Read, target: &Target) -> Result<
     let what = what(&job.key);
     let stored = {
         let _slot = backup.slot().await;
-        if backup.cancel.is_cancelled() {
+        if backup.is_halted() {
             return Err(Outcome::Cancelled.into());
         }
         backup.progress.begin(&job.key, job.path.to_string());

@@ -12,10 +12,11 @@ use crate::engine::Exit;
 use crate::model::Millis;
 use crate::plan::{ErrorClass, Failure};
 
-use super::super::control::Command;
+use super::super::CONDITION;
+use super::super::control::{self, Command};
 use super::super::driver::Ended;
 use super::super::pulse::Pulse;
-use super::super::status::{self, BackupStatus, Requests};
+use super::super::status::{self, BackupStatus, Replies, Requests};
 use super::{End, Mirror, orders};
 
 /// Before a run that failed is tried again: at first, and at most.
@@ -38,6 +39,7 @@ pub struct MirrorDriver {
     failures: u32,
     next: Instant,
     stopping: bool,
+    paused: bool,
 }
 
 impl MirrorDriver {
@@ -53,10 +55,14 @@ impl MirrorDriver {
             failures: 0,
             next: Instant::now(),
             stopping: false,
+            paused: false,
         }
     }
 
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Command>) -> Ended {
+        // A pause outlives restarts.
+        let row = self.mirror.state.backup().await;
+        self.paused = row.is_ok_and(|row| row.paused_at.is_some());
         loop {
             tokio::select! {
                 biased;
@@ -65,7 +71,7 @@ impl MirrorDriver {
                     Some(command) => self.answer(command).await,
                 },
                 Some(ended) = self.runs.join_next() => self.ended(ended),
-                () = tokio::time::sleep_until(self.next), if self.runs.is_empty() => {
+                () = tokio::time::sleep_until(self.next), if self.may_run() => {
                     let mirror = self.mirror.clone();
                     self.began = mirror.clock.now();
                     self.runs.spawn(async move { mirror.run().await });
@@ -76,6 +82,10 @@ impl MirrorDriver {
         self.mirror.copier.cancel.cancel();
         while self.runs.join_next().await.is_some() {}
         Ended { exit: Exit::Done, held: self.mirror.held(), failed: vec![], skipped: vec![] }
+    }
+
+    fn may_run(&self) -> bool {
+        self.runs.is_empty() && !self.paused
     }
 
     /// What a run came to, and when the next begins.
@@ -94,7 +104,7 @@ impl MirrorDriver {
         let wait = match failure {
             None => {
                 if self.failure.take().is_some() {
-                    tracing::info!(backup = name, "the mirror goes on");
+                    tracing::info!(target: CONDITION, backup = name, "the mirror goes on");
                 }
                 self.failures = 0;
                 let failed = self.mirror.copier.failed().len();
@@ -115,7 +125,7 @@ impl MirrorDriver {
                 let is_news = self.failure.as_ref().is_none_or(|(last, _)| *last != failure);
                 if is_news {
                     let hint = failure.hint.clone().map(|h| format!(" ({h})")).unwrap_or_default();
-                    tracing::error!(backup = name, "{failure}{hint}");
+                    tracing::error!(target: CONDITION, backup = name, "{failure}{hint}");
                 }
                 let since = self.failure.take().map_or_else(Instant::now, |(_, since)| since);
                 self.failure = Some((failure, since));
@@ -153,9 +163,17 @@ impl MirrorDriver {
                 let (name, most) = (&mirror.settings.name, mirror.settings.max_delete);
                 answer.send(orders::list(state, clock.now(), name, most, max).await).ok();
             }
+            Command::Pause { paused, answer } => {
+                let changed = control::pause(state, clock, paused).await;
+                if changed.is_ok() {
+                    self.paused = paused;
+                }
+                answer.send(changed).ok();
+            }
             Command::Pulse(answer) => {
                 let name = mirror.settings.name.clone();
                 let begun = !self.runs.is_empty() || self.last.is_some() || self.failure.is_some();
+                let begun = begun || self.paused;
                 let status = self.live(BackupStatus { name: name.clone(), ..Default::default() });
                 answer.send(Pulse { name, begun, status }).ok();
             }
@@ -180,6 +198,10 @@ impl MirrorDriver {
         let mut requests = Requests::from(source);
         requests.add(&Requests::from(target));
         let ((done, all), (done_bytes, all_bytes)) = (progress.files(), progress.bytes());
+        let (of_source, of_target) =
+            (mirror.copier.source.replies(), mirror.copier.target.replies());
+        let mut replies = Replies::from(of_source);
+        replies.add(&of_target.into());
         let busy = !self.runs.is_empty();
         let held = mirror.held();
         let failing = mirror.copier.failed().len() as u64;
@@ -201,6 +223,8 @@ impl MirrorDriver {
             uploaded_bytes: counts.copied_bytes,
             deleted: counts.deleted,
             requests,
+            replies,
+            retries: of_source.retried + of_target.retried,
             current: progress.current(3),
             ..recorded
         }
@@ -210,6 +234,8 @@ impl MirrorDriver {
         let scanning = self.mirror.copier.progress.scanning.load(Ordering::Relaxed);
         if self.stopping {
             "stopping"
+        } else if self.paused {
+            "paused"
         } else if self.failure.is_some() {
             "waiting"
         } else if scanning {

@@ -6,9 +6,9 @@ use indicatif::MultiProgress;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::app::Ended;
 use crate::app::control::Command;
 use crate::app::mirror::MirrorDriver;
+use crate::app::{CONDITION, Ended};
 use crate::config::{MirrorConfig, MirrorOptions, resolve_mirrors};
 use crate::model::Escaped;
 use crate::report::progress::{Show, When, Work};
@@ -75,7 +75,8 @@ impl Start<'_> {
         match self.try_start(config).await {
             Ok(running) => Ok(running),
             Err(error) => {
-                tracing::error!(backup = config.name, "not started: {}", error.with_hints());
+                let why = error.with_hints();
+                tracing::error!(target: CONDITION, backup = config.name, "not started: {why}");
                 self.doors.set(Door::of_mirror(called(config), Some(Err(error.clone()))));
                 Err(error)
             }

@@ -76,6 +76,7 @@ struct World {
     count: u64,
     calm: bool,
     away: bool,
+    paused: bool,
     held: bool,
     // What the promises are checked with.
     busy: BTreeMap<OpId, (Vec<usize>, u64, bool)>,
@@ -128,6 +129,7 @@ impl World {
             count: 0,
             calm: false,
             away: false,
+            paused: false,
             held: false,
             busy: BTreeMap::new(),
             hinted: BTreeMap::new(),
@@ -211,6 +213,11 @@ impl World {
     fn carry_out(&mut self, effect: Effect, waiting: bool) {
         let seed = self.seed;
         assert!(self.exit.is_none(), "seed {seed}: an effect after the exit");
+        let starts = matches!(
+            effect,
+            Effect::Look { .. } | Effect::Start { .. } | Effect::FetchDue | Effect::Probe
+        );
+        assert!(!(starts && self.paused), "seed {seed}: promise 9: {effect:?} while paused");
         match effect {
             Effect::Look { look, scopes, .. } => {
                 assert!(!self.shutdown, "seed {seed}: promise 5: a look after the shutdown");
@@ -244,6 +251,11 @@ impl World {
             Effect::Flushed { flush, failed_paths } => self.flushed(flush, failed_paths),
             Effect::Problem(_) | Effect::Notice(_) => {}
         }
+    }
+
+    fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        self.send(if paused { Event::Pause } else { Event::Resume });
     }
 
     fn flush(&mut self) {
@@ -302,13 +314,14 @@ fn history(seed: u64) {
     world.send(Event::Start);
     let steps = 3 + world.chance.next(12);
     for _ in 0..steps {
-        match world.chance.next(12) {
+        match world.chance.next(13) {
             0 => world.away = !world.away,
             1 => world.held = !world.held,
             2 => {
                 world.hinted.clear();
                 world.flush();
             }
+            3 => world.pause(!world.paused),
             _ => world.user(),
         }
         let pause = [10, 500, 3_000, 30_000][world.chance.next(4) as usize];
@@ -325,6 +338,7 @@ fn history(seed: u64) {
     }
     // Faults end. Everything that was hinted, or lost in an overflow, comes to be right.
     (world.calm, world.away) = (true, false);
+    world.pause(false);
     world.run_until(world.now.plus_ms(45 * 60_000));
     assert!(!world.overflow_open, "seed {seed}: promise 4: no look after an overflow");
     for (i, file) in world.files.iter().enumerate() {

@@ -149,6 +149,8 @@ impl World {
             return Outcome::Look(LookAgain::Source);
         }
         let class = match self.chance.next(16) {
+            // Cut off where it can be taken up again.
+            0..8 if self.paused => return Outcome::Cancelled,
             _ if self.away => Some(ErrorClass::Unreachable),
             _ if self.calm => None,
             0 => Some(ErrorClass::Server),

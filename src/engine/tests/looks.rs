@@ -151,3 +151,36 @@ fn a_failed_look_at_everything_is_tried_again() {
     rig.end_look(LookResult::Complete);
     assert!(rig.engine.snapshot().looked_once);
 }
+
+#[test]
+fn what_was_lost_is_as_old_as_it_may_be() {
+    let oldest = |rig: &Rig| rig.engine.snapshot().oldest;
+    let mut rig = Rig::daemon();
+    rig.wait(10 * MINUTE_MS);
+    assert_eq!(oldest(&rig), None);
+    let lost = rig.now;
+    rig.send(Event::Overflow);
+    rig.wait(1);
+    assert_eq!(oldest(&rig), Some(lost), "nobody knows what changed");
+    rig.plan(&[job("a", 1)]);
+    rig.end_look(LookResult::Complete);
+    assert_eq!(oldest(&rig), Some(lost), "and what is found is as old as that");
+    rig.finish("a", DONE);
+    assert_eq!(oldest(&rig), None);
+    // Too many hints are as good as lost.
+    let many = Settings { dirty_max: 2, settle_ms: 5_000, ..DAEMON };
+    let mut rig = Rig::at_rest(many);
+    rig.hint("a");
+    let first = rig.now;
+    rig.wait(1_000);
+    ["b", "c"].iter().for_each(|name| rig.hint(name));
+    assert_eq!((rig.engine.snapshot().dirty, oldest(&rig)), (0, Some(first)));
+    // What no hint told of may have changed since the look before.
+    let mut rig = Rig::daemon();
+    rig.wait(5);
+    rig.send(Event::Rescan);
+    let before = rig.engine.snapshot().last_full;
+    rig.wait(5);
+    rig.plan(&[job("a", 1)]);
+    assert_eq!(oldest(&rig), before);
+}

@@ -173,3 +173,37 @@ fn a_plan_older_than_what_was_done_meanwhile_is_made_anew() {
     rig.wait(SETTLE_MS);
     assert_eq!(rig.looked_at(), ["everything", "a"]);
 }
+
+#[test]
+fn paused_it_starts_nothing_and_forgets_nothing() {
+    let mut rig = Rig::at_rest(Settings { ops_max: 2, ..DAEMON });
+    rig.find(&[job("a", 1), job("b", 1), job("c", 1)]);
+    assert_eq!(rig.ops(), ["a", "b"]);
+    rig.send(Event::Pause);
+    rig.finish("a", DONE);
+    rig.finish("b", Outcome::Cancelled);
+    rig.hint("d");
+    rig.send(Event::Overflow);
+    rig.wait(100 * MINUTE_MS);
+    assert_eq!((rig.ops(), rig.looked_at()), (vec![], vec![]));
+    assert!(rig.engine.snapshot().paused);
+    let waits = rig.engine.snapshot().oldest.unwrap();
+    assert!(rig.now.since(waits) > 99 * MINUTE_MS, "the oldest change is as old as it is");
+    rig.send(Event::Resume);
+    assert_eq!(rig.ops(), ["c", "b"], "what was cut off is asked for again");
+    assert_eq!(rig.task("b"), Task::Resolve);
+    let mut looked = rig.looked_at();
+    looked.sort();
+    assert_eq!(looked, ["d", "everything"]);
+}
+
+#[test]
+fn paused_it_can_be_stopped() {
+    let mut rig = Rig::daemon();
+    rig.find(&[job("a", 1)]);
+    rig.send(Event::Pause);
+    rig.send(Event::Shutdown);
+    assert_eq!(rig.exit(), None, "what is in flight ends first");
+    rig.finish("a", Outcome::Cancelled);
+    assert_eq!(rig.exit(), Some(Exit::Stopped));
+}

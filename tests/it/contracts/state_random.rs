@@ -82,6 +82,7 @@ fn change(chance: &Chance, at: Millis) -> Change {
                 Change::ListingBegan,
                 Change::Listed { at },
                 Change::Passed { at },
+                Change::Paused { at: chance.percent(50).then_some(at) },
                 Change::Proven { before },
             ];
             chance.pick(&changes).clone()
