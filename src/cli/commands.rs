@@ -153,7 +153,11 @@ async fn recorded_status(global: &Global) -> Result<Value, CliError> {
         Ok(configs) => (configs, None),
         Err(error) => (vec![], Some(error.told())),
     };
-    let mut never = configs.iter().map(never_started).collect::<Vec<_>>();
+    let mirrors = super::mirror::configured(global);
+    let mirrors = mirrors.iter().map(|mirror| never_started(super::mirror::called(mirror), true));
+    let mut never: Vec<BackupStatus> =
+        configs.iter().map(|config| never_started(Called::of(config), false)).collect();
+    never.extend(mirrors);
     never.retain(|new| !backups.iter().any(|known| is_record_of(known, new)));
     backups.extend(never);
     Ok(json!({
@@ -161,11 +165,18 @@ async fn recorded_status(global: &Global) -> Result<Value, CliError> {
     }))
 }
 
-/// The status of a configured backup of which nothing is on record.
-fn never_started(config: &BackupConfig) -> BackupStatus {
-    let Called { name, source, destination } = Called::of(config);
-    let (condition, watcher) = ("never-started".to_owned(), "off".to_owned());
-    BackupStatus { name, source, destination, condition, watcher, ..BackupStatus::default() }
+/// The status of what is configured, and of which nothing is on record.
+fn never_started(called: Called, is_mirror: bool) -> BackupStatus {
+    let Called { name, source, destination } = called;
+    BackupStatus {
+        name,
+        kind: if is_mirror { "mirror" } else { "backup" }.to_owned(),
+        source,
+        destination,
+        condition: "never-started".to_owned(),
+        watcher: "off".to_owned(),
+        ..BackupStatus::default()
+    }
 }
 
 /// Whether this record is that configured backup's. Where `default` leads to, its record tells.

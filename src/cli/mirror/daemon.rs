@@ -60,7 +60,8 @@ pub fn configured(global: &Global) -> Vec<MirrorConfig> {
     configured_for(global, &Run::default()).unwrap_or_default()
 }
 
-fn called(config: &MirrorConfig) -> Called {
+/// What a person may call a mirror.
+pub fn called(config: &MirrorConfig) -> Called {
     Called {
         name: config.name.clone(),
         source: Escaped(source_name(config).as_bytes()).to_string(),
