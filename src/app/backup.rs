@@ -1,6 +1,7 @@
 //! One backup at run time: its ports, its settings, and what its operations share.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
