@@ -244,6 +244,9 @@ pub trait StateStore: Send + Sync {
     ) -> Fut<'_, Result<Vec<(Key, Record)>, StateError>>;
     /// The records of these keys; `None` where there is none.
     fn get(&self, keys: Vec<Key>) -> Fut<'_, Result<Vec<Option<Record>>, StateError>>;
+    /// Up to `parts` - 1 keys, in order, that cut the records into equal shares: each is the last
+    /// of its share. None where there are fewer records than parts.
+    fn split(&self, parts: usize) -> Fut<'_, Result<Vec<Key>, StateError>>;
     fn tally(&self, now: Millis) -> Fut<'_, Result<Tally, StateError>>;
     /// Whether the destination is known to lack something: a path that failed, one of which nobody
     /// knows what is there, or, with `missing`, a file whose object is still to be deleted.

@@ -235,6 +235,10 @@ impl StateStore for BackupState {
         self.query(move |c, backup| keys.iter().map(|key| read::record(c, backup, key)).collect())
     }
 
+    fn split(&self, parts: usize) -> Fut<'_, Result<Vec<Key>, StateError>> {
+        self.query(move |c, backup| read::split(c, backup, parts))
+    }
+
     fn tally(&self, now: Millis) -> Fut<'_, Result<Tally, StateError>> {
         Box::pin(async move {
             let revision = self.tallied.revision.load(Ordering::SeqCst);

@@ -133,6 +133,23 @@ pub fn record(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<Option
     c.prepare_cached(&sql)?.query_row(params![backup, key.as_str()], rows::record).optional()
 }
 
+pub fn split(c: &Connection, backup: i64, parts: usize) -> rusqlite::Result<Vec<Key>> {
+    let sql = "SELECT count(*) FROM object WHERE backup = ?1";
+    let count: i64 = c.prepare_cached(sql)?.query_row([backup], |row| row.get(0))?;
+    let parts = i64::try_from(parts.max(1)).unwrap_or(i64::MAX);
+    let share = count / parts;
+    if share == 0 {
+        return Ok(vec![]);
+    }
+    let mut statement = c.prepare_cached(
+        "SELECT key FROM (SELECT key, row_number() OVER (ORDER BY key) AS number
+             FROM object WHERE backup = ?1)
+         WHERE number % ?2 = 0 ORDER BY key LIMIT ?3",
+    )?;
+    let rows = statement.query_map(params![backup, share, parts - 1], rows::key)?;
+    rows.collect()
+}
+
 pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally> {
     let mut tally = c.query_row(
         "SELECT

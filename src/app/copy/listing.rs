@@ -22,20 +22,57 @@ pub(crate) const PAGES_AHEAD: usize = 2;
 pub(crate) type Batch<T> = Result<Vec<(Key, T)>, Stop>;
 pub(crate) type Stream<T> = mpsc::Receiver<Batch<T>>;
 
-/// Reads objects to their end, in a task of its own.
+/// A share of all keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Where it begins: behind this key.
+    pub after: Option<Key>,
+    /// The last key that belongs to it, be it there or not.
+    pub until: Option<Key>,
+}
+
+impl Share {
+    /// Shares that end with each of these keys, and one for the rest.
+    pub fn cut_at(ends: Vec<Key>) -> Vec<Self> {
+        let mut shares = vec![];
+        let mut after = None;
+        for end in ends {
+            shares.push(Self { after: after.replace(end.clone()), until: Some(end) });
+        }
+        shares.push(Self { after, until: None });
+        shares
+    }
+
+    /// Cuts a page off where the share ends; answers whether it ends there.
+    pub fn clip<T>(&self, page: &mut Vec<(Key, T)>) -> bool {
+        let Some(until) = &self.until else { return false };
+        let ended = page.last().is_some_and(|(last, _)| last >= until);
+        page.truncate(page.partition_point(|(key, _)| key <= until));
+        ended
+    }
+}
+
+/// Reads objects to the end of a share, in a task of its own.
 pub(crate) fn read(
     readers: &mut JoinSet<()>,
     copier: &Arc<Copier>,
     mut objects: Objects,
+    share: Share,
     what: &'static str,
 ) -> Stream<Kept> {
     let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
     let copier = copier.clone();
     readers.spawn(async move {
         loop {
-            let page = page_of(&copier, &mut objects, what).await;
+            let mut page = page_of(&copier, &mut objects, what).await;
+            let last = page.as_mut().is_ok_and(|page| share.clip(page));
             let ended = !matches!(&page, Ok(page) if !page.is_empty());
             if sender.send(page).await.is_err() || ended {
+                return;
+            }
+            if last {
+                // An empty page says that all came.
+                sender.send(Ok(vec![])).await.ok();
                 return;
             }
         }
@@ -83,4 +120,26 @@ pub(crate) fn out_of_order(error: &OutOfOrder) -> Stop {
             .because(error.to_string())
             .with_hint("this server does not list keys in order, as directory buckets do not"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_join_without_a_gap() {
+        let key = Key::literal;
+        let shares = Share::cut_at(vec![key("b"), key("d")]);
+        let bounds: Vec<_> = shares.iter().map(|s| (s.after.clone(), s.until.clone())).collect();
+        let (b, d) = (Some(key("b")), Some(key("d")));
+        assert_eq!(bounds, [(None, b.clone()), (b, d.clone()), (d, None)]);
+        assert_eq!(Share::cut_at(vec![]), [Share::default()]);
+        for (keys, left, ended) in
+            [("a b", 2, true), ("a", 1, false), ("a c", 1, true), ("c d", 0, true), ("", 0, false)]
+        {
+            let mut page: Vec<(Key, ())> = keys.split_whitespace().map(|k| (key(k), ())).collect();
+            assert_eq!(shares[0].clip(&mut page), ended, "{keys}");
+            assert_eq!(page.len(), left, "{keys}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Keys on their way through a run: written down as lines, taken up again several at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,43 @@ impl Item {
 fn unreadable(error: &serde_json::Error) -> Failure {
     Failure::new(ErrorClass::State, "the list of what is to be done cannot be read")
         .because(error.to_string())
+}
+
+/// Several queues, one after the other.
+pub(crate) struct Chain(VecDeque<Box<dyn LineQueue>>);
+
+impl Chain {
+    pub fn of(queues: Vec<Box<dyn LineQueue>>) -> Box<dyn LineQueue> {
+        Box::new(Self(queues.into()))
+    }
+}
+
+impl LineQueue for Chain {
+    fn push(&mut self, line: String) -> Fut<'_, Result<(), Failure>> {
+        match self.0.back_mut() {
+            Some(last) => last.push(line),
+            None => Box::pin(std::future::ready(Err(Failure::new(
+                ErrorClass::State,
+                "a chain of no queues takes no line: this is a bug",
+            )))),
+        }
+    }
+
+    fn next(&mut self) -> Fut<'_, Result<Option<String>, Failure>> {
+        Box::pin(async move {
+            while let Some(first) = self.0.front_mut() {
+                if let Some(line) = first.next().await? {
+                    return Ok(Some(line));
+                }
+                self.0.pop_front();
+            }
+            Ok(None)
+        })
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|queue| queue.count()).sum()
+    }
 }
 
 /// Writes an item down.

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::model::{Key, Object, Record, Trust};
+use crate::model::{Key, Millis, Object, Record, Trust};
 use crate::plan::mirror::{Reason, SourceSide, Step, decide, record_of};
 use crate::plan::{Merge, Side, merge};
 use crate::ports::{Change, KeyRange, LineQueue, StoreError};
 
-use super::super::copy::listing::{self, PAGES_AHEAD, Stream, next, out_of_order};
-use super::super::copy::queue::{Item, push};
+use super::super::copy::listing::{self, PAGES_AHEAD, Share, Stream, next, out_of_order};
+use super::super::copy::queue::{Chain, Item, push};
 use super::super::patience::Stop;
 use super::super::progress::raise;
 use super::super::restore::{Kept, Objects, Where};
@@ -23,6 +23,9 @@ use super::Mirror;
 
 /// Keys of one page.
 const PAGE: usize = 1_000;
+/// A share has at least so many keys, and there are at most so many shares.
+const SHARE_KEYS: u64 = 2_000;
+const SHARES_MAX: usize = 8;
 
 /// What a comparison found. Queues are in key order.
 pub struct Found {
@@ -38,6 +41,35 @@ pub struct Found {
     pub sources: u64,
     /// Of what is missing or different.
     pub bytes: u64,
+}
+
+impl Found {
+    /// What was found in one share after the other.
+    fn join(shares: impl Iterator<Item = Self>) -> Self {
+        let (mut missing, mut differing, mut back) = (vec![], vec![], vec![]);
+        let (mut gone, mut notes, mut asked) = (vec![], vec![], vec![]);
+        let (mut sources, mut bytes) = (0, 0);
+        for share in shares {
+            missing.push(share.missing);
+            differing.push(share.differing);
+            back.push(share.back);
+            gone.push(share.gone);
+            notes.push(share.notes);
+            asked.push(share.asked);
+            sources += share.sources;
+            bytes += share.bytes;
+        }
+        Self {
+            missing: Chain::of(missing),
+            differing: Chain::of(differing),
+            back: Chain::of(back),
+            gone: Chain::of(gone),
+            notes: Chain::of(notes),
+            asked: Chain::of(asked),
+            sources,
+            bytes,
+        }
+    }
 }
 
 /// Letters of what is to be done with an item.
@@ -60,22 +92,65 @@ impl Mirror {
     pub(super) async fn compare(self: &Arc<Self>, sweeping: bool) -> Result<Found, Stop> {
         let progress = &self.copier.progress;
         progress.scanning.store(true, Ordering::Relaxed);
-        let mut readers = JoinSet::new();
-        let result = self.compare_with(sweeping, &mut readers).await;
-        readers.shutdown().await;
+        let mut running = JoinSet::new();
+        let result = self.compare_shares(sweeping, &mut running).await;
+        running.shutdown().await;
         progress.scanning.store(false, Ordering::Relaxed);
         result
     }
 
-    async fn compare_with(
+    /// Many keys are compared in shares, at the same time: a listing is as slow as its answers are
+    /// late, and several are not slower than one. The records know where to cut.
+    async fn compare_shares(
         self: &Arc<Self>,
         sweeping: bool,
+        running: &mut JoinSet<Result<(usize, Found), Stop>>,
+    ) -> Result<Found, Stop> {
+        let tally = self.state.tally(self.clock.now()).await.map_err(|e| Stop::All(e.into()))?;
+        let parts = usize::try_from(tally.files / SHARE_KEYS).unwrap_or(usize::MAX);
+        let ends = match parts.min(SHARES_MAX) {
+            // A dry run tells in key order.
+            parts if parts >= 2 && !self.is_dry_run() => {
+                self.state.split(parts).await.map_err(|e| Stop::All(e.into()))?
+            }
+            _ => vec![],
+        };
+        for (at, share) in Share::cut_at(ends).into_iter().enumerate() {
+            let mirror = self.clone();
+            running.spawn(async move {
+                let mut readers = JoinSet::new();
+                let found = mirror.compare_share(sweeping, &share, &mut readers).await;
+                readers.shutdown().await;
+                found.map(|found| (at, found))
+            });
+        }
+        let mut shares = vec![];
+        while let Some(joined) = running.join_next().await {
+            match joined {
+                Ok(found) => shares.push(found?),
+                Err(error) if error.is_cancelled() => return Err(Stop::Interrupted),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        shares.sort_by_key(|(at, _)| *at);
+        Ok(Found::join(shares.into_iter().map(|(_, found)| found)))
+    }
+
+    async fn compare_share(
+        self: &Arc<Self>,
+        sweeping: bool,
+        share: &Share,
         readers: &mut JoinSet<()>,
     ) -> Result<Found, Stop> {
-        let objects = Objects::new(self.copier.source.clone(), Where::default());
-        let mut sources = listing::read(readers, &self.copier, objects, "list the source");
-        let mut copies = self.read_copies(readers);
-        let mut rows = self.read_rows(readers);
+        let reader = self.copier.source.clone();
+        let objects = match share.after.clone() {
+            Some(after) => Objects::after(reader, after),
+            None => Objects::new(reader, Where::default()),
+        };
+        let what = "list the source";
+        let mut sources = listing::read(readers, &self.copier, objects, share.clone(), what);
+        let mut copies = self.read_copies(readers, share.clone());
+        let mut rows = self.read_rows(readers, share.clone());
         let mut merge: Merge<Kept, Record, Object> = Merge::default();
         let since =
             self.settings.modified_within_ms.map(|within| self.clock.now().minus_ms(within));
@@ -109,14 +184,7 @@ impl Mirror {
                 }
                 merge::Step::Triple(triple) => {
                     let merge::Triple { key, source, base, target } = triple;
-                    let side = match &source {
-                        _ if !(self.wanted)(&key) => SourceSide::Excluded,
-                        None => SourceSide::Absent,
-                        Some(kept) if since.is_some_and(|since| kept.object.modified < since) => {
-                            SourceSide::Older(&kept.object)
-                        }
-                        Some(kept) => SourceSide::Present(&kept.object),
-                    };
+                    let side = self.side_of(&key, source.as_ref(), since);
                     if !matches!(side, SourceSide::Excluded | SourceSide::Absent) {
                         found.sources += 1;
                         raise(&self.copier.progress.scanned, 1);
@@ -132,6 +200,23 @@ impl Mirror {
         }
         self.note(adopted).await?;
         Ok(found)
+    }
+
+    /// The source of a key, under the rules.
+    fn side_of<'a>(
+        &self,
+        key: &Key,
+        source: Option<&'a Kept>,
+        since: Option<Millis>,
+    ) -> SourceSide<'a> {
+        match source {
+            _ if !(self.wanted)(key) => SourceSide::Excluded,
+            None => SourceSide::Absent,
+            Some(kept) if since.is_some_and(|since| kept.object.modified < since) => {
+                SourceSide::Older(&kept.object)
+            }
+            Some(kept) => SourceSide::Present(&kept.object),
+        }
     }
 
     fn nothing_yet(&self) -> Found {
@@ -253,18 +338,21 @@ impl Mirror {
         self.note(changes).await
     }
 
-    fn read_copies(self: &Arc<Self>, readers: &mut JoinSet<()>) -> Stream<Object> {
+    fn read_copies(self: &Arc<Self>, readers: &mut JoinSet<()>, share: Share) -> Stream<Object> {
         let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
         let mirror = self.clone();
         readers.spawn(async move {
-            let mut after = None;
+            let mut after = share.after.clone();
             loop {
                 let listed = mirror.list_copies(after.as_ref()).await;
-                let next = match &listed {
+                let mut next = match &listed {
                     Ok(page) => page.more_after.clone(),
                     Err(_) => None,
                 };
-                let batch = listed.map(|page| page.objects);
+                let mut batch = listed.map(|page| page.objects);
+                if batch.as_mut().is_ok_and(|batch| share.clip(batch)) {
+                    next = None;
+                }
                 let is_empty = matches!(&batch, Ok(batch) if batch.is_empty());
                 if (!is_empty && sender.send(batch).await.is_err()) || next.is_none() {
                     // An empty batch says that all came.
@@ -292,17 +380,22 @@ impl Mirror {
         page.await
     }
 
-    fn read_rows(self: &Arc<Self>, readers: &mut JoinSet<()>) -> Stream<Record> {
+    fn read_rows(self: &Arc<Self>, readers: &mut JoinSet<()>, share: Share) -> Stream<Record> {
         let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
         let mirror = self.clone();
         readers.spawn(async move {
-            let mut after: Option<Key> = None;
+            let mut after = share.after.clone();
             loop {
                 let page = mirror.state.page(KeyRange::All, after.take(), PAGE).await;
-                let page = page.map_err(|e| Stop::All(e.into()));
+                let mut page = page.map_err(|e| Stop::All(e.into()));
+                let last = page.as_mut().is_ok_and(|page| share.clip(page));
                 after = page.as_ref().ok().and_then(|page| page.last()).map(|(key, _)| key.clone());
                 let ended = after.is_none();
                 if sender.send(page).await.is_err() || ended {
+                    return;
+                }
+                if last {
+                    sender.send(Ok(vec![])).await.ok();
                     return;
                 }
             }

@@ -12,7 +12,7 @@ use crate::plan::{ErrorClass, Failure, Merge, Side, merge};
 use crate::ports::{Fetched, ObjectId};
 
 use super::super::copy::Copier;
-use super::super::copy::listing::{self, next, out_of_order};
+use super::super::copy::listing::{self, Share, next, out_of_order};
 use super::super::patience::Stop;
 use super::super::progress::raise;
 use super::super::restore::{Kept, Objects, Where};
@@ -111,8 +111,10 @@ impl Verify {
     async fn compare(&self, report: &mut Report, readers: &mut JoinSet<()>) -> Result<(), Stop> {
         let source = Objects::new(self.copier.source.clone(), Where::default());
         let copies = Objects::new(self.copier.copies.clone(), Where::default());
-        let mut source = listing::read(readers, &self.copier, source, "list the source");
-        let mut copies = listing::read(readers, &self.copier, copies, "list the destination");
+        let mut source =
+            listing::read(readers, &self.copier, source, Share::default(), "list the source");
+        let mut copies =
+            listing::read(readers, &self.copier, copies, Share::default(), "list the destination");
         let mut merge: Merge<Kept, (), Kept> = Merge::default();
         merge.end(Side::Base);
         let mut closer = vec![];

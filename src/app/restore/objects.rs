@@ -53,6 +53,11 @@ impl Objects {
         objects
     }
 
+    /// The same, of the moment, after this key.
+    pub fn after(reader: Arc<dyn ObjectReader>, key: Key) -> Self {
+        Self { next: Next::After(key), ..Self::new(reader, Where::default()) }
+    }
+
     /// The same, from this key on.
     pub fn from(reader: Arc<dyn ObjectReader>, place: Where, key: &Key) -> Self {
         let next = just_before(key).map_or(Next::Start, Next::After);

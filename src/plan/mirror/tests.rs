@@ -7,8 +7,8 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mirror.t
 const COMPARE: [MirrorCompare; 3] =
     [MirrorCompare::Modified, MirrorCompare::Checksum, MirrorCompare::Size];
 
-fn object(size_bytes: u64, etag: &str, modified: i64) -> Object {
-    let modified = Millis(modified);
+fn object(size_bytes: u64, etag: &str, modified_s: i64) -> Object {
+    let modified = Millis(modified_s * 1_000);
     Object { size_bytes, etag: ETag::new(etag), modified, archived: false }
 }
 

@@ -184,6 +184,23 @@ fn pages_are_in_key_order_and_within_their_range() {
 }
 
 #[test]
+fn records_are_cut_into_equal_shares() {
+    on_both(async |state| {
+        let split = async |parts: usize| -> Vec<String> {
+            let ends = state.split(parts).await.unwrap();
+            ends.iter().map(|key| key.as_str().to_owned()).collect()
+        };
+        assert_eq!(split(3).await, [""; 0]);
+        let names: Vec<String> = (0..10).map(|n| format!("k{n}")).collect();
+        apply(state, names.iter().map(|name| synced(name))).await;
+        assert_eq!(split(2).await, ["k4"]);
+        assert_eq!(split(3).await, ["k2", "k5"]);
+        assert_eq!(split(1).await, [""; 0]);
+        assert_eq!(split(11).await, [""; 0]);
+    });
+}
+
+#[test]
 fn an_upload_makes_the_record_uncertain_and_keeps_what_was_known() {
     on_both(async |state| {
         let before = Record { racy: true, stale_meta: true, ..record(3, 5) };

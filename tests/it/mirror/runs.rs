@@ -161,6 +161,41 @@ fn a_listing_that_fails_copies_and_tags_nothing() {
 }
 
 #[test]
+fn many_keys_are_compared_in_shares_at_the_same_time() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    let all = 4_100;
+    put(&pair, 0..all, "first");
+    pair.mirror(&["--transfers", "64"], 0);
+    // Each first page of the source waits until another one does.
+    let (waiting, enough) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counted, goes_on) = (waiting.clone(), enough.clone());
+    server.rule(move |seen| match seen.path == "/source" && seen.query.contains("list-type") {
+        true => {
+            if counted.fetch_add(1, Ordering::SeqCst) + 1 >= 2 {
+                goes_on.store(true, Ordering::SeqCst);
+            }
+            crate::support::server::Fault::Until(goes_on.clone())
+        }
+        false => crate::support::server::Fault::Pass,
+    });
+    for n in [0, 2_000, 4_000, 4_099] {
+        pair.source.delete(&name(n));
+    }
+    put(&pair, [1, 3_000, 4_098, all].into_iter(), "second");
+    server.clear_log();
+    let said = pair.mirror(&[], 0);
+    assert_eq!((said.number("copied"), said.number("tagged")), (4, 4), "{said:?}");
+    assert_eq!(said.number("scanned"), all as u64 - 3, "each key once");
+    let pages = said.number("requests.list");
+    assert!(pages <= 2 * 5 + 2 * 2, "a share costs one page more at most: {pages}");
+    server.no_rule();
+    pair.is_settled(&[]);
+}
+
+#[test]
 fn a_run_that_is_killed_goes_on() {
     let server = Embedded::start();
     let pair = Pair::new(&server.reach);

@@ -24,7 +24,7 @@ use super::super::patience::Stop;
 use super::super::progress::raise;
 use super::super::restore::{Kept, Objects, Where, no_versions, nothing};
 use super::Copier;
-use super::listing::{self, next, out_of_order};
+use super::listing::{self, Share, next, out_of_order};
 use super::queue::{Item, each, push};
 
 /// How a restore into a bucket behaves.
@@ -160,8 +160,10 @@ impl BringBack {
         let wanted = Where { at: self.settings.at, within: self.settings.within.clone() };
         let source = Objects::new(self.copier.source.clone(), wanted.clone());
         let there = Objects::new(self.copier.copies.clone(), Where { at: None, ..wanted.clone() });
-        let mut source = listing::read(readers, &self.copier, source, "list the backup");
-        let mut there = listing::read(readers, &self.copier, there, "list the target");
+        let mut source =
+            listing::read(readers, &self.copier, source, Share::default(), "list the backup");
+        let mut there =
+            listing::read(readers, &self.copier, there, Share::default(), "list the target");
         let mut merge: Merge<Kept, (), Kept> = Merge::default();
         merge.end(Side::Base);
         if !is_there {
