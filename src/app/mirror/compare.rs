@@ -14,6 +14,7 @@ use crate::plan::mirror::{Reason, SourceSide, Step, decide, record_of};
 use crate::plan::{Merge, Side, merge};
 use crate::ports::{Change, KeyRange, LineQueue, StoreError};
 
+use super::super::copy::Copier;
 use super::super::copy::listing::{self, PAGES_AHEAD, Share, Stream, next, out_of_order};
 use super::super::copy::queue::{Chain, Item, push};
 use super::super::patience::Stop;
@@ -142,15 +143,7 @@ impl Mirror {
         share: &Share,
         readers: &mut JoinSet<()>,
     ) -> Result<Found, Stop> {
-        let reader = self.copier.source.clone();
-        let objects = match share.after.clone() {
-            Some(after) => Objects::after(reader, after),
-            None => Objects::new(reader, Where::default()),
-        };
-        let what = "list the source";
-        let mut sources = listing::read(readers, &self.copier, objects, share.clone(), what);
-        let mut copies = self.read_copies(readers, share.clone());
-        let mut rows = self.read_rows(readers, share.clone());
+        let mut sides = self.read_sides(share, readers);
         let mut merge: Merge<Kept, Record, Object> = Merge::default();
         let since =
             self.settings.modified_within_ms.map(|within| self.clock.now().minus_ms(within));
@@ -160,24 +153,7 @@ impl Mirror {
             match merge.next() {
                 merge::Step::Done => break,
                 merge::Step::Need(side) => {
-                    let ended = match side {
-                        Side::Source => {
-                            let batch = next(&mut sources, &self.copier).await?;
-                            batch.map(|batch| merge.push_source(batch)).transpose()
-                        }
-                        Side::Base => {
-                            let batch = next(&mut rows, &self.copier).await?;
-                            batch.map(|batch| merge.push_base(batch)).transpose()
-                        }
-                        Side::Target => {
-                            let batch = next(&mut copies, &self.copier).await?;
-                            batch.map(|batch| merge.push_target(batch)).transpose()
-                        }
-                    };
-                    match ended.map_err(|e| out_of_order(&e))? {
-                        Some(()) => {}
-                        None => merge.end(side),
-                    }
+                    sides.feed(&mut merge, side, &self.copier).await?;
                     if adopted.len() >= PAGE {
                         self.note(std::mem::take(&mut adopted)).await?;
                     }
@@ -200,6 +176,20 @@ impl Mirror {
         }
         self.note(adopted).await?;
         Ok(found)
+    }
+
+    fn read_sides(self: &Arc<Self>, share: &Share, readers: &mut JoinSet<()>) -> Sides {
+        let reader = self.copier.source.clone();
+        let objects = match share.after.clone() {
+            Some(after) => Objects::after(reader, after),
+            None => Objects::new(reader, Where::default()),
+        };
+        let what = "list the source";
+        Sides {
+            sources: listing::read(readers, &self.copier, objects, share.clone(), what),
+            copies: self.read_copies(readers, share.clone()),
+            rows: self.read_rows(readers, share.clone()),
+        }
     }
 
     /// The source of a key, under the rules.
@@ -401,6 +391,42 @@ impl Mirror {
             }
         });
         receiver
+    }
+}
+
+/// All three sides of a share, as they are read.
+struct Sides {
+    sources: Stream<Kept>,
+    copies: Stream<Object>,
+    rows: Stream<Record>,
+}
+
+impl Sides {
+    /// Gives the join more of one side, or its end.
+    async fn feed(
+        &mut self,
+        merge: &mut Merge<Kept, Record, Object>,
+        side: Side,
+        copier: &Copier,
+    ) -> Result<(), Stop> {
+        let pushed = match side {
+            Side::Source => {
+                let batch = next(&mut self.sources, copier).await?;
+                batch.map(|batch| merge.push_source(batch)).transpose()
+            }
+            Side::Base => {
+                let batch = next(&mut self.rows, copier).await?;
+                batch.map(|batch| merge.push_base(batch)).transpose()
+            }
+            Side::Target => {
+                let batch = next(&mut self.copies, copier).await?;
+                batch.map(|batch| merge.push_target(batch)).transpose()
+            }
+        };
+        if pushed.map_err(|e| out_of_order(&e))?.is_none() {
+            merge.end(side);
+        }
+        Ok(())
     }
 }
 
