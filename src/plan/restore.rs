@@ -33,6 +33,10 @@ impl Place {
             Self::File(path) | Self::Folder(path) => path,
         }
     }
+
+    pub fn is_folder(&self) -> bool {
+        matches!(self, Self::Folder(_))
+    }
 }
 
 /// Why a key has no place below any target.

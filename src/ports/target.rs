@@ -106,6 +106,8 @@ pub trait TargetTree: Send + Sync {
     /// yet.
     fn facts(&self) -> Fut<'_, Result<TargetFacts, Failure>>;
     fn look(&self, path: RelPath) -> Fut<'_, Result<LocalLook, TargetError>>;
+    /// The same for many at once, in their order.
+    fn look_at_all(&self, paths: Vec<RelPath>) -> Fut<'_, Vec<Result<LocalLook, TargetError>>>;
     /// Reads a file that is there, whole or in parts of this size.
     fn digest(
         &self,

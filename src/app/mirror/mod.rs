@@ -116,7 +116,8 @@ impl Mirror {
             Err(Stop::Path(cause) | Stop::Skip(cause)) => {
                 End::Failed(Failure::new(ErrorClass::Path, cause))
             }
-            Err(Stop::Again | Stop::Frozen) => {
+            Err(Stop::Held(failure)) => End::Failed(failure),
+            Err(Stop::Again | Stop::Frozen | Stop::AfterDelete) => {
                 End::Failed(Failure::new(ErrorClass::Path, "the buckets change all the time"))
             }
         }

@@ -297,7 +297,7 @@ impl Restore {
                 self.patience.pause(&mut attempts, failure).await?;
             }
         }
-        self.patience.good();
+        self.patience.came_whole(id);
         Ok(())
     }
 

@@ -54,29 +54,18 @@ impl Restore {
             LocalLook::Special(what) => {
                 return Err(Stop::Path(format!("{what} is here, and is left alone")));
             }
-            LocalLook::Blocked(above) | LocalLook::Otherwise(above) => {
-                return Err(Stop::Path(format!("{above} is here, and is no folder")));
+            LocalLook::Otherwise(other) => {
+                return Err(Stop::Path(format!("{other} has the same name here")));
             }
+            LocalLook::Blocked(_) => return self.past_what_blocks(item, look.clone()).await,
         };
         let archived = item.kept.object.archived && item.kept.thaw != Some(Thaw::Thawed);
-        let Some(local) = local else {
-            if archived {
-                return self.thaw_first(item).await;
-            }
-            if self.plan.is_some() {
-                return match self.head(&item.kept.id).await? {
-                    Some(head) if !self.left_out(&item.kept.id, &head).await? => {
-                        self.plan_fetch(item, &head, "it is not here")
-                    }
-                    _ => Ok(()),
-                };
-            }
-            return self.fetch(item, Source::Unknown, look).await;
-        };
+        let Some(local) = local else { return self.bring_what_is_absent(item, archived).await };
         let Some(head) = self.head(&item.kept.id).await? else { return Ok(()) };
         if self.left_out(&item.kept.id, &head).await? {
             return Ok(());
         }
+        self.may_replace(&look)?;
         let wanted = Wanted {
             kind: kind_of(&head.meta)?,
             size_bytes: head.object.size_bytes,
@@ -109,9 +98,24 @@ impl Restore {
             return self.thaw_first(item).await;
         }
         if self.plan.is_some() {
-            return self.plan_fetch(item, &head, "what is here differs");
+            return self.plan_fetch(item, &head, self.why_replaced(&look));
         }
-        self.fetch(item, Source::Known(Box::new(head)), look).await
+        self.bring(item, head, look).await
+    }
+
+    async fn bring_what_is_absent(&self, item: &Item, archived: bool) -> Result<(), Stop> {
+        if archived {
+            return self.thaw_first(item).await;
+        }
+        if self.plan.is_none() {
+            return self.fetch(item, Source::Unknown, LocalLook::Absent).await;
+        }
+        match self.head(&item.kept.id).await? {
+            Some(head) if !self.left_out(&item.kept.id, &head).await? => {
+                self.plan_fetch(item, &head, "it is not here")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// `None` when it is not there any more.
@@ -131,7 +135,16 @@ impl Restore {
         }
     }
 
-    /// Whether its tags say that it was deleted.
+    /// The same of an object that nothing is known of yet.
+    pub(super) async fn is_tagged(&self, id: &ObjectId) -> Result<bool, Stop> {
+        let id = ObjectId { etag: None, ..id.clone() };
+        match self.patience.insist(|| self.reader.head(&id)).await? {
+            Fetched::Found(head) => self.is_tagged_deleted(&id, head.tags).await,
+            Fetched::Gone | Fetched::Changed | Fetched::Archived => Ok(false),
+        }
+    }
+
+    /// Whether its tags say that it was deleted, which is counted.
     pub(super) async fn left_out(&self, id: &ObjectId, head: &ReadHead) -> Result<bool, Stop> {
         let tagged = self.is_tagged_deleted(id, head.tags).await?;
         if tagged {
@@ -142,7 +155,7 @@ impl Restore {
     }
 
     /// Tells of what would be fetched.
-    fn plan_fetch(&self, item: &Item, head: &ReadHead, why: &str) -> Result<(), Stop> {
+    pub(super) fn plan_fetch(&self, item: &Item, head: &ReadHead, why: &str) -> Result<(), Stop> {
         raise(&self.tally.downloaded, 1);
         raise(&self.tally.downloaded_bytes, head.object.size_bytes);
         self.tell("fetch", item.path.to_string(), why);
@@ -221,7 +234,7 @@ impl Restore {
     }
 
     /// Asks for it to be thawed, unless it is readable by now.
-    async fn thaw_first(&self, item: &Item) -> Result<(), Stop> {
+    pub(super) async fn thaw_first(&self, item: &Item) -> Result<(), Stop> {
         let id = &item.kept.id;
         let Some(head) = self.head(id).await? else { return Ok(()) };
         if self.left_out(id, &head).await? {
@@ -231,7 +244,7 @@ impl Restore {
             let look = self.look(&item.path).await?;
             return match self.plan.is_some() {
                 true => self.plan_fetch(item, &head, "it is thawed"),
-                false => self.fetch(item, Source::Known(Box::new(head)), look).await,
+                false => self.bring(item, head, look).await,
             };
         }
         if self.plan.is_some() {

@@ -4,7 +4,8 @@
 //! whether it fits ([`survey`]), once to bring it back ([`pass`]). Each object is looked at in the
 //! target, [`crate::plan::restore::choose`] decides, and [`file`] fetches, verifies, and gives the
 //! file its name in one step. What must be thawed waits in [`thaw`]. Deleting what the backup does
-//! not have happens only when asked, at the very end, in [`prune`].
+//! not have happens only when asked, at the very end, in [`prune`]. What is of another kind and
+//! stands in a path's [`way`] is replaced only when asked, too.
 //!
 //! Nothing is recorded: a restore that was cut short is run again, and finds what is right already.
 
@@ -16,6 +17,7 @@ mod prune;
 mod survey;
 mod tally;
 mod thaw;
+mod way;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -36,7 +38,7 @@ use super::patience::{self, Stop};
 use super::progress::Progress;
 
 pub use objects::{Kept, Objects, Where};
-pub use survey::{Survey, nothing};
+pub use survey::{Survey, is_kept, nothing};
 pub use tally::{Counts, Tally};
 
 const SETUID_SETGID: u32 = 0o6000;
@@ -81,6 +83,8 @@ pub struct Restore {
     /// The same folder, to be walked when something is to be deleted.
     pub here: Arc<dyn LocalTree>,
     pub wanted: Filter,
+    /// Patterns of which each should match something, as they were typed.
+    pub includes: Vec<(String, Filter)>,
     pub progress: Arc<Progress>,
     /// Given in a dry run: nothing is written or asked for, only told.
     pub plan: Option<PlanSink>,
@@ -89,6 +93,9 @@ pub struct Restore {
     slots: Semaphore,
     patience: patience::Patience,
     frozen: Mutex<thaw::Queue>,
+    ways: Mutex<way::Ways>,
+    /// Next to nothing of the backup was in the target, and a lot else.
+    unrelated: AtomicBool,
     /// Keys whose tags say that they were deleted.
     tagged: Mutex<BTreeSet<Key>>,
     /// The server gives no ranges.
@@ -102,6 +109,8 @@ pub struct Restore {
 pub enum End {
     Done,
     Interrupted,
+    /// Nothing was begun, for safety: a person is to say how it goes on.
+    Held(Failure),
     /// All of it, for this reason.
     Failed(Failure),
 }
@@ -109,7 +118,9 @@ pub enum End {
 impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error {
-            TargetError::InTheWay(path) => Self::Path(format!("{path} is in the way")),
+            TargetError::InTheWay(path) => {
+                Self::Path(format!("{path} is in the way: it is of another kind in the backup"))
+            }
             TargetError::Changed => Self::Again,
             TargetError::Path(cause) => Self::Path(cause),
             TargetError::Failed(failure) => Self::All(failure),
@@ -142,8 +153,10 @@ impl Restore {
         let cancel = CancellationToken::new();
         Self {
             slots: Semaphore::new(settings.transfers.max(1)),
-            patience: patience::Patience::new(settings.retry_for_ms, cancel.clone()),
+            patience: Patience::new(settings.retry_for_ms, cancel.clone()).asking(reader.clone()),
             frozen: Mutex::default(),
+            ways: Mutex::default(),
+            unrelated: AtomicBool::new(false),
             tagged: Mutex::default(),
             whole_only: AtomicBool::new(false),
             facts: OnceLock::new(),
@@ -154,6 +167,7 @@ impl Restore {
             target,
             here,
             wanted,
+            includes: vec![],
             plan,
             cancel,
         }
@@ -171,11 +185,12 @@ impl Restore {
         match end {
             Ok(()) => End::Done,
             Err(Stop::Interrupted) => End::Interrupted,
+            Err(Stop::Held(failure)) => End::Held(failure),
             Err(Stop::All(failure)) => End::Failed(failure),
             Err(Stop::Path(cause) | Stop::Skip(cause)) => {
                 End::Failed(Failure::new(ErrorClass::Path, cause))
             }
-            Err(Stop::Again | Stop::Frozen) => {
+            Err(Stop::Again | Stop::Frozen | Stop::AfterDelete) => {
                 End::Failed(Failure::new(ErrorClass::Path, "the target changes all the time"))
             }
         }
@@ -186,6 +201,9 @@ impl Restore {
         let survey = self.survey().await?;
         self.say(&survey);
         self.check_space(&survey).await?;
+        if self.settings.delete {
+            self.check_target().await?;
+        }
         if self.plan.is_none() {
             let facts = self.target.prepare().await.map_err(Stop::All)?;
             self.facts.set(facts).ok();
@@ -194,15 +212,16 @@ impl Restore {
         self.thaw_all().await?;
         if self.settings.delete {
             self.prune().await?;
+            self.take_freed().await?;
         }
-        Ok(())
+        self.check_chosen(&survey)
     }
 
     async fn check_versions(&self) -> Result<(), Stop> {
         if self.settings.at.is_none() {
             return Ok(());
         }
-        let keeps = self.patience.insist(|| self.reader.keeps_versions()).await?;
+        let keeps = self.patience.insist_for_all(|| self.reader.keeps_versions()).await?;
         if keeps {
             return Ok(());
         }

@@ -21,19 +21,24 @@ pub(super) struct Item {
 /// File keys that the coming keys may lie below of: `a` for `a-b`, `a/x`. A key that has one of
 /// these as its folder cannot be restored beside it.
 #[derive(Default)]
-struct Files(Vec<Key>);
+struct Files(Vec<ObjectId>);
 
 impl Files {
     /// The file that stands where this key needs a folder. Keys must come in order.
-    fn above(&mut self, key: &Key) -> Option<&Key> {
-        while self.0.last().is_some_and(|file| !key.as_str().starts_with(file.as_str())) {
+    fn above(&mut self, key: &Key) -> Option<&ObjectId> {
+        let key = key.as_str();
+        while self.0.last().is_some_and(|file| !key.starts_with(file.key.as_str())) {
             self.0.pop();
         }
-        self.0.iter().find(|file| key.as_str().as_bytes().get(file.as_str().len()) == Some(&b'/'))
+        self.0.iter().find(|file| key.as_bytes().get(file.key.as_str().len()) == Some(&b'/'))
     }
 
-    fn push(&mut self, key: &Key) {
-        self.0.push(key.clone());
+    fn push(&mut self, id: &ObjectId) {
+        self.0.push(ObjectId { etag: None, ..id.clone() });
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.0.retain(|file| file.key != *key);
     }
 }
 
@@ -90,10 +95,19 @@ impl Restore {
         Ok(())
     }
 
-    /// The place of this object, if it is to be restored.
+    /// The place of this object, if it is to be restored. What fails for this path alone is named.
     async fn admit(&self, kept: &Kept, files: &mut Files) -> Result<Option<Place>, Stop> {
+        match self.try_admit(kept, files).await {
+            Err(Stop::Path(why)) => {
+                self.tally.failed(kept.id.key.to_string(), why);
+                Ok(None)
+            }
+            result => result,
+        }
+    }
+
+    async fn try_admit(&self, kept: &Kept, files: &mut Files) -> Result<Option<Place>, Stop> {
         let key = &kept.id.key;
-        let file = files.above(key).cloned();
         let place = match place(key, kept.object.size_bytes) {
             Ok(place) => place,
             Err(refusal) => {
@@ -101,23 +115,31 @@ impl Restore {
                 return Ok(None);
             }
         };
-        if !self.takes_part(place.path(), matches!(place, Place::Folder(_))) {
+        if !self.takes_part(place.path(), place.is_folder()) {
             return Ok(None);
         }
-        if let Some(file) = file {
-            let why = format!("the backup also has a file {file}, and both cannot be here");
-            self.tally.failed(key.to_string(), why);
-            return Ok(None);
+        if let Some(file) = files.above(key).cloned() {
+            // What a tag says is deleted is not in the way of what took its place.
+            if self.is_tagged(&file).await? {
+                files.forget(&file.key);
+            } else if self.is_tagged(&kept.id).await? {
+                raise(&self.tally.tagged, 1);
+                self.is_deleted(key);
+                return Ok(None);
+            } else {
+                let file = &file.key;
+                let why = format!("the backup also has a file {file}, and both cannot be here");
+                return Err(Stop::Path(why));
+            }
         }
         if let Place::File(_) = place {
-            files.push(key);
+            files.push(&kept.id);
         }
         if let Some(rival) = rival(key, &place)
             && self.has(&rival).await?
         {
             let why = format!("the backup also has {rival}, which has the same name here");
-            self.tally.failed(key.to_string(), why);
-            return Ok(None);
+            return Err(Stop::Path(why));
         }
         Ok(Some(place))
     }
@@ -144,14 +166,14 @@ impl Restore {
         if self.left_out(&id, &head).await? {
             return Ok(None);
         }
+        let is_here = self.make_way_for_folder(path).await?;
         if self.plan.is_some() {
-            if self.look(path).await? == LocalLook::Absent {
+            if !is_here {
                 self.tell("fetch", format!("{path}/"), "the folder is not here");
             }
             raise(&self.tally.folders, 1);
             return Ok(None);
         }
-        self.look(path).await?;
         self.target.folder(path.clone()).await?;
         raise(&self.tally.folders, 1);
         let attributes = Attributes { mtime: None, ..self.attributes(&head.meta) };
@@ -191,9 +213,16 @@ impl Restore {
             () = self.cancel.cancelled() => Err(Stop::Interrupted),
         };
         self.progress.end(&key);
-        if result == Err(Stop::Frozen) {
-            self.queue(item);
-            return Ok(());
+        match result {
+            Err(Stop::Frozen) => {
+                self.queue(item);
+                return Ok(());
+            }
+            Err(Stop::AfterDelete) => {
+                self.wait_for_room(item);
+                return Ok(());
+            }
+            _ => {}
         }
         self.progress.handled.fetch_add(1, Ordering::Relaxed);
         self.note(name, result)
@@ -224,8 +253,8 @@ mod tests {
         {
             let key = Key::literal(text);
             match files.above(&key) {
-                Some(file) => clashes.push((text, file.as_str().to_owned())),
-                None => files.push(&key),
+                Some(file) => clashes.push((text, file.key.as_str().to_owned())),
+                None => files.push(&ObjectId { key, version: None, etag: None }),
             }
         }
         let found: Vec<_> = clashes.iter().map(|(key, file)| (*key, file.as_str())).collect();

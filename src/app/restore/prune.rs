@@ -2,9 +2,10 @@
 //!
 //! The target is walked in key order beside the listing, twice: to count, and to delete.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use crate::model::words::count;
+use crate::model::words::{count, grouped};
 use crate::model::{Key, Kind, RelPath};
 use crate::plan::restore::{Place, place};
 use crate::plan::{ErrorClass, Failure, Guard, Merge, Side, Step};
@@ -20,13 +21,59 @@ struct Extra {
     files: u64,
     /// Files and links that it has: those that it will have here, in a dry run.
     kept: u64,
+    /// Of these, the ones that are here.
+    here: u64,
 }
 
+impl Extra {
+    /// Whether this can be the folder that was backed up, or an earlier restore of it: fewer than
+    /// one in ten of its other files has its name in the backup.
+    fn is_unrelated(&self) -> bool {
+        self.files >= 2 && self.here.saturating_mul(RELATED) < self.files
+    }
+}
+
+const RELATED: u64 = 10;
+
 impl Restore {
+    /// Before anything is written: what has next to nothing of the backup is hardly the folder that
+    /// was meant. A second run would find all of the backup here, so the first does not begin.
+    pub(super) async fn check_target(&self) -> Result<(), Stop> {
+        if self.look(&RelPath::root()).await? == LocalLook::Absent {
+            return Ok(());
+        }
+        let extra = self.walk(None).await?;
+        if !extra.is_unrelated() {
+            return Ok(());
+        }
+        let few = match extra.here {
+            0 => "none of its files is".to_owned(),
+            here => format!("only {} of its files are", grouped(here)),
+        };
+        let message = format!(
+            "{few} in the backup, and --delete would delete {} there: is it the right folder?",
+            count(extra.files, "other file")
+        );
+        if self.plan.is_some() {
+            tracing::warn!("the target looks like another folder: {message}");
+            self.unrelated.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        raise(&self.tally.held, extra.files);
+        let message = format!("the target looks like another folder: {message}");
+        Err(Stop::Held(Failure::new(ErrorClass::Configuration, message).with_hint(
+            "nothing was restored or deleted; --dry-run lists what would be; if it is the right \
+             folder, restore without --delete first, and then again with it",
+        )))
+    }
+
     pub(super) async fn prune(self: &Arc<Self>) -> Result<(), Stop> {
         if self.tally.counts().failed.count > 0 {
             let why = "some paths failed, so nothing is deleted";
             self.tally.skipped("--delete".to_owned(), why.to_owned());
+            return Ok(());
+        }
+        if self.plan.is_some() && self.look(&RelPath::root()).await? == LocalLook::Absent {
             return Ok(());
         }
         let extra = self.walk(None).await?;
@@ -38,16 +85,26 @@ impl Restore {
             files_max: extra.kept + extra.files,
             ..Guard::default()
         };
-        let Some(hold) = guard.check() else {
+        let unrelated = self.unrelated.load(Ordering::Relaxed);
+        let hold = guard.check();
+        if unrelated || hold.is_some() && self.plan.is_some() {
+            let why = match unrelated {
+                true => "held for safety: the target looks like another folder",
+                false => "held for safety: more than --max-delete allows",
+            };
+            self.walk(Some(why)).await?;
+        }
+        if unrelated {
+            raise(&self.tally.held, extra.files);
+            return Ok(());
+        }
+        let Some(hold) = hold else {
             self.walk(Some("the backup does not have it")).await?;
             if self.plan.is_some() {
                 raise(&self.tally.deleted, extra.files);
             }
             return Ok(());
         };
-        if self.plan.is_some() {
-            self.walk(Some("held for safety: more than --max-delete allows")).await?;
-        }
         raise(&self.tally.held, hold.pending);
         tracing::warn!(
             "{} here, which the backup does not have, held for safety: more than --max-delete {} \
@@ -113,12 +170,14 @@ impl Restore {
                     markers.pass(&triple.key, is_kept);
                     if is_kept && !triple.key.is_folder() {
                         extra.kept += 1;
+                        extra.here += u64::from(triple.source.is_some());
                     }
                     let Some(Seen::Entry(path, entry)) = triple.source else { continue };
                     let is_folder = entry.kind == Kind::Folder;
                     if is_kept
                         || markers.literal.contains(&triple.key)
                         || !self.takes_part(&path, is_folder)
+                        || self.is_told_to_go(&path)
                     {
                         continue;
                     }

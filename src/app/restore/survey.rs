@@ -2,21 +2,30 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::model::Key;
 use crate::model::words::{bytes, count, grouped};
+use crate::model::{Key, RelPath};
 use crate::plan::restore::{Place, place};
 use crate::plan::{ErrorClass, Failure};
-use crate::ports::{LocalLook, Thaw, Tier};
+use crate::ports::{
+    Fetched, LocalLook, ObjectId, ObjectReader, StoreError, TargetFacts, Thaw, Tier,
+};
 
 use super::super::owner::OWNER_KEY;
 use super::super::progress::raise;
-use super::{Restore, Stop, Where};
+use super::{Filter, Restore, Stop, Where};
+
+/// Places in the target that are looked at in one go.
+const LOOKED_AT_ONCE: usize = 1_000;
 
 /// What a listing and a look at the target say. Whether a file that is there is right already is
 /// seen only when its turn comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     pub objects: u64,
+    /// Of these, the ones that take part.
+    pub chosen: u64,
+    /// Of these, the ones that belong nowhere.
+    pub refused: u64,
     /// Not there, or of another size: to be fetched.
     pub fetch: u64,
     pub fetch_bytes: u64,
@@ -53,26 +62,104 @@ pub fn nothing(place: &str, wanted: &Where) -> Failure {
     Failure::new(ErrorClass::Configuration, message).with_hint(hint)
 }
 
+/// Whether some keepwatch keeps a backup here, be it empty: it has an owner record.
+pub async fn is_kept(reader: &dyn ObjectReader) -> Result<bool, StoreError> {
+    let id = ObjectId { key: Key::literal(OWNER_KEY), version: None, etag: None };
+    Ok(!matches!(reader.head(&id).await?, Fetched::Gone))
+}
+
+/// Why nothing comes of a backup of which nothing is chosen.
+fn nothing_chosen(place: &str, objects: u64) -> Failure {
+    let message = format!("{place} has {}, and none of them is chosen", count(objects, "object"));
+    Failure::new(ErrorClass::Configuration, message).with_hint(
+        "check --include and --exclude: they are gitignore rules for paths as they are below the \
+         source; `keepwatch ls` shows what there is",
+    )
+}
+
+/// A file of the backup whose place in the target is still to be looked at.
+struct Coming {
+    size_bytes: u64,
+    frozen: bool,
+}
+
 impl Restore {
     pub(super) async fn survey(&self) -> Result<Survey, Stop> {
         let facts = self.target.facts().await.map_err(Stop::All)?;
         self.progress.scanning.store(true, Ordering::Relaxed);
         let mut survey = Survey::default();
+        let mut unmatched: Vec<&(String, Filter)> = self.includes.iter().collect();
         let mut objects = self.objects();
+        let (mut paths, mut coming) = (vec![], vec![]);
         while let Some(kept) = self.next(&mut objects).await? {
             if self.cancel.is_cancelled() {
                 return Err(Stop::Interrupted);
             }
             survey.objects += 1;
             raise(&self.progress.scanned, 1);
-            let size = kept.object.size_bytes;
-            let Ok(Place::File(path)) = place(&kept.id.key, size) else { continue };
-            if !self.takes_part(&path, false) {
-                continue;
+            let size_bytes = kept.object.size_bytes;
+            let place = match place(&kept.id.key, size_bytes) {
+                Ok(place) if self.takes_part(place.path(), place.is_folder()) => place,
+                Ok(_) => continue,
+                Err(_) => {
+                    survey.refused += 1;
+                    continue;
+                }
+            };
+            survey.chosen += 1;
+            unmatched.retain(|(_, matches)| !matches(place.path(), place.is_folder()));
+            let Place::File(path) = place else { continue };
+            let frozen = kept.object.archived && kept.thaw != Some(Thaw::Thawed);
+            paths.push(path);
+            coming.push(Coming { size_bytes, frozen });
+            if paths.len() >= LOOKED_AT_ONCE {
+                self.look_at_all(&mut paths, &mut coming, &facts, &mut survey).await;
             }
-            let there = match self.target.look(path).await {
-                Ok(LocalLook::File(entry)) => Some(entry.fingerprint.size_bytes),
-                Ok(LocalLook::Link(entry, _)) => Some(entry.fingerprint.size_bytes),
+        }
+        self.look_at_all(&mut paths, &mut coming, &facts, &mut survey).await;
+        self.progress.scanning.store(false, Ordering::Relaxed);
+        if survey.objects == 0 {
+            self.refuse_nothing().await?;
+        }
+        // What is only to be deleted is not in the backup.
+        if !self.settings.delete {
+            self.check_chosen(&survey)?;
+            for (pattern, _) in unmatched {
+                let why = "it matches nothing in the backup".to_owned();
+                self.tally.skipped(format!("--include {pattern}"), why);
+            }
+        }
+        raise(&self.progress.planned, survey.fetch + survey.compare);
+        raise(&self.progress.planned_bytes, survey.fetch_bytes);
+        Ok(survey)
+    }
+
+    /// That somebody chose nothing at all is a mistake in a pattern.
+    pub(super) fn check_chosen(&self, survey: &Survey) -> Result<(), Stop> {
+        let done = self.tally.counts();
+        let something = survey.chosen + survey.refused + done.deleted + done.held;
+        match survey.objects > 0 && something == 0 {
+            true => Err(Stop::All(nothing_chosen(&self.reader.place(), survey.objects))),
+            false => Ok(()),
+        }
+    }
+
+    /// Looks at the places of these files, in one go, and counts what is to be done for them.
+    async fn look_at_all(
+        &self,
+        paths: &mut Vec<RelPath>,
+        coming: &mut Vec<Coming>,
+        facts: &TargetFacts,
+        survey: &mut Survey,
+    ) {
+        let looks = self.target.look_at_all(std::mem::take(paths)).await;
+        let block = facts.block_bytes.max(1);
+        let blocks = |bytes: u64| bytes.div_ceil(block).saturating_mul(block);
+        for (Coming { size_bytes: size, frozen }, look) in coming.drain(..).zip(looks) {
+            let there = match look {
+                Ok(LocalLook::File(entry) | LocalLook::Link(entry, _)) => {
+                    Some(entry.fingerprint.size_bytes)
+                }
                 _ => None,
             };
             if there == Some(size) {
@@ -82,28 +169,21 @@ impl Restore {
             }
             survey.fetch += 1;
             survey.fetch_bytes = survey.fetch_bytes.saturating_add(size);
-            let block = facts.block_bytes.max(1);
-            let blocks = |bytes: u64| bytes.div_ceil(block).saturating_mul(block);
             let more = blocks(size).saturating_sub(blocks(there.unwrap_or(0)));
             survey.needed_bytes = survey.needed_bytes.saturating_add(more);
-            if kept.object.archived && kept.thaw != Some(Thaw::Thawed) {
+            if frozen {
                 survey.frozen += 1;
                 survey.frozen_bytes = survey.frozen_bytes.saturating_add(size);
             }
         }
-        self.progress.scanning.store(false, Ordering::Relaxed);
-        if survey.objects == 0 {
-            self.refuse_nothing().await?;
-        }
-        raise(&self.progress.planned, survey.fetch + survey.compare);
-        raise(&self.progress.planned_bytes, survey.fetch_bytes);
-        Ok(survey)
     }
 
     /// An empty backup has an owner record; where that is missing too, nothing was ever kept.
     async fn refuse_nothing(&self) -> Result<(), Stop> {
         let wanted = self.where_from();
-        if wanted == Where::default() && self.has(&Key::literal(OWNER_KEY)).await? {
+        if wanted == Where::default()
+            && self.patience.insist_for_all(|| Box::pin(is_kept(&*self.reader))).await?
+        {
             return Ok(());
         }
         Err(Stop::All(nothing(&self.reader.place(), &wanted)))
@@ -155,7 +235,7 @@ impl Restore {
         &self,
         objects: &mut super::Objects,
     ) -> Result<Option<super::Kept>, Stop> {
-        let mut attempts = super::super::patience::Attempts::new();
+        let mut attempts = super::super::patience::Attempts::of_all();
         loop {
             match objects.next().await {
                 Ok(kept) => {

@@ -138,10 +138,15 @@ impl Restore {
         for _ in 0..items.len() {
             let Some(mut item) = items.pop_front() else { break };
             let id = ObjectId { etag: None, ..item.kept.id.clone() };
-            item.kept.thaw = match self.patience.insist(|| self.reader.head(&id)).await? {
-                Fetched::Found(head) if head.object.archived => head.thaw,
+            item.kept.thaw = match self.patience.insist(|| self.reader.head(&id)).await {
+                Ok(Fetched::Found(head)) if head.object.archived => head.thaw,
                 // It can be read, or its turn shows that it is gone.
-                _ => Some(Thaw::Thawed),
+                Ok(_) => Some(Thaw::Thawed),
+                Err(stop) => {
+                    self.progress.frozen.fetch_sub(1, Ordering::Relaxed);
+                    self.note(item.path.to_string(), Err(stop))?;
+                    continue;
+                }
             };
             match item.kept.thaw {
                 Some(Thaw::Ongoing) => items.push_back(item),

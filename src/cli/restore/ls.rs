@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::app::failure_of;
-use crate::app::restore::{Objects, Where, no_versions, nothing};
+use crate::app::restore::{Objects, Where, is_kept, no_versions, nothing};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
 use crate::cli::out::still_read;
@@ -58,17 +58,17 @@ impl Lines {
         still_read(&line.shown(self.json))
     }
 
-    /// Nothing at all is an error where something was named.
-    fn end(self, place: &str, wanted: &Where) -> Result<(), CliError> {
-        let failure = nothing(place, wanted);
-        match (self.printed, &wanted.within) {
-            (true, _) => Ok(()),
-            (false, Some(_)) => Err(failure.into()),
-            (false, None) => {
-                tracing::warn!("{}", failure.message);
-                Ok(())
-            }
+    /// Nothing at all is an error, unless it is a backup of nothing.
+    async fn end(self, reader: &dyn ObjectReader, wanted: &Where) -> Result<(), CliError> {
+        if self.printed {
+            return Ok(());
         }
+        let failure = nothing(&reader.place(), wanted);
+        if wanted.within.is_none() && is_kept(reader).await.map_err(failed)? {
+            tracing::warn!("{}", failure.message);
+            return Ok(());
+        }
+        Err(failure.into())
     }
 }
 
@@ -77,12 +77,11 @@ async fn as_of(
     reader: Arc<dyn ObjectReader>,
     wanted: Where,
 ) -> Result<(), CliError> {
-    let place = reader.place();
     if wanted.at.is_some() && !reader.keeps_versions().await.map_err(failed)? {
-        return Err(no_versions(&place).into());
+        return Err(no_versions(&reader.place()).into());
     }
     let mut lines = Lines { json: global.json, printed: false };
-    let mut objects = Objects::new(reader, wanted.clone());
+    let mut objects = Objects::new(reader.clone(), wanted.clone());
     while let Some(kept) = objects.next().await.map_err(failed)? {
         let (size, modified) = (Some(kept.object.size_bytes), kept.object.modified);
         let line = Line { key: &kept.id.key, size, modified, version: None, latest: true };
@@ -90,7 +89,7 @@ async fn as_of(
             return Ok(());
         }
     }
-    lines.end(&place, &wanted)
+    lines.end(&*reader, &wanted).await
 }
 
 async fn all_versions(
@@ -120,7 +119,7 @@ async fn all_versions(
         }
         match page.more_after {
             Some(mark) => after = Some(mark),
-            None => return lines.end(&reader.place(), &wanted),
+            None => return lines.end(reader, &wanted).await,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use indicatif::MultiProgress;
 use tokio::sync::mpsc;
 
-use crate::app::restore::{End, Restore, RestoreSettings};
+use crate::app::restore::{End, Filter, Restore, RestoreSettings};
 use crate::config::{BackupConfig, BackupOptions, Defaults, Destination, resolve, resolve_one};
 use crate::model::RelPath;
 use crate::report::log;
@@ -236,6 +236,10 @@ async fn run_one(
                 .hint("run it again to go on: what is complete is not fetched again");
             (code.and(Code::Interrupted), Some(error))
         }
+        End::Held(failure) => {
+            let error = CliError { code: Code::Held, ..CliError::from(failure) };
+            (code.and(Code::Held), Some(error))
+        }
         End::Failed(failure) => {
             let error = CliError::from(failure);
             (code.and(error.code), Some(error))
@@ -252,8 +256,17 @@ async fn wire_one(
         let message = format!("cannot use {}", job.target.display());
         CliError::new(Code::NeedsPerson, message).caused_by(&e)
     })?;
-    let patterns = patterns(options.include.clone(), options.exclude.clone())
-        .map_err(|error| CliError { code: Code::Usage, ..error.into() })?;
+    let rules = |include: &[String], exclude: &[String]| {
+        patterns(include.to_owned(), exclude.to_owned())
+            .map_err(|error| CliError { code: Code::Usage, ..error.into() })
+    };
+    let patterns = rules(&options.include, &options.exclude)?;
+    let mut includes: Vec<(String, Filter)> = vec![];
+    for include in &options.include {
+        let rules = rules(std::slice::from_ref(include), &[])?;
+        let matches: Filter = Arc::new(move |path, is_folder| rules.lets_in(path, is_folder));
+        includes.push((include.clone(), matches));
+    }
     let plan = RestorePlan {
         config: job.config.clone(),
         target,
@@ -261,7 +274,9 @@ async fn wire_one(
         settings: settings(options, job.config.transfers)?,
         plan: global.dry_run.then(|| plan_sink(global.json)),
     };
-    Ok(restore(plan).await?)
+    let mut restore = restore(plan).await?;
+    restore.includes = includes;
+    Ok(restore)
 }
 
 /// A path below the backup, as typed.

@@ -197,6 +197,17 @@ impl TargetTree for Target {
         Box::pin(self.run(move |inner| inner.below(LocalLook::Absent, |root| root.look(&path))))
     }
 
+    fn look_at_all(&self, paths: Vec<RelPath>) -> Fut<'_, Vec<Result<LocalLook, TargetError>>> {
+        Box::pin(async move {
+            let count = paths.len();
+            let looks = self.run(move |inner| {
+                let absent = paths.iter().map(|_| Ok(LocalLook::Absent)).collect();
+                inner.below(absent, |root| Ok(paths.iter().map(|path| root.look(path)).collect()))
+            });
+            looks.await.unwrap_or_else(|error| vec![Err(error); count])
+        })
+    }
+
     fn digest(
         &self,
         path: RelPath,

@@ -79,6 +79,46 @@ fn a_part_is_restored() {
 }
 
 #[test]
+fn what_matches_nothing_is_no_success() {
+    let scene = photos();
+    for more in [
+        &["--include", "*.jpeg"][..],
+        &["--include", "photo/2027/", "--include", "*.jpeg"],
+        &["--exclude", "*"],
+        &["--path", "photo/2026", "--include", "/y.jpg"],
+        &["--include", "*.jpeg", "--dry-run"],
+    ] {
+        let back = restore(&scene.user, TO, more, 4);
+        assert!(back.said.stderr.contains("and none of them is chosen"), "{:?}", back.said);
+        assert!(back.said.stderr.contains("hint: check --include and --exclude"));
+        assert!(!back.path().exists());
+    }
+    // One of two that is typed wrong.
+    let back = restore(&scene.user, TO, &["--include", "*.tmp", "--include", "*.jpeg"], 3);
+    assert_eq!(files(&back.path()), ["photo/2026/y.tmp"]);
+    let words = "skipped: --include *.jpeg: it matches nothing in the backup";
+    assert!(back.said.stderr.contains(words), "{:?}", back.said);
+    assert_eq!(back.said.json()["result"], "warnings");
+
+    // The same of a listing.
+    for (place, words) in [
+        ("s3://bucket/q", "there is nothing in s3://bucket/q/"),
+        ("s3://bucket/p/photos-2027", "there is nothing in s3://bucket/p/photos-2027/"),
+    ] {
+        for more in [&[][..], &["--versions"], &["--json"]] {
+            let said = scene.user.run(&[&["ls", place], more].concat());
+            assert_eq!((said.code, said.stdout.as_str()), (4, ""), "{said:?}");
+            assert!(said.stderr.contains(words) && said.stderr.contains("hint: "), "{said:?}");
+        }
+    }
+    // A backup of nothing is one all the same.
+    let empty = tempfile::tempdir().unwrap();
+    scene.user.sync(empty.path(), "s3://bucket/empty", &[], 0);
+    let said = scene.user.run(&["ls", "s3://bucket/empty"]);
+    assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{said:?}");
+}
+
+#[test]
 fn a_dry_run_tells_and_writes_nothing() {
     let scene = photos();
     scene.server.clear_log();

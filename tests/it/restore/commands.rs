@@ -304,10 +304,11 @@ fn deletes_only_when_asked_and_only_what_the_backup_would_have() {
 
 #[test]
 fn deletions_are_held_when_they_are_many() {
-    let scene = Scene::with_files(10);
+    let scene = Scene::with_files(12);
     scene.sync(&[], 0);
     let back = Tree::new(&[]);
     let to = path(back.folder.path());
+    ends(&scene.user, &["restore", TO, &to], 0, &[]);
     (0..101).for_each(|n| back.write(format!("x{n}"), b"extra"));
     let restore = |more: &[&str], code: i32, words: &[&str]| {
         ends(
@@ -320,23 +321,57 @@ fn deletions_are_held_when_they_are_many() {
     let said = restore(&["--dry-run"], 7, &["101 files here", "held for safety"]);
     assert_eq!(said.stdout.matches("held for safety").count(), 101);
     assert_eq!((said.number("held"), said.number("deleted")), (101, 0));
-    assert_eq!(names(&back).len(), 101);
+    assert_eq!(names(&back).len(), 113);
+    back.remove("f/0");
     let said = restore(&[], 7, &["--max-delete off deletes them"]);
-    assert_eq!((said.number("held"), said.number("downloaded")), (101, 10));
+    assert_eq!((said.number("held"), said.number("downloaded")), (101, 1));
     assert_eq!(said.json()["result"], "held");
-    assert_eq!(names(&back).len(), 111, "the rest is restored");
+    assert_eq!(names(&back).len(), 113, "the rest is restored");
     back.remove("x0");
     let said = restore(&[], 0, &[]);
-    assert_eq!((said.number("deleted"), names(&back).len()), (100, 10));
+    assert_eq!((said.number("deleted"), names(&back).len()), (100, 12));
 
     // A backup without files does not empty a folder.
     let empty = Tree::new(&[]);
     scene.user.sync(empty.folder.path(), "s3://bucket/empty", &[], 0);
     let full = Tree::new(&[("a", b"1"), ("b", b"2")]);
     let to = path(full.folder.path());
-    ends(&scene.user, &["restore", "s3://bucket/empty", &to, "--delete"], 7, &["or all there are"]);
-    ends(&scene.user, &["restore", "s3://bucket/empty", &to, "--delete", "-n"], 7, &[]);
+    let words = ["the target looks like another folder", "hint: nothing was restored or deleted"];
+    ends(&scene.user, &["restore", "s3://bucket/empty", &to, "--delete"], 7, &words);
+    ends(&scene.user, &["restore", "s3://bucket/empty", &to, "--delete", "-n"], 7, &words[..1]);
     assert_eq!(names(&full), ["a", "b"]);
+}
+
+#[test]
+fn a_folder_that_is_hardly_the_right_one_is_not_filled_and_emptied() {
+    let scene = Scene::with_files(12);
+    scene.tree.write("notes", b"1");
+    scene.sync(&[], 0);
+    let home = Tree::new(&[("notes", b"mine")]);
+    (0..30).for_each(|n| home.write(format!("{n}/mine"), b"mine"));
+    let (before, to) = (home.expected(""), path(home.folder.path()));
+    let delete = ["restore", TO, &to, "--delete", "--json"];
+    let words = ["only 1 of its files are in the backup", "would delete 30 other files", "hint: "];
+    // Not the second time either, nor with a budget.
+    for more in [&[][..], &[], &["--max-delete", "off"]] {
+        let said = ends(&scene.user, &[&delete[..], more].concat(), 7, &words);
+        assert_eq!((said.number("held"), said.number("downloaded")), (30, 0), "{said:?}");
+        assert_eq!(said.json()["result"], "held");
+        assert_eq!(home.expected(""), before);
+    }
+    let said = ends(&scene.user, &[&delete[..], &["--dry-run"]].concat(), 7, &words[..2]);
+    assert_eq!(said.stdout.matches("\"action\":\"delete\"").count(), 30, "{said:?}");
+    assert_eq!(home.expected(""), before);
+    // Whoever means it says so in two steps.
+    ends(&scene.user, &["restore", TO, &to], 0, &[]);
+    let said = ends(&scene.user, &delete, 0, &[]);
+    assert_eq!(said.number("deleted"), 30, "{said:?}");
+    // One file more is nobody's home, and a folder that is not there yet holds nothing.
+    let back = Tree::new(&[("x", b"extra")]);
+    ends(&scene.user, &["restore", TO, &path(back.folder.path()), "--delete"], 0, &[]);
+    let fresh = path(&back.path("fresh"));
+    ends(&scene.user, &["restore", TO, &fresh, "--delete", "--dry-run"], 0, &[]);
+    ends(&scene.user, &["restore", TO, &fresh, "--delete"], 0, &[]);
 }
 
 #[test]

@@ -94,6 +94,16 @@ impl TargetTree for Folding {
         }
     }
 
+    fn look_at_all(&self, paths: Vec<RelPath>) -> Fut<'_, Vec<Result<LocalLook, TargetError>>> {
+        Box::pin(async move {
+            let mut looks = vec![];
+            for path in paths {
+                looks.push(self.look(path).await);
+            }
+            looks
+        })
+    }
+
     fn digest(
         &self,
         path: RelPath,

@@ -99,8 +99,17 @@ impl Place {
     fn new() -> Self {
         let tree = Tree::new(&[("canary", b"alive"), ("outside/file", b"alive"), ("x", b"alive")]);
         std::fs::create_dir(tree.path("target")).unwrap();
-        symlink("../outside", tree.path("target/planted")).unwrap();
-        Self { tree }
+        let place = Self { tree };
+        place.plant();
+        place
+    }
+
+    /// A link to outside where the backup has a folder.
+    fn plant(&self) {
+        let planted = self.tree.path("target/planted");
+        std::fs::remove_dir_all(&planted).ok();
+        std::fs::remove_file(&planted).ok();
+        symlink("../outside", planted).unwrap();
     }
 
     fn target(&self) -> String {
@@ -137,7 +146,8 @@ fn fill(reach: &Reach) -> (Bucket, Vec<String>) {
     (bucket, kept)
 }
 
-fn check(place: &Place, kept: &[String], said: &Said) {
+/// What is in the way is replaced when all is overwritten.
+fn check(place: &Place, kept: &[String], said: &Said, always: bool) {
     let named = |word: &str, key: &str| {
         let name = Escaped(key.as_bytes()).to_string();
         said.stderr.lines().any(|line| line.contains(&format!("{word}: {name}: ")))
@@ -147,6 +157,7 @@ fn check(place: &Place, kept: &[String], said: &Said) {
         if !kept.contains(&key) {
             continue;
         }
+        let fate = if always && key == "planted/file" { Comes } else { fate };
         failed += u64::from(fate == Fails);
         skipped += u64::from(fate == IsSkipped);
         assert_eq!(named("failed", &key), fate == Fails, "{key:?}: {said:?}");
@@ -175,9 +186,10 @@ fn a_hostile_bucket_on(reach: &Reach) -> Vec<String> {
     for more in [&["--json"][..], &["--json", "--overwrite", "always", "--transfers", "2"]] {
         let said = user.run(&[&["restore", "s3://hostile", &target], more].concat());
         assert_eq!(said.code, 1, "{said:?}");
-        check(&place, &kept, &said);
+        check(&place, &kept, &said, more.contains(&"always"));
         assert_eq!(place.beside(), before, "{said:?}");
     }
+    place.plant();
     // Links that lead out are made when asked for, and nothing goes through them.
     let args = ["restore", "s3://hostile", &target, "--json", "--outside-links", "--setuid"];
     let said = user.run(&[&args[..], &["--delete", "--max-delete", "off"]].concat());
@@ -200,6 +212,28 @@ fn a_hostile_bucket() {
 fn a_hostile_bucket_on_moto() {
     let kept = a_hostile_bucket_on(&moto().reach);
     assert!(kept.len() > 30, "{kept:?}");
+}
+
+/// Puts a folder of the target and a link to the outside in each other's place, again and again.
+fn swap_all_the_time(place: &Tree, outside: &Path, ended: &AtomicBool, swapped: &AtomicU32) {
+    let (one, two) = (place.path("target/swapped"), place.path("aside"));
+    for n in 0.. {
+        if ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let (at, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+        match rustix::fs::renameat_with(at, &one, at, &two, flags) {
+            Ok(()) => swapped.fetch_add(1, Ordering::Relaxed),
+            // A link has just been removed, and a folder comes.
+            Err(rustix::io::Errno::NOENT) => 0,
+            Err(errno) => panic!("{errno}"),
+        };
+        if !one.is_symlink() && !two.is_symlink() {
+            std::fs::rename(&two, place.path(format!("old-{n}"))).unwrap();
+            symlink(outside, &two).unwrap();
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Swaps folders of the target for links to the outside, all the time, while whole restores run.
@@ -226,17 +260,10 @@ fn a_racer_in_the_target() {
     let mut codes = vec![];
     std::thread::scope(|scope| {
         let _ends = Ends(&ended);
-        scope.spawn(|| {
-            let (one, two) = (place.path("target/swapped"), place.path("aside"));
-            while !ended.load(Ordering::Relaxed) {
-                let (at, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
-                rustix::fs::renameat_with(at, &one, at, &two, flags).unwrap();
-                swapped.fetch_add(1, Ordering::Relaxed);
-                std::thread::yield_now();
-            }
-        });
+        scope.spawn(|| swap_all_the_time(&place, outside.folder.path(), &ended, &swapped));
         while swapped.load(Ordering::Relaxed) < swaps || codes.len() < 3 {
-            let said = scene.user.run(&["restore", TO, target, "--overwrite", "always", "--json"]);
+            let overwrite = ["if-changed", "always"][codes.len() % 2];
+            let said = scene.user.run(&["restore", TO, target, "--overwrite", overwrite, "--json"]);
             codes.push((said.code, said.number("downloaded"), said.number("failed")));
             if said.code == 0 {
                 continue;

@@ -1,5 +1,6 @@
 //! Restore, seen whole: the program run against real servers and hostile ones.
 
+mod alone;
 mod choices;
 mod commands;
 mod disks;
@@ -12,6 +13,7 @@ mod moments;
 mod round_trip;
 mod same;
 mod thaw;
+mod ways;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -323,7 +323,7 @@ fn ls_says_what_is_wrong() {
     run(&["here"], 2, &["\"here\" is not a destination"]);
     run(&["default"], 2, &["`default` does not say which bucket", "hint: name it"]);
     run(&["file:///not/there"], 4, &["there is no store in /not/there"]);
-    run(&["s3://bucket/q"], 0, &["there is nothing in s3://bucket/q/"]);
+    run(&["s3://bucket/q"], 4, &["error: there is nothing in s3://bucket/q/", "hint: "]);
     run(&[TO, "--path", "g"], 4, &["error: s3://bucket/p/ has no g", "hint: "]);
     run(&[TO, "--path", "../g"], 2, &["--path ../g is no path below the backup", "hint: "]);
     run(&[TO, "--versions", "--path", "g"], 4, &["error: s3://bucket/p/ has no g"]);
