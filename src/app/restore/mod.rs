@@ -153,7 +153,8 @@ impl Restore {
         let cancel = CancellationToken::new();
         Self {
             slots: Semaphore::new(settings.transfers.max(1)),
-            patience: Patience::new(settings.retry_for_ms, cancel.clone()).asking(reader.clone()),
+            patience: patience::Patience::new(settings.retry_for_ms, cancel.clone())
+                .asking(reader.clone()),
             frozen: Mutex::default(),
             ways: Mutex::default(),
             unrelated: AtomicBool::new(false),
