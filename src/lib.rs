@@ -1,8 +1,24 @@
 //! keepwatch keeps folders backed up to S3, all the time.
 //!
+//! This is the crate behind the program, and a library: a folder brought into a bucket with
+//! [`Sync`], and back with [`Restore`], from a program of your own, with its own progress, without
+//! a word printed. Only what this page lists is meant for other programs; all other modules are
+//! the inside of the program, seen by its tests, and change as they like.
+//!
+//! ```no_run
+//! let report = keepwatch::Sync::new("/home/me/Documents", "s3://my-bucket/documents")
+//!     .create_bucket(true)
+//!     .on_progress(|progress| println!("{} of {} files", progress.done, progress.known))
+//!     .run_blocking()?;
+//! assert_eq!(report.outcome, keepwatch::Outcome::Done);
+//! # Ok::<(), keepwatch::Error>(())
+//! ```
+//!
+//! # How it is built
+//!
 //! One idea carries everything: **observe, decide, act, record.** A hint of the watcher never says
 //! what to do; it says where to look. What was seen on each side is compared by one pure function,
-//! [`plan::decide()`], with what was last recorded, and only that function decides.
+//! `plan::decide`, with what was last recorded, and only that function decides.
 //!
 //! ```text
 //!   hints (watch)   signals (service)   timers      finished tasks       findings of looks
@@ -30,6 +46,7 @@
 //!   app         use-cases over ports
 //!   config service report                  what to do; where it runs; what is said
 //!   wire        adapters and use-cases put together, for whoever runs them; needs no terminal
+//!   api         the public part of the crate: builders for programs
 //!   cli         the command line
 //!   sim         fakes of all ports with faults, and a world to drive them (tests only)
 //! ```
@@ -37,42 +54,63 @@
 //! `model`, `plan` and `engine` are pure: no IO, no clock, no chance, no threads, no unordered
 //! maps. With `--no-default-features` the crate is just these three.
 
+#[doc(hidden)]
 pub mod model;
 
+#[doc(hidden)]
 pub mod plan;
 
+#[doc(hidden)]
 pub mod engine;
 
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod ports;
 
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod fs;
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod s3;
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod state;
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod watch;
 
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod store;
 
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod app;
 
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod config;
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod report;
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod service;
 
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod wire;
 
 #[cfg(feature = "daemon")]
+mod api;
+#[cfg(feature = "daemon")]
+pub use api::*;
+
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod cli;
 
 #[cfg(feature = "sim")]
+#[doc(hidden)]
 pub mod sim;

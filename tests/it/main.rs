@@ -14,6 +14,7 @@ mod errors;
 mod guard;
 mod kill;
 mod kinds;
+mod library;
 mod limits;
 mod live;
 mod memory;

@@ -24,6 +24,7 @@ const ARROWS: &str = "
     service  -> model
     report   -> app
     wire     -> model plan engine ports fs watch s3 state store app config service
+    api      -> model plan engine ports app config service wire
     cli      -> model plan engine ports fs state store app config service report wire
     main     -> cli
 ";
@@ -54,7 +55,7 @@ const OUTSIDE: &str = "
     annotate_snippets      config
     indicatif              cli report
     tracing_subscriber     report
-    tokio                  fs watch s3 state store app sim service report cli
+    tokio                  fs watch s3 state store app sim service report api cli
     tracing                fs watch s3 state store app sim service report wire cli
 ";
 
@@ -255,7 +256,7 @@ fn the_core_is_pure() {
 #[test]
 fn files_are_short_and_say_what_they_are() {
     let mut wrong = vec![];
-    for source in sources(&["src", "tests", "benches"]) {
+    for source in sources(&["src", "tests", "benches", "examples"]) {
         if !source.lines.first().is_some_and(|line| line.starts_with("//! ")) {
             wrong.push(source.at(1, "does not begin with `//!`"));
         }
@@ -274,7 +275,7 @@ fn files_are_short_and_say_what_they_are() {
 #[test]
 fn functions_are_short() {
     let mut wrong = vec![];
-    for source in sources(&["src", "tests", "benches"]) {
+    for source in sources(&["src", "tests", "benches", "examples"]) {
         for (line, code) in source.code().filter(|(_, code)| names_after(code, "fn ").count() > 0) {
             // rustfmt ends a function with a brace below its first letter, or on its line.
             let indent = &code[..code.len() - code.trim_start().len()];
@@ -310,7 +311,7 @@ fn nothing_panics_by_accident() {
 #[test]
 fn allowances_have_reasons() {
     let mut wrong = vec![];
-    for source in sources(&["src", "tests", "benches"]) {
+    for source in sources(&["src", "tests", "benches", "examples"]) {
         for (line, code) in source.code() {
             let attribute = code.trim_start().replace("#!", "#");
             if attribute.starts_with("#[allow(") || attribute.starts_with("#[expect(") {
