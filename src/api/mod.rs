@@ -4,12 +4,14 @@
 //! and nothing that goes on afterwards. Errors are values ([`Error`]), progress is a callback, and a
 //! [`Stop`] ends it early. Sees `wire` and use-cases, never an adapter; only `lib.rs` shows it.
 
+mod mirror;
 mod report;
 mod restore;
 mod run;
 mod sync;
 
-pub use report::{Outcome, Problem, Report};
+pub use mirror::{Compare, Mirror};
+pub use report::{Differences, Outcome, Problem, Report};
 pub use restore::Restore;
 pub use run::{Access, Progress, Stop};
 pub use sync::Sync;
@@ -21,6 +23,6 @@ pub use crate::wire::Error;
 
 /// Choices that the builders take.
 pub mod choices {
-    pub use crate::plan::{Compare, Deletions, MaxDelete, Overwrite, Symlinks};
+    pub use crate::plan::{Compare, Deletions, MaxDelete, MirrorCompare, Overwrite, Symlinks};
     pub use crate::ports::Tier;
 }

@@ -17,6 +17,8 @@ pub enum Outcome {
     Held,
     /// Some paths failed; the rest is done.
     Failed,
+    /// The buckets that were compared are not the same.
+    Different,
     /// A [`Stop`](crate::Stop) ended it. Run it again to go on.
     Stopped,
 }
@@ -28,7 +30,7 @@ impl Outcome {
             Self::Done => "ok",
             Self::Skipped => "warnings",
             Self::Held => "held",
-            Self::Failed => "failed",
+            Self::Failed | Self::Different => "failed",
             Self::Stopped => "interrupted",
         }
     }
@@ -42,6 +44,18 @@ pub struct Problem {
     pub path: String,
     /// In plain words.
     pub why: String,
+}
+
+/// Numbers of keys that are not as they should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Differences {
+    /// Only the source has them.
+    pub missing: u64,
+    /// Both have them, and they are not the same.
+    pub differing: u64,
+    /// Only the destination has them, and not as deleted.
+    pub extra: u64,
 }
 
 /// What came of a run.
@@ -60,6 +74,8 @@ pub struct Report {
     pub kept: Vec<Problem>,
     /// Archived objects that were asked for, and cannot be read yet.
     pub frozen: u64,
+    /// Of a comparison.
+    pub differences: Differences,
 }
 
 impl Report {
@@ -71,6 +87,7 @@ impl Report {
             skipped: vec![],
             kept: vec![],
             frozen: 0,
+            differences: Differences::default(),
         };
         report.numbers.elapsed_ms =
             u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -16,7 +16,7 @@ use crate::service::machine;
 use crate::wire::{Error, RestorePlan, patterns, restore};
 
 use super::report::{Report, problems};
-use super::run::{Access, Progress, Run, Stop, absolute, block_on, shared};
+use super::run::{Access, Progress, Run, Stop, absolute, block_on, dry, shared};
 
 /// Brings a backup back into a folder, as `keepwatch restore` does. Each method is the option of
 /// that name. No state and no configuration are needed.
@@ -216,6 +216,7 @@ impl Restore {
 }
 
 shared!(Restore);
+dry!(Restore);
 
 fn numbers(counts: &Counts) -> Summary {
     Summary {

@@ -28,8 +28,8 @@ use crate::wire::Error;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    options: BackupOptions,
-    faults: Vec<String>,
+    pub(super) options: BackupOptions,
+    pub(super) faults: Vec<String>,
 }
 
 impl Access {
@@ -175,7 +175,11 @@ impl Run {
         let (options, home) = (std::mem::take(&mut self.options), paths::home());
         let defaults = Defaults::ONE_SHOT;
         let source = source.as_deref();
-        let config = resolve_one(name, source, destination, options, defaults, home.as_deref());
+        self.settled(resolve_one(name, source, destination, options, defaults, home.as_deref()))
+    }
+
+    /// What was settled, unless there is something wrong with it or with a word before it.
+    pub fn settled<T>(&mut self, config: Result<T, String>) -> Result<T, Error> {
         match config {
             Ok(config) if self.faults.is_empty() => Ok(config),
             config => {
@@ -274,15 +278,6 @@ macro_rules! shared {
                 self
             }
 
-            /// Nothing is changed on either side; each action that would be taken is told.
-            pub fn dry_run(
-                mut self,
-                tell: impl Fn(PlannedAction) + Send + std::marker::Sync + 'static,
-            ) -> Self {
-                self.run.set_plan(tell);
-                self
-            }
-
             /// Transfers at the same time, 1 to 1000 (16).
             pub fn transfers(mut self, number: usize) -> Self {
                 self.run.options.transfers = self.run.read("transfers", &number.to_string());
@@ -311,4 +306,20 @@ macro_rules! shared {
     };
 }
 
-pub(super) use shared;
+/// The same, of those that change something.
+macro_rules! dry {
+    ($builder:ident) => {
+        impl $builder {
+            /// Nothing is changed on either side; each action that would be taken is told.
+            pub fn dry_run(
+                mut self,
+                tell: impl Fn(PlannedAction) + Send + std::marker::Sync + 'static,
+            ) -> Self {
+                self.run.set_plan(tell);
+                self
+            }
+        }
+    };
+}
+
+pub(super) use {dry, shared};

@@ -15,7 +15,7 @@ use crate::plan::{Compare, Deletions, MaxDelete, Symlinks};
 use crate::wire::{Error, RunOptions, check, open_state_of, wire};
 
 use super::report::{Report, problems};
-use super::run::{Access, Progress, Run, Stop, absolute, block_on, shared};
+use super::run::{Access, Progress, Run, Stop, absolute, block_on, dry, shared};
 
 /// Brings a bucket up to date with a folder, as `keepwatch sync` does. Each method is the option of
 /// that name.
@@ -232,3 +232,4 @@ impl Sync {
 }
 
 shared!(Sync);
+dry!(Sync);

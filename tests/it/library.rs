@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keepwatch::choices::{Deletions, Overwrite};
-use keepwatch::{Access, Error, ErrorClass, Outcome, Progress, Report, Restore, Stop, Sync};
+use keepwatch::{Access, Compare, Error, ErrorClass, Mirror, Outcome, Progress};
+use keepwatch::{Report, Restore, Stop, Sync};
 
 use crate::support::bucket::Bucket;
 use crate::support::server::{Embedded, Fault, Reach};
@@ -191,6 +192,8 @@ fn runs_can_be_moved_between_threads() {
     fn is_send(_: impl Send) {}
     is_send(Sync::new("/a", "s3://bucket").run());
     is_send(Restore::new("s3://bucket", "/a").run());
+    is_send(Mirror::new("s3://a-bucket", "s3://b-bucket").run());
+    is_send(Compare::new("s3://a-bucket", "s3://b-bucket").run());
 }
 
 /// The example of this name, as cargo builds it beside the tests.
@@ -208,6 +211,61 @@ fn says(command: &mut Command) -> (bool, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_mirror_and_a_comparison() {
+    let server = Embedded::start();
+    let (from, to) = (Bucket::create(&server.reach, "from"), Bucket::open(&server.reach, "to"));
+    let program = Program::new();
+    ["a", "b", "c"].iter().for_each(|key| from.put(key, key.as_bytes()));
+    let mirror = || {
+        let mirror = Mirror::new("s3://from", "s3://to").access(program.access(&server.reach));
+        mirror.state_folder(program.path("state")).create_bucket(true)
+    };
+    let report = mirror().run_blocking().unwrap();
+    assert_eq!((report.outcome, report.numbers.copied), (Outcome::Done, 3), "{report:?}");
+    assert_eq!(to.objects().len(), 3);
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let compare = || {
+        let heard = told.clone();
+        let compare = Compare::new("s3://from", "s3://to").access(program.access(&server.reach));
+        let tell = move |key: &str, _: &str| heard.lock().unwrap().push(key.to_owned());
+        compare.on_difference(tell).run_blocking().unwrap()
+    };
+    let report = compare();
+    assert_eq!((report.outcome, report.numbers.unchanged), (Outcome::Done, 3), "{report:?}");
+    from.delete("a");
+    from.put("b", b"longer");
+    from.put("d", b"new");
+    let report = compare();
+    assert_eq!((report.outcome, report.numbers.result.as_str()), (Outcome::Different, "failed"));
+    let found = report.differences;
+    assert_eq!((found.missing, found.differing, found.extra), (1, 1, 1));
+    told.lock().unwrap().sort();
+    assert_eq!(*told.lock().unwrap(), ["a", "b", "d"]);
+    let report = mirror().run_blocking().unwrap();
+    assert_eq!((report.numbers.copied, report.numbers.tagged), (2, 1), "{report:?}");
+    assert_eq!(compare().outcome, Outcome::Done);
+}
+
+#[test]
+fn the_examples_of_mirror_and_compare() {
+    let (program, tree) = (Program::new(), Tree::new(&[("a", b"1"), ("b", b"22")]));
+    let home = program.folder.path();
+    let store = |name: &str| format!("file://{}", program.path(name).display());
+    let (from, to) = (store("from"), store("to"));
+    let (good, said, told) = says(example("sync", home).arg(tree.folder.path()).arg(&from));
+    assert!(good, "{said}{told}");
+    let (good, said, told) = says(example("mirror", home).arg(&from).arg(&to));
+    assert_eq!((good, said.as_str()), (true, "2 copied, 0 tagged\n"), "{told}");
+    assert!(told.ends_with("2 of 2 copied\n"), "{told}");
+    let (good, said, told) = says(example("compare", home).arg(&from).arg(&to));
+    assert_eq!((good, said.as_str(), told.as_str()), (true, "2 the same\n", ""));
+    tree.write("c", b"333");
+    says(example("sync", home).arg(tree.folder.path()).arg(&from));
+    let (good, said, _) = says(example("compare", home).arg(&from).arg(&to));
+    assert!(!good && said.starts_with("c: ") && said.ends_with("\n2 the same\n"), "{said}");
 }
 
 #[test]
