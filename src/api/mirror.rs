@@ -184,6 +184,9 @@ impl Mirror {
 shared!(Mirror);
 dry!(Mirror);
 
+/// Takes a key, and what is not as it should be with it.
+type Tell = dyn Fn(&str, &str) + Send + Sync;
+
 /// Compares two buckets and writes nothing, as `keepwatch verify` does. The outcome is
 /// [`Outcome::Different`] where they are not the same.
 ///
@@ -196,7 +199,7 @@ dry!(Mirror);
 /// ```
 pub struct Compare {
     pair: Pair,
-    tell: Arc<dyn Fn(&str, &str) + Send + Sync>,
+    tell: Arc<Tell>,
     run: Run,
 }
 
