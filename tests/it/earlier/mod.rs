@@ -3,6 +3,7 @@
 
 mod fifth;
 mod first;
+mod fourth;
 mod second;
 mod third;
 
