@@ -2,8 +2,9 @@
 //!
 //! This is the crate behind the program, and a library: a folder brought into a bucket with
 //! [`Sync`], and back with [`Restore`], buckets kept in step with [`Mirror`] and compared with
-//! [`Compare`], from a program of your own, with its own progress, without a word printed. Only what this page lists is meant for other programs; all other modules are
-//! the inside of the program, seen by its tests, and change as they like.
+//! [`Compare`], from a program of your own, with its own progress, without a word printed. Only
+//! what this page lists is meant for other programs; all other modules are the inside of the
+//! program, seen by its tests, and change as they like.
 //!
 //! ```no_run
 //! let report = keepwatch::Sync::new("/home/me/Documents", "s3://my-bucket/documents")

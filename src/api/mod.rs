@@ -1,8 +1,9 @@
 //! The crate as a library: what the program does, for programs.
 //!
-//! Each builder runs one thing to its end: no printing, no signal handlers, no exit of the process,
-//! and nothing that goes on afterwards. Errors are values ([`Error`]), progress is a callback, and a
-//! [`Stop`] ends it early. Sees `wire` and use-cases, never an adapter; only `lib.rs` shows it.
+//! Each builder runs one thing to its end: no printing, no signal handlers, no exit of the
+//! process, and nothing that goes on afterwards. Errors are values ([`Error`]), progress is a
+//! callback, and a [`Stop`] ends it early. Sees `wire` and use-cases, never an adapter; only
+//! `lib.rs` shows it.
 
 mod mirror;
 mod report;

@@ -46,8 +46,8 @@ pub struct Sync {
 }
 
 impl Sync {
-    /// A folder, and where it goes: `s3://bucket/prefix`, `bucket::prefix`, `file:///folder` for the
-    /// embedded store, or `default` for a new bucket of its own.
+    /// A folder, and where it goes: `s3://bucket/prefix`, `bucket::prefix`, `file:///folder` for
+    /// the embedded store, or `default` for a new bucket of its own.
     pub fn new(source: impl Into<PathBuf>, destination: impl Into<String>) -> Self {
         Self {
             source: source.into(),

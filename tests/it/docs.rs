@@ -43,18 +43,28 @@ fn cells(line: &str) -> Vec<&str> {
     line.split(" | ").map(str::trim).collect()
 }
 
+/// Commands that a help lists.
+fn listed(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let lines = lines.take_while(|line| !line.is_empty());
+    // A longer text goes on below, further in.
+    let lines = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = lines.filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+    names.filter(|name| name != "help").collect()
+}
+
 /// Options of each command, as its help tells them.
 fn options() -> BTreeMap<String, BTreeSet<String>> {
     let user = User::new();
     let help = |command: &str| user.run(&["help", command]).stdout;
     let whole = user.run(&["--help"]).stdout;
-    let commands = whole.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands = commands.take_while(|line| !line.is_empty());
-    let names: Vec<String> =
-        commands.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect();
     let mut options: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for name in names.iter().filter(|name| *name != "help") {
-        options.insert(name.clone(), flags(&help(name)).collect());
+    for name in listed(&whole) {
+        let own = help(&name);
+        // `service install` has options that `service` does not tell.
+        let below = listed(&own).into_iter().map(|sub| user.run(&["help", &name, &sub]).stdout);
+        let all: Vec<String> = below.chain([own.clone()]).collect();
+        options.insert(name, all.iter().flat_map(|text| flags(text)).collect());
     }
     // Without a command: the daemon, and `--restore` with the options of `restore`.
     let bare = flags(&whole).chain(options["restore"].clone());

@@ -216,11 +216,11 @@ fn says(command: &mut Command) -> (bool, String, String) {
 #[test]
 fn a_mirror_and_a_comparison() {
     let server = Embedded::start();
-    let (from, to) = (Bucket::create(&server.reach, "from"), Bucket::open(&server.reach, "to"));
+    let (from, to) = (Bucket::create(&server.reach, "from"), Bucket::open(&server.reach, "copies"));
     let program = Program::new();
     ["a", "b", "c"].iter().for_each(|key| from.put(key, key.as_bytes()));
     let mirror = || {
-        let mirror = Mirror::new("s3://from", "s3://to").access(program.access(&server.reach));
+        let mirror = Mirror::new("s3://from", "s3://copies").access(program.access(&server.reach));
         mirror.state_folder(program.path("state")).create_bucket(true)
     };
     let report = mirror().run_blocking().unwrap();
@@ -229,7 +229,8 @@ fn a_mirror_and_a_comparison() {
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let compare = || {
         let heard = told.clone();
-        let compare = Compare::new("s3://from", "s3://to").access(program.access(&server.reach));
+        let compare =
+            Compare::new("s3://from", "s3://copies").access(program.access(&server.reach));
         let tell = move |key: &str, _: &str| heard.lock().unwrap().push(key.to_owned());
         compare.on_difference(tell).run_blocking().unwrap()
     };
