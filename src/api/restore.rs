@@ -201,7 +201,8 @@ impl Restore {
         let stopped = match self.run.drive(restore.run(), &restore.progress, stop).await {
             End::Done => false,
             End::Interrupted => true,
-            End::Failed(failure) => return Err(failure.into()),
+            // Nothing was begun: a person is to say how it goes on.
+            End::Held(failure) | End::Failed(failure) => return Err(failure.into()),
         };
         let counts = restore.tally.counts();
         let mut numbers = numbers(&counts);
