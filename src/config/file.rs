@@ -67,10 +67,10 @@ pub struct ConfigFile {
     #[schemars(skip)]
     pub(super) spans: Spans,
     /// The backups.
-    #[schemars(rename = "backup")]
+    #[schemars(default, rename = "backup")]
     pub backups: Vec<NamedBackup>,
     /// The mirrors. They take no defaults from the top level.
-    #[schemars(rename = "mirror")]
+    #[schemars(default, rename = "mirror")]
     pub mirrors: Vec<NamedMirror>,
     /// Where other programs can read how the backups are.
     #[schemars(default)]
@@ -85,6 +85,8 @@ pub fn schema() -> serde_json::Value {
     let mut schema = schemars::schema_for!(ConfigFile);
     schema.insert("title".to_owned(), "keepwatch.toml".into());
     schema.insert("unevaluatedProperties".to_owned(), false.into());
+    let either = ["backup", "mirror"].map(|name| serde_json::json!({ "required": [name] }));
+    schema.insert("anyOf".to_owned(), serde_json::Value::from(either.to_vec()));
     schema.to_value()
 }
 

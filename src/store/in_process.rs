@@ -5,7 +5,6 @@
 //! socket.
 
 use std::fmt;
-use std::sync::Arc;
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -15,26 +14,21 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http::header::{HOST, HeaderValue};
-use tokio::sync::Semaphore;
 
 use super::endpoint::Endpoint;
 
-/// Requests that are worked on at the same time; more wait. So a store on a disk that hangs does
-/// not take the threads that others need.
-const AT_ONCE: usize = 16;
-
 /// Calls a store inside this process.
 #[derive(Clone)]
-pub struct InProcess(Option<Endpoint>, Arc<Semaphore>);
+pub struct InProcess(Option<Endpoint>);
 
 impl InProcess {
     pub fn new(endpoint: Endpoint) -> Self {
-        Self(Some(endpoint), Arc::new(Semaphore::new(AT_ONCE)))
+        Self(Some(endpoint))
     }
 
     /// A store that is not made yet: no bucket is there. For a dry run, which makes none.
     pub fn unmade() -> Self {
-        Self(None, Arc::new(Semaphore::new(AT_ONCE)))
+        Self(None)
     }
 }
 
@@ -63,7 +57,7 @@ impl HttpClient for InProcess {
 
 impl HttpConnector for InProcess {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (endpoint, turns) = (self.0.clone(), self.1.clone());
+        let endpoint = self.0.clone();
         HttpConnectorFuture::new(async move {
             let failed = |e: s3s::StdError| ConnectorError::other(e, None);
             let mut request = request.try_into_http1x().map_err(|e| failed(e.into()))?;
@@ -78,15 +72,8 @@ impl HttpConnector for InProcess {
             let response = match endpoint {
                 Some(endpoint) => {
                     let request = request.map(s3s::Body::http_body_unsync);
-                    let turn = turns.acquire_owned().await.map_err(|e| failed(e.into()))?;
-                    // Who asks may give up; what was begun keeps its turn until it is done.
-                    let work = tokio::spawn(async move {
-                        let response = endpoint.call(request).await;
-                        drop(turn);
-                        response
-                    });
-                    let response = work.await.map_err(|e| failed(e.into()))?;
-                    response.map_err(|e| failed(e.into()))?.map(SdkBody::from_body_1_x)
+                    let response = endpoint.call(request).await.map_err(|e| failed(e.into()))?;
+                    response.map(SdkBody::from_body_1_x)
                 }
                 None => no_bucket(),
             };
