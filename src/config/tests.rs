@@ -82,7 +82,7 @@ fn the_schema_knows_the_same_options() {
 #[test]
 fn metrics_are_for_this_machine() {
     let listen = |text: &str| {
-        let backup = "[[backup]]\nname = \"a\"\nsource = \"/a\"\ndestination = \"s3://b/c\"\n";
+        let backup = "[[backup]]\nname = \"a\"\nsource = \"/a\"\ndestination = \"s3://bucket/c\"\n";
         let file = read("x", &format!("{backup}[status]\nlisten = \"{text}\"\n")).unwrap();
         let faults = resolve(&file, &BackupOptions::default(), Defaults::DAEMON, None).err();
         let help = faults.and_then(|faults| faults.faults[0].help.clone());
