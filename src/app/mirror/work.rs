@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::model::{ETag, Key, Object};
-use crate::plan::Deletions;
 use crate::plan::mirror::{MirrorCompare, Verdict, by_listing, entry_of, record_of};
 use crate::ports::{Change, Fetched, FullHead, LineQueue, ObjectId, ReadHead, StoreError};
 
@@ -132,9 +131,9 @@ impl Mirror {
         self.untag(item).await
     }
 
-    /// A copy without a source and without a record, in a place that is ours alone. What is tagged
-    /// was ours. What is not was, too, or came from elsewhere: a mark does it no harm, a deletion
-    /// would.
+    /// A copy without a source and without a record. What is tagged as deleted was ours. Of what is
+    /// not nobody knows where it came from: it is nobody's, for a mark would leave it out of a
+    /// restore, and a deletion may take the only copy.
     async fn ask(&self, item: &Item) -> Result<(), Stop> {
         let (key, Some(copy)) = (&item.key, &item.copy) else { return Ok(()) };
         let id = ObjectId { key: key.clone(), version: None, etag: None };
@@ -143,12 +142,9 @@ impl Mirror {
             self.copier.patience.insist(|| self.copier.copies.deleted_at(&id)).await?
         };
         let (key, record) = (key.clone(), record_of(copy, copy));
-        let synced = Change::Synced { key: key.clone(), record };
-        let changes = match (deleted, self.settings.deletions) {
-            (Some(_), _) => vec![synced, Change::Tagged { key }],
-            // The next run finds it gone.
-            (None, Deletions::Tag) => vec![synced],
-            (None, _) => vec![Change::Unclaimed { key, object: copy.clone() }],
+        let changes = match deleted {
+            Some(_) => vec![Change::Synced { key: key.clone(), record }, Change::Tagged { key }],
+            None => vec![Change::Unclaimed { key, object: copy.clone() }],
         };
         self.note(changes).await
     }

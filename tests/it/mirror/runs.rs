@@ -111,8 +111,9 @@ fn records_that_are_lost_are_found_in_the_tags() {
     pair.mirror(&[], 0);
     (0..5).for_each(|n| pair.source.delete(&name(n)));
     assert_eq!(pair.mirror(&[], 0).number("tagged"), 5);
-    // Gone before the records were lost, and not tagged yet.
+    // Gone before the records were lost, and not tagged yet; and what somebody else put there.
     pair.source.delete(&name(5));
+    pair.copies.put("foreign", b"the only copy");
     let open = pair.copies.client.create_multipart_upload().bucket("copies").key("left");
     pair.copies.run(open.send()).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1_100));
@@ -125,11 +126,16 @@ fn records_that_are_lost_are_found_in_the_tags() {
     assert_eq!(pair.copies.open_uploads(), [""; 0], "nobody knows of it any more");
     assert_eq!(pair.user.run(&["status", "--check"]).code, 0, "a clean run is a proof");
     let said = pair.mirror(&[], 0);
-    assert_eq!((said.number("tagged"), said.number("untagged")), (1, 0), "{said:?}");
-    assert!(pair.tags(&name(5)).contains_key("Deleted"));
+    let counts = ["tagged", "untagged", "unclaimed"].map(|what| said.number(what));
+    assert_eq!(counts, [0, 0, 2], "what nobody knows is nobody's: {said:?}");
     undelete(&pair.source, &name(1));
     assert_eq!(pair.mirror(&[], 0).number("untagged"), 1);
     pair.is_settled(&[]);
+    pair.mirror(&["--deletions", "delete"], 0);
+    for key in [name(5), "foreign".to_owned()] {
+        let is_marked = pair.tags(&key).contains_key("Deleted");
+        assert!(pair.copies.get(&key).is_some() && !is_marked, "{key}");
+    }
 }
 
 #[test]
