@@ -111,6 +111,11 @@ async fn answer(store: &Store, request: Request<Incoming>) -> Result<Reply, Infa
         (&Method::GET, true) if query.contains_key("location") => {
             text("<LocationConstraint>us-east-1</LocationConstraint>".to_owned())
         }
+        // Nothing is ever left open here.
+        (&Method::GET, true) if query.contains_key("uploads") => {
+            let none = "<IsTruncated>false</IsTruncated>";
+            text(format!("<ListMultipartUploadsResult>{none}</ListMultipartUploadsResult>"))
+        }
         (&Method::GET, true) => list(store, &path, &query),
         (_, true) => status(StatusCode::OK),
         (&Method::PUT, false) => match query.get("uploadId") {
