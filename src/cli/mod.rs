@@ -31,6 +31,7 @@ use restore::args::RESTORE_OPTIONS;
 
 /// Runs the program; answers with its exit code.
 pub fn run() -> ExitCode {
+    crate::service::secrets::leave_no_core();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -32,13 +32,24 @@ impl Faults {
     /// For a terminal, in colour if it has any.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let each = self.faults.iter().map(|fault| {
-            let snippet = Snippet::source(self.text.as_str())
+        let secrets = secrets(&self.text);
+        let text = secrets.iter().fold(self.text.clone(), |text, secret| {
+            text.replace(secret, &"*".repeat(secret.len()))
+        });
+        let masked = |words: &str| {
+            secrets.iter().fold(words.to_owned(), |words, secret| words.replace(secret, "***"))
+        };
+        let told: Vec<(String, Option<String>)> = self
+            .faults
+            .iter()
+            .map(|fault| (masked(&fault.title), fault.help.as_deref().map(masked)))
+            .collect();
+        let each = self.faults.iter().zip(&told).map(|(fault, (title, help))| {
+            let snippet = Snippet::source(text.as_str())
                 .path(self.path.as_str())
                 .annotation(AnnotationKind::Primary.span(self.clip(&fault.span)));
-            let mut group: Group<'_> =
-                Level::ERROR.primary_title(fault.title.as_str()).element(snippet);
-            if let Some(help) = &fault.help {
+            let mut group: Group<'_> = Level::ERROR.primary_title(title.as_str()).element(snippet);
+            if let Some(help) = help {
                 group = group.element(Level::HELP.message(help.as_str()));
             }
             renderer.render(&[group])
@@ -51,6 +62,30 @@ impl Faults {
         let floor = |at: usize| self.text.floor_char_boundary(at.min(self.text.len()));
         floor(span.start)..floor(span.end.max(span.start))
     }
+}
+
+/// What looks like a secret that somebody wrote here by mistake: users in URLs, and the values of
+/// keys that are called so.
+fn secrets(text: &str) -> Vec<String> {
+    const NAMES: [&str; 4] = ["secret", "token", "password", "access_key"];
+    let mut found = vec![];
+    for line in text.lines() {
+        for rest in line.split("://").skip(1) {
+            // A secret can hold a slash, and be no right URL for it: all before the @ is the user.
+            let url = rest.split(['"', '\'', ' ']).next().unwrap_or_default();
+            found.extend(url.rsplit_once('@').map(|(user, _)| user.to_owned()));
+        }
+        let Some((name, value)) = line.split_once('=') else { continue };
+        let name = name.trim_start_matches(['#', ' ']).to_lowercase();
+        if NAMES.iter().any(|secret| name.contains(secret)) {
+            let value = value.trim().trim_matches(['"', '\'']);
+            found.push(value.to_owned());
+        }
+    }
+    found.retain(|secret| secret.len() > 2);
+    // A longer one is masked before one that is a part of it.
+    found.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    found
 }
 
 impl fmt::Display for Faults {

@@ -10,7 +10,7 @@ use super::destination::Destination;
 use super::fault::{Fault, Faults};
 use super::file::{ConfigFile, Table};
 use super::options::{ToToml as _, options};
-use super::resolve::{BackupConfig, Complaint, expand, find, text, texts};
+use super::resolve::{BackupConfig, Complaint, credentials, find, text, texts};
 use super::units::{Rate, Size, Span, Sse, Transfers};
 use super::words::{EndpointUrl, Line, Pattern, StorageClass};
 
@@ -284,7 +284,7 @@ fn sides(
     let (source, destination) = (place("source", source), place("destination", destination));
     let mut file = |option: &'static str, file: Option<&Line>| {
         file.map(|file| {
-            expand(&file.to_string(), home).unwrap_or_else(|title| {
+            credentials(&file.to_string(), home).unwrap_or_else(|title| {
                 complaints.push((option, title, None));
                 PathBuf::new()
             })

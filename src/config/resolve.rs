@@ -188,7 +188,7 @@ fn settle(
         PathBuf::new()
     });
     let credentials_file = set.credentials_file.as_ref().map(|file| {
-        expand(&file.to_string(), home).unwrap_or_else(|title| {
+        credentials(&file.to_string(), home).unwrap_or_else(|title| {
             complaints.push(("credentials_file", title, None));
             PathBuf::new()
         })
@@ -321,6 +321,21 @@ fn overlap(a: &BackupConfig, b: &BackupConfig) -> bool {
             Destination::Store { folder: f, bucket: b, prefix: p },
         ) => folder == f && bucket == b && nested(prefix.as_str(), p.as_str()),
         _ => false,
+    }
+}
+
+/// A file of credentials. One without a folder, or below `%d`, is among those that systemd gives
+/// the service (`LoadCredential`).
+pub(super) fn credentials(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+    let name = text.strip_prefix("%d/").unwrap_or(text);
+    let is_name = !name.contains('/') && !matches!(name, "" | "." | "..");
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
+    match folder {
+        Some(folder) if is_name && !name.starts_with('~') => Ok(Path::new(&folder).join(name)),
+        None if text.starts_with("%d/") => Err(format!(
+            "{text:?} is given by systemd (LoadCredential), and there is no $CREDENTIALS_DIRECTORY"
+        )),
+        _ => expand(text, home),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod lock;
 pub mod machine;
 pub mod notify;
 pub mod paths;
+pub mod secrets;
 pub mod signals;
 pub mod socket;
 pub mod unit;

@@ -27,7 +27,7 @@ use crate::model::{Escaped, Millis, Prefix};
 use crate::plan::ErrorClass;
 use crate::ports::{Clock, LocalTree};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
-use crate::service::{lock, machine, paths};
+use crate::service::{lock, machine, paths, secrets};
 use crate::state::{BackupId, BackupState, State};
 use crate::store::{InProcess, Store, StoreOptions};
 use crate::watch;
@@ -380,6 +380,15 @@ pub async fn store_reach(folder: &Path, create: bool, dry_run: bool) -> Result<R
 }
 
 async fn open(endpoint: Endpoint, http: Option<SharedHttpClient>) -> Result<Reach, Error> {
+    if let Some(file) =
+        endpoint.credentials_file.as_deref().filter(|file| secrets::is_exposed(file))
+    {
+        let file = file.display();
+        let message = format!("others can read {file}, and there is a secret in it");
+        return Err(Error::new(ErrorClass::Configuration, message)
+            .hint(format!("chmod 600 '{file}'"))
+            .hint("whoever may have read it meanwhile has the keys: think of new ones"));
+    }
     let connection = Connection::open(endpoint, http).await.map_err(|e| {
         Error::new(ErrorClass::Configuration, "cannot set up the connection").caused_by(&e)
     })?;

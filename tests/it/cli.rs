@@ -402,7 +402,7 @@ fn two_backups_each_with_its_own_endpoint_and_credentials() {
         let text = format!(
             "[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
         );
-        std::fs::write(&file, text).unwrap();
+        crate::support::write_secret(&file, &text);
         path(&file)
     };
     let text = format!(

@@ -81,7 +81,7 @@ fn a_daemon_waits_for_the_right_credentials() {
         let key = &scene.server.reach.access_key;
         let text =
             format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
-        std::fs::write(&file, text).unwrap();
+        crate::support::write_secret(&file, &text);
     };
     write("wrong");
     let daemon = scene.watch(&["--credentials-file", file.to_str().unwrap()]);

@@ -5,6 +5,7 @@
 mod adopt;
 mod cli;
 mod contracts;
+mod credentials;
 mod daemon;
 mod disks;
 mod docs;

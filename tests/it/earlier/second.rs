@@ -91,7 +91,7 @@ fn keys_and_the_bucket_come_from_files() {
     let user = User::new();
     let keys = user.home.path().join("keys");
     let text = "[default]\naws_access_key_id = test-key\naws_secret_access_key = test-secret\n";
-    std::fs::write(&keys, text).unwrap();
+    crate::support::write_secret(&keys, text);
     let folder = user.home.path().join(".config/keepwatch");
     std::fs::create_dir_all(&folder).unwrap();
     let text = format!(

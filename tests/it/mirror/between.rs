@@ -24,7 +24,7 @@ impl Between {
                 "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
                 reach.access_key, reach.secret_key
             );
-            std::fs::write(&path, text).unwrap();
+            crate::support::write_secret(&path, &text);
             path.to_str().unwrap().to_owned()
         };
         let args = ["mirror", "s3://source", "s3://copies", "--json"].map(str::to_owned).to_vec();
@@ -157,14 +157,13 @@ fn one_server_with_other_credentials_is_two() {
     let pair = Pair::new(&server.reach);
     pair.source.put("a", b"1");
     let file = pair.user.home.path().join("keys");
-    std::fs::write(
+    crate::support::write_secret(
         &file,
-        format!(
+        &format!(
             "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
             server.reach.access_key, server.reach.secret_key
         ),
-    )
-    .unwrap();
+    );
     let said = pair.mirror(&["--source-credentials-file", file.to_str().unwrap()], 0);
     assert_eq!((said.number("copied"), said.number("requests.copy")), (1, 0), "{said:?}");
     pair.is_kept();

@@ -10,7 +10,16 @@ pub mod server;
 pub mod tools;
 pub mod tree;
 
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// Writes a file that only its user may read.
+pub fn write_secret(path: &Path, text: &str) {
+    let mut options = std::fs::File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+}
 
 /// Waits until something is so; a test that waits in vain fails with `what`.
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
