@@ -59,6 +59,7 @@ impl Facts<'_> {
             files_max: tally.files_max.max(tally.files + tally.pending),
             state_rebuilt: row.rebuilt,
             held_before: row.held_since(tally.oldest_missing),
+            held_why: row.held_why,
         })
     }
 }

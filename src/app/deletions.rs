@@ -34,8 +34,11 @@ async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
     let tally = backup.state.tally(now).await?;
     let guard = backup.facts().guard(backup.settings.max_delete, &tally).await?;
     let hold = guard.check();
-    if hold.is_some() && !guard.held_before && !backup.is_dry_run() {
-        backup.record(vec![Change::Held { at: now }]).await?;
+    if let Some(hold) = &hold
+        && !guard.held_before
+        && !backup.is_dry_run()
+    {
+        backup.record(vec![Change::Held { at: now, why: hold.why() }]).await?;
     }
     let before = match hold {
         // Held: only what a person approved.

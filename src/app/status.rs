@@ -71,6 +71,9 @@ pub struct BackupStatus {
     /// What the destination is being waited for, in plain words, and for how long.
     pub waiting_for: Option<String>,
     pub waiting_ms: Option<u64>,
+    /// Of what does not run: what ended its last run, in plain words, if not that all was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
     /// Since when a person has it paused.
     pub paused_since_ms: Option<i64>,
     /// `full`, `partial`, `none`, or `off` where nothing watches.
@@ -219,11 +222,14 @@ pub async fn recorded(state: &dyn StateStore, now: Millis) -> Result<BackupStatu
         condition: "stopped".to_owned(),
         pending_files: tally.unsettled,
         pending_bytes: tally.unsettled_bytes,
+        last_error: row.ended_by.clone(),
         ..from_records(&tally, &row)
     };
     if tally.pending > 0 && row.held_since(tally.oldest_missing) {
         status.held = tally.pending;
-        status.held_reasons = vec![HoldReason::HeldBefore.to_string()];
+        let why = row.held_why.clone();
+        status.held_reasons =
+            vec![why.unwrap_or_else(|| HoldReason::HeldBefore { why: None }.to_string())];
     }
     Ok(status)
 }

@@ -50,6 +50,8 @@ pub enum Command {
     Pause(Named),
     /// Go on after a pause
     Resume(Named),
+    /// Drop what is on record of a backup that is not wanted any more; its objects stay
+    Forget(Forget),
     /// See, approve or discard deletions that are held
     Deletions(Deletions),
     /// Check, show or explain the configuration
@@ -200,6 +202,13 @@ pub struct Named {
     /// Every backup
     #[arg(long, conflicts_with = "names")]
     pub all: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Forget {
+    /// Backups and mirrors, by name, source or destination
+    #[arg(required = true)]
+    pub names: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]

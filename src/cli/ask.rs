@@ -131,8 +131,13 @@ pub fn as_called(word: &str) -> String {
 pub fn chosen(all: &[Called], words: &[String]) -> Result<Vec<usize>, CliError> {
     let mut places = vec![];
     for word in words {
-        let is_meant =
-            |c: &Called| [&c.name, &c.source, &c.destination].into_iter().any(|own| own == word);
+        // A prefix is the same with and without its last slash.
+        let place = word.trim_end_matches('/');
+        let is_meant = |c: &Called| {
+            c.name == *word
+                || c.source == *word
+                || (word.contains(':') && c.destination.trim_end_matches('/') == place)
+        };
         let meant: Vec<usize> = (0..all.len()).filter(|at| is_meant(&all[*at])).collect();
         match meant[..] {
             [] => return Err(no_such_backup(word, all.iter().map(|c| c.name.as_str()))),
@@ -183,6 +188,8 @@ mod tests {
             chosen(&all, &words).map_err(|error| error.message)
         };
         assert_eq!(places(&["music", "/a/docs", "s3://b/c/", "/music"]), Ok(vec![3, 0, 2]));
+        assert_eq!(places(&["s3://b/c", "s3://b/a/"]), Ok(vec![2, 0]));
+        assert!(places(&["s3://b"]).is_err());
         let message = places(&["docs"]).unwrap_err();
         for word in ["3 backups", "/a/docs -> s3://b/a/", "/b/docs -> s3://b/c/"] {
             assert!(message.contains(word), "{message}");

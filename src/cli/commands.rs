@@ -117,13 +117,8 @@ async fn all_files(global: &Global, backup: &BackupStatus) -> Result<Vec<Value>,
         let page = match ask_daemon(global, &request, ANSWER).await? {
             Some(page) => page,
             None => {
-                let Some(state) = open_state_to_read(global.state_dir.as_deref())? else {
-                    return Ok(all);
-                };
-                let after = after.as_deref().map(Key::literal);
-                let page = files(&state.state, &backup.source, &backup.destination, after).await?;
-                state.state.close();
-                page
+                let page = recorded_files(global, backup, after.as_deref()).await;
+                or_ask_again(page, global, &request).await?
             }
         };
         let page: FilePage = serde_json::from_value(page).unwrap_or_default();
@@ -133,6 +128,20 @@ async fn all_files(global: &Global, backup: &BackupStatus) -> Result<Vec<Value>,
             return Ok(all);
         }
     }
+}
+
+async fn recorded_files(
+    global: &Global,
+    backup: &BackupStatus,
+    after: Option<&str>,
+) -> Result<Value, CliError> {
+    let Some(state) = open_state_to_read(global.state_dir.as_deref())? else {
+        return Ok(Value::Null);
+    };
+    let after = after.map(Key::literal);
+    let page = files(&state.state, &backup.source, &backup.destination, after).await?;
+    state.state.close();
+    Ok(page)
 }
 
 /// The state, where there is one: a question makes none.

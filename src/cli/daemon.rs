@@ -13,6 +13,7 @@ use crate::app::control::Command;
 use crate::app::{CONDITION, Driver, Ended};
 use crate::config::{BackupConfig, Defaults, MirrorConfig};
 use crate::engine::Mode;
+use crate::ports::Change;
 use crate::report::log;
 use crate::report::progress::{Show, When, Work};
 use crate::service::notify::ServiceManager;
@@ -172,6 +173,8 @@ impl Daemon<'_> {
             && let Err(failure) = wired.backup.check_owner().await
             && wired.backup.owner.is_refused()
         {
+            let by = Some(failure.to_string());
+            wired.backup.state.apply(vec![Change::Ended { by }]).await.ok();
             return Err(failure.into());
         }
         let (name, source) = (&config.name, config.source.display());

@@ -21,6 +21,7 @@ use crate::wire::{SystemClock, Wired, destination_of};
 
 use super::ask::{Called, chosen};
 use super::error::{CliError, Code};
+use super::forget::forget;
 
 /// Names in a list of deletions.
 const NAMES_MAX: usize = 100;
@@ -216,7 +217,10 @@ impl Desk {
                 let after = after.map(|key| Key::literal(&key));
                 files(&self.state, &source, &destination, after).await
             }
-            Request::Flush | Request::Pause { .. } | Request::Deletions { .. }
+            Request::Flush
+            | Request::Pause { .. }
+            | Request::Forget { .. }
+            | Request::Deletions { .. }
                 if self.role == Role::Sync =>
             {
                 let message = format!("a sync is running (process {})", std::process::id());
@@ -224,6 +228,11 @@ impl Desk {
             }
             Request::Flush => self.flush().await,
             Request::Pause { paused, names, all } => self.pause(paused, &names, all).await,
+            Request::Forget { names } => {
+                let kept: Vec<Called> =
+                    self.doors.settled().await.into_iter().map(|door| door.called).collect();
+                forget(&self.state, &kept, &names).await
+            }
             Request::Deletions { verb, names, all, new_root } => {
                 self.deletions(verb, &names, all, new_root).await
             }

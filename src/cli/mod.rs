@@ -7,6 +7,7 @@ mod daemon;
 mod doors;
 mod error;
 mod exposed;
+mod forget;
 mod health;
 mod manual;
 mod mirror;
@@ -114,6 +115,7 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
             Some(Command::Flush(flush)) => commands::flush(&global, &flush).await,
             Some(Command::Pause(named)) => pause::run(&global, named, true).await,
             Some(Command::Resume(named)) => pause::run(&global, named, false).await,
+            Some(Command::Forget(forget)) => forget::run(&global, forget).await,
             Some(Command::Deletions(deletions)) => commands::deletions(&global, deletions).await,
             Some(Command::Config(config)) => commands::config(&global, &config),
             Some(Command::Serve(serve)) => serve::run(&global, serve).await,

@@ -32,6 +32,8 @@ pub struct Guard {
     /// Something is still missing that was missing when deletions were held, and no person has
     /// looked at it since.
     pub held_before: bool,
+    /// Why they were held then, where that is known.
+    pub held_why: Option<String>,
 }
 
 /// Why deletions are held.
@@ -48,7 +50,7 @@ pub enum HoldReason {
     /// The state database was corrupt and has been rebuilt.
     StateRebuilt,
     /// They were held before, and the facts that asked for it no longer do.
-    HeldBefore,
+    HeldBefore { why: Option<String> },
 }
 
 /// Deletions are held, for at least one reason.
@@ -84,10 +86,18 @@ impl Guard {
                 reasons.push(HoldReason::StateRebuilt);
             }
             if self.held_before && reasons.is_empty() {
-                reasons.push(HoldReason::HeldBefore);
+                reasons.push(HoldReason::HeldBefore { why: self.held_why.clone() });
             }
         }
         (!reasons.is_empty()).then_some(Hold { reasons, pending: self.pending })
+    }
+}
+
+impl Hold {
+    /// The reasons in plain words.
+    pub fn why(&self) -> String {
+        let reasons: Vec<String> = self.reasons.iter().map(ToString::to_string).collect();
+        reasons.join("; ")
     }
 }
 
@@ -108,8 +118,11 @@ impl fmt::Display for HoldReason {
                 "more deletions within 24 hours than max_delete allows ({allowance} files)"
             ),
             Self::StateRebuilt => f.write_str("the state database was corrupt and was rebuilt"),
-            Self::HeldBefore => {
+            Self::HeldBefore { why: None } => {
                 f.write_str("deletions were held before, and nobody has looked since")
+            }
+            Self::HeldBefore { why: Some(why) } => {
+                write!(f, "deletions were held before ({why}), and nobody has looked since")
             }
         }
     }
@@ -129,6 +142,7 @@ mod tests {
         files_max: 1000,
         state_rebuilt: false,
         held_before: false,
+        held_why: None,
     };
 
     fn reasons(guard: Guard) -> Vec<HoldReason> {
@@ -150,7 +164,7 @@ mod tests {
         assert_eq!(reasons(Guard { files: 0, pending: 2, ..CALM }), [HoldReason::Emptied]);
         assert_eq!(reasons(Guard { state_rebuilt: true, ..CALM }), [HoldReason::StateRebuilt]);
         let held_before = Guard { held_before: true, ..CALM };
-        assert_eq!(reasons(held_before.clone()), [HoldReason::HeldBefore]);
+        assert_eq!(reasons(held_before.clone()), [HoldReason::HeldBefore { why: None }]);
         let path = RelPath::new(b"disk/file").unwrap();
         let displaced = Guard { displaced: Some(path.clone()), pending: 0, ..CALM };
         assert_eq!(reasons(displaced), [HoldReason::AnotherDisk { path }], "a folder marker, too");

@@ -144,6 +144,11 @@ pub enum Change {
     /// Deletions were held: all that were missing then stay so until a person has seen it.
     Held {
         at: Millis,
+        why: String,
+    },
+    /// A run has ended: by this, or with everything done.
+    Ended {
+        by: Option<String>,
     },
     /// A person has seen that the state was rebuilt, and what was held.
     Acknowledge,
@@ -181,6 +186,10 @@ pub struct BackupRow {
     pub rebuilt: bool,
     /// When deletions were last held, and no person has acknowledged it.
     pub held_at: Option<Millis>,
+    /// Why, in plain words; unknown where an earlier program held them.
+    pub held_why: Option<String>,
+    /// What ended the last run, or kept it waiting to its end, in plain words.
+    pub ended_by: Option<String>,
 }
 
 impl BackupRow {

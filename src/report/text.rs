@@ -62,9 +62,23 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
     let is_begun = s.error.is_none() && s.condition != "never-started";
     if is_begun || s.files > 0 {
         let (files, bytes) = (count(s.files, "file"), bytes(s.bytes));
-        lines.push(format!("  {files} ({bytes}) in the destination"));
+        let besides = match s.missing {
+            0 => String::new(),
+            missing => format!(", besides {} missing here", grouped(missing)),
+        };
+        lines.push(format!("  {files} ({bytes}) in the destination{besides}"));
     }
     let mut add = |line: String| lines.push(format!("  {line}"));
+    if let Some(why) = &s.last_error {
+        add(format!("the last run ended with: {why}"));
+        // What was mistyped once would be told for ever.
+        if s.files == 0 && s.watermark_ms.is_none() {
+            add(format!("if it is not wanted: keepwatch forget {}", s.name));
+        }
+    }
+    if s.dirty > 0 && s.condition == "paused" {
+        add(format!("{} to look at", count(s.dirty, "changed path")));
+    }
     if s.pending_files > 0 {
         add(format!("{} waiting ({})", count(s.pending_files, "file"), bytes(s.pending_bytes)));
     }
@@ -110,7 +124,7 @@ fn headline(s: &BackupStatus, now_ms: i64) -> String {
     let ago = |at: i64| duration(u64::try_from(now_ms - at).unwrap_or(0));
     let idle = s.pending_files == 0 && s.in_flight == 0 && s.dirty == 0 && s.waiting_for.is_none();
     let protected = match s.watermark_ms {
-        Some(at) if idle && now_ms - at < 5_000 => {
+        Some(at) if idle && now_ms - at < 5_000 && s.condition == "up-to-date" => {
             "; everything until now is in the destination".to_owned()
         }
         Some(at) => format!("; everything until {} ago is in the destination", ago(at)),
@@ -128,6 +142,19 @@ mod tests {
         let told = |unclaimed| summary(&Summary { unclaimed, ..Summary::default() });
         assert!(told(1).contains("1 object in the destination belongs to no file here, and is"));
         assert!(told(2).contains("2 objects in the destination belong to no file here, and are"));
+    }
+
+    #[test]
+    fn now_is_said_of_what_is_being_kept_alone() {
+        let told = |condition: &str| {
+            let condition = condition.to_owned();
+            let watermark_ms = Some(99_000);
+            status(&BackupStatus { condition, watermark_ms, ..BackupStatus::default() }, 100_000)
+        };
+        assert!(told("up-to-date").contains("until now"));
+        for condition in ["paused", "stopped", "starting", "scanning"] {
+            assert!(told(condition).contains("until 1.0 s ago"), "{}", told(condition));
+        }
     }
 
     #[test]

@@ -238,8 +238,9 @@ impl Reply<'_> {
     }
 
     fn no_such_bucket(&self, what: &What) -> Failure {
-        what.failed(ErrorClass::Configuration, self.words())
-            .with_hint("check the bucket's name, or let keepwatch make it with --create-bucket")
+        what.failed(ErrorClass::Configuration, self.words()).with_hint(
+            "check the bucket's name; watch, sync and mirror make it with --create-bucket",
+        )
     }
 
     fn region_hint(&self) -> String {

@@ -40,6 +40,10 @@ pub enum Request {
         names: Vec<String>,
         all: bool,
     },
+    /// Drop what is on record of these.
+    Forget {
+        names: Vec<String>,
+    },
     Deletions {
         verb: DeletionVerb,
         names: Vec<String>,

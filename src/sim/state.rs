@@ -227,8 +227,14 @@ impl Tables {
                     self.unclaimed.insert(key, object);
                 }
             }
-            Change::Held { at } => self.backup.held_at = Some(at),
-            Change::Acknowledge => (self.backup.rebuilt, self.backup.held_at) = (false, None),
+            Change::Held { at, why } => {
+                (self.backup.held_at, self.backup.held_why) = (Some(at), Some(why));
+            }
+            Change::Ended { by } => self.backup.ended_by = by,
+            Change::Acknowledge => {
+                (self.backup.rebuilt, self.backup.held_at) = (false, None);
+                self.backup.held_why = None;
+            }
             _ => {}
         }
     }

@@ -124,6 +124,12 @@ impl State {
         }))
     }
 
+    /// Drops all that is known of one backup, which nobody uses now; answers with whether it was on
+    /// record. What `default` stands for stays.
+    pub async fn forget(&self, id: BackupId) -> Result<bool, StateError> {
+        self.thread.query(move |c| write::forget_backup(c, &id)).await
+    }
+
     /// The bucket that `default` stood for when this source was first backed up to this endpoint.
     pub async fn default_bucket(
         &self,

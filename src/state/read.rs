@@ -64,7 +64,8 @@ pub fn backup_id(c: &Connection, id: &BackupId) -> rusqlite::Result<Option<i64>>
 pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
     c.query_row(
         "SELECT filesystem, inode, born_ns, listed_at, owner_etag, owner_generation, conditional,
-             rebuilt, owner_id, held_at, made_at, passed_at, proven_before, paused_at
+             rebuilt, owner_id, held_at, made_at, passed_at, proven_before, paused_at,
+             held_why, ended_by
          FROM backup WHERE id = ?1",
         [backup],
         |row| {
@@ -90,6 +91,8 @@ pub fn backup(c: &Connection, backup: i64) -> rusqlite::Result<BackupRow> {
                 rebuilt: row.get(7)?,
                 owner_id: row.get(8)?,
                 held_at: time(9)?,
+                held_why: row.get(14)?,
+                ended_by: row.get(15)?,
             })
         },
     )

@@ -47,6 +47,18 @@ pub fn backup_row_id(
     read::backup_id(c, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
+/// Drops all that is known of this backup; answers with whether it was on record.
+pub fn forget_backup(c: &Connection, id: &BackupId) -> rusqlite::Result<bool> {
+    let Some(backup) = read::backup_id(c, id)? else { return Ok(false) };
+    let change = c.unchecked_transaction()?;
+    for table in ["part", "upload", "problem", "unclaimed", "hourly", "object"] {
+        c.execute(&format!("DELETE FROM {table} WHERE backup = ?1"), [backup])?;
+    }
+    c.execute("DELETE FROM backup WHERE id = ?1", [backup])?;
+    change.commit()?;
+    Ok(true)
+}
+
 pub fn set_default_bucket(
     c: &Connection,
     source: &[u8],
@@ -115,10 +127,19 @@ pub fn apply(
         }
         Change::Approve => approve(c, backup),
         Change::Discard => discard(c, caches, backup),
-        Change::Held { at } => set_time(c, backup, "held_at", Some(*at)),
-        Change::Acknowledge => {
-            execute(c, "UPDATE backup SET rebuilt = 0, held_at = NULL WHERE id = ?1", [backup])
+        Change::Held { at, why } => execute(
+            c,
+            "UPDATE backup SET held_at = ?2, held_why = ?3 WHERE id = ?1",
+            params![backup, at.0, why],
+        ),
+        Change::Ended { by } => {
+            execute(c, "UPDATE backup SET ended_by = ?2 WHERE id = ?1", params![backup, by])
         }
+        Change::Acknowledge => execute(
+            c,
+            "UPDATE backup SET rebuilt = 0, held_at = NULL, held_why = NULL WHERE id = ?1",
+            [backup],
+        ),
     }
 }
 

@@ -414,7 +414,7 @@ pub fn open_store(folder: &Path, create: bool) -> Result<Store, Error> {
     if !is_store(folder) && !create {
         let message = format!("there is no store in {}", folder.display());
         return Err(Error::new(ErrorClass::Configuration, message).hint(
-            "check that its disk is mounted, or let keepwatch make it with --create-bucket",
+            "check that its disk is mounted; watch, sync and mirror make it with --create-bucket",
         ));
     }
     Store::open(folder, StoreOptions::default()).map_err(|error| {

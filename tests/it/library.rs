@@ -33,7 +33,7 @@ impl Program {
             "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
             reach.access_key, reach.secret_key
         );
-        std::fs::write(&keys, text).unwrap();
+        crate::support::write_secret(&keys, &text);
         Access::default().endpoint_url(&reach.endpoint).region("us-east-1").credentials_file(keys)
     }
 

@@ -12,6 +12,7 @@ mod docs;
 mod documented;
 mod earlier;
 mod errors;
+mod forget;
 mod guard;
 mod kill;
 mod kinds;

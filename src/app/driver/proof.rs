@@ -73,8 +73,27 @@ impl Driver {
         });
     }
 
+    /// Records what ended the run, or what it waited for to its end, for whoever asks when nothing
+    /// runs.
+    async fn note_end(&mut self) {
+        let at_stop = self.proven.at_stop.as_ref().and_then(|live| live.snapshot.waiting.clone());
+        let by = match (&self.exit, at_stop) {
+            (Some(Exit::NeedsPerson(failure) | Exit::GaveUp(failure)), _) => Some(failure.clone()),
+            (_, waiting) => waiting.map(|waiting| waiting.failure),
+        };
+        let by = by.map(|failure| failure.to_string());
+        // A database that is broken is told of where work needs it.
+        if let Ok(row) = self.backup.state.backup().await
+            && row.ended_by != by
+            && !self.backup.is_dry_run()
+        {
+            self.backup.record(vec![Change::Ended { by }]).await.ok();
+        }
+    }
+
     /// The end of a run: what was told of is on record, and so is what is proven.
     pub(super) async fn conclude(&mut self) {
+        self.note_end().await;
         let live = match (&self.exit, self.proven.at_stop.take()) {
             (Some(Exit::Done), _) => {
                 let notes = async { while self.tasks.join_next().await.is_some() {} };

@@ -52,14 +52,13 @@ impl Mirror {
         );
         if let Some(hold) = &hold {
             if !guard.held_before {
-                self.note(vec![Change::Held { at: now }]).await?;
+                self.note(vec![Change::Held { at: now, why: hold.why() }]).await?;
             }
-            let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
             tracing::warn!(
                 backup = self.settings.name,
                 "{} held: {}; see `keepwatch deletions list`",
                 crate::model::words::count(hold.pending, "deletion"),
-                reasons.join("; ")
+                hold.why()
             );
         }
         self.follow_each(again, hold.is_some()).await?;

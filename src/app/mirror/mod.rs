@@ -109,6 +109,22 @@ impl Mirror {
     /// One comparison, and all that follows from it.
     pub async fn run(self: &Arc<Self>) -> End {
         self.copier.forget_names();
+        let end = self.run_once().await;
+        let by = match &end {
+            End::Failed(failure) => Some(failure.to_string()),
+            End::Done { .. } | End::Interrupted => None,
+        };
+        // A database that is broken is told of where work needs it.
+        if let Ok(row) = self.state.backup().await
+            && row.ended_by != by
+            && self.plan.is_none()
+        {
+            self.state.apply(vec![Change::Ended { by }]).await.ok();
+        }
+        end
+    }
+
+    async fn run_once(self: &Arc<Self>) -> End {
         match self.steps().await {
             Ok(hold) => End::Done { hold },
             Err(Stop::Interrupted) => End::Interrupted,

@@ -19,6 +19,7 @@ pub(super) fn guard(max_delete: MaxDelete, tally: &Tally, row: &BackupRow) -> Gu
         files_max: tally.files_max.max(tally.files + tally.pending),
         state_rebuilt: row.rebuilt,
         held_before: row.held_since(tally.oldest_missing),
+        held_why: row.held_why.clone(),
     }
 }
 

@@ -21,15 +21,25 @@ struct Extra {
     files: u64,
     /// Files and links that it has: those that it will have here, in a dry run.
     kept: u64,
-    /// Of these, the ones that are here.
+    /// Of these, the ones whose name is here.
     here: u64,
+    /// Of these, the ones that have the backup's size, too.
+    alike: u64,
+    /// Of these, the empty ones, which are alike everywhere.
+    empty: u64,
 }
 
 impl Extra {
-    /// Whether this can be the folder that was backed up, or an earlier restore of it: fewer than
-    /// one in ten of its other files has its name in the backup.
+    /// Whether this is hardly the folder that was backed up, or an earlier restore of it. Where all
+    /// of the backup is, it was restored before. Else a few files that look the same will do, or
+    /// many that share no more than their names.
     fn is_unrelated(&self) -> bool {
-        self.files >= 2 && self.here.saturating_mul(RELATED) < self.files
+        let all = self.kept > 0 && self.alike == self.kept;
+        let few = match self.alike - self.empty {
+            0 => self.here < self.files,
+            _ => self.here.saturating_mul(RELATED) < self.files,
+        };
+        self.files > 0 && !all && few
     }
 }
 
@@ -48,7 +58,8 @@ impl Restore {
         }
         let few = match extra.here {
             0 => "none of its files is".to_owned(),
-            here => format!("only {} of its files are", grouped(here)),
+            1 => "only one of its files has its name".to_owned(),
+            here => format!("only {} of its files have their names", grouped(here)),
         };
         let message = format!(
             "{few} in the backup, and --delete would delete {} there: is it the right folder?",
@@ -61,10 +72,14 @@ impl Restore {
         }
         raise(&self.tally.held, extra.files);
         let message = format!("the target looks like another folder: {message}");
-        Err(Stop::Held(Failure::new(ErrorClass::Configuration, message).with_hint(
-            "nothing was restored or deleted; --dry-run lists what would be; if it is the right \
-             folder, restore without --delete first, and then again with it",
-        )))
+        let hint = match extra.kept {
+            0 => "nothing was deleted: the backup has no files to tell the folder by",
+            _ => {
+                "nothing was restored or deleted; --dry-run lists what would be; if it is the \
+                 right folder, restore without --delete first, and then again with it"
+            }
+        };
+        Err(Stop::Held(Failure::new(ErrorClass::Configuration, message).with_hint(hint)))
     }
 
     pub(super) async fn prune(self: &Arc<Self>) -> Result<(), Stop> {
@@ -132,7 +147,7 @@ impl Restore {
         let top = self.settings.within.clone().unwrap_or_else(RelPath::root);
         let mut walk = self.here.walk(top, None);
         let mut objects = self.objects();
-        let mut merge: Merge<Seen, (), ()> = Merge::default();
+        let mut merge: Merge<Seen, (), u64> = Merge::default();
         merge.end(Side::Base);
         let mut extra = Extra::default();
         let mut markers = Markers::default();
@@ -162,7 +177,9 @@ impl Restore {
                             markers.literal.insert(key);
                             continue;
                         }
-                        merge.push_target([(key, ())]).map_err(|e| disorder(&e))?;
+                        merge
+                            .push_target([(key, kept.object.size_bytes)])
+                            .map_err(|e| disorder(&e))?;
                     }
                 },
                 Step::Triple(triple) => {
@@ -171,6 +188,9 @@ impl Restore {
                     if is_kept && !triple.key.is_folder() {
                         extra.kept += 1;
                         extra.here += u64::from(triple.source.is_some());
+                        let alike = alike(triple.source.as_ref(), triple.target);
+                        extra.alike += u64::from(alike.is_some());
+                        extra.empty += u64::from(alike == Some(0));
                     }
                     let Some(Seen::Entry(path, entry)) = triple.source else { continue };
                     let is_folder = entry.kind == Kind::Folder;
@@ -227,6 +247,12 @@ impl Restore {
         }
         Ok(())
     }
+}
+
+/// The size that a file has both here and in the backup.
+fn alike(here: Option<&Seen>, size_bytes: Option<u64>) -> Option<u64> {
+    let Some(Seen::Entry(_, entry)) = here else { return None };
+    size_bytes.filter(|size| *size == entry.fingerprint.size_bytes)
 }
 
 /// Folder markers of the backup that the walk is below of, and keys that are out of order.

@@ -336,7 +336,8 @@ fn deletions_are_held_when_they_are_many() {
     scene.user.sync(empty.folder.path(), "s3://bucket/empty", &[], 0);
     let full = Tree::new(&[("a", b"1"), ("b", b"2")]);
     let to = path(full.folder.path());
-    let words = ["the target looks like another folder", "hint: nothing was restored or deleted"];
+    let words =
+        ["the target looks like another folder", "hint: nothing was deleted: the backup has"];
     ends(&scene.user, &["restore", "s3://bucket/empty", &to, "--delete"], 7, &words);
     ends(&scene.user, &["restore", "s3://bucket/empty", &to, "--delete", "-n"], 7, &words[..1]);
     assert_eq!(names(&full), ["a", "b"]);
@@ -351,7 +352,11 @@ fn a_folder_that_is_hardly_the_right_one_is_not_filled_and_emptied() {
     (0..30).for_each(|n| home.write(format!("{n}/mine"), b"mine"));
     let (before, to) = (home.expected(""), path(home.folder.path()));
     let delete = ["restore", TO, &to, "--delete", "--json"];
-    let words = ["only 1 of its files are in the backup", "would delete 30 other files", "hint: "];
+    let words = [
+        "only one of its files has its name in the backup",
+        "would delete 30 other files",
+        "hint: ",
+    ];
     // Not the second time either, nor with a budget.
     for more in [&[][..], &[], &["--max-delete", "off"]] {
         let said = ends(&scene.user, &[&delete[..], more].concat(), 7, &words);
@@ -366,12 +371,40 @@ fn a_folder_that_is_hardly_the_right_one_is_not_filled_and_emptied() {
     ends(&scene.user, &["restore", TO, &to], 0, &[]);
     let said = ends(&scene.user, &delete, 0, &[]);
     assert_eq!(said.number("deleted"), 30, "{said:?}");
-    // One file more is nobody's home, and a folder that is not there yet holds nothing.
+    // The one file of a folder may be all that somebody has.
     let back = Tree::new(&[("x", b"extra")]);
-    ends(&scene.user, &["restore", TO, &path(back.folder.path()), "--delete"], 0, &[]);
+    let to = path(back.folder.path());
+    let delete = ["restore", TO, &to, "--delete", "--json"];
+    ends(&scene.user, &delete, 7, &["none of its files is in the backup"]);
+    ends(&scene.user, &["restore", TO, &to], 0, &[]);
+    assert_eq!(ends(&scene.user, &delete, 0, &[]).number("deleted"), 1);
+    // A folder that is not there yet holds nothing.
     let fresh = path(&back.path("fresh"));
     ends(&scene.user, &["restore", TO, &fresh, "--delete", "--dry-run"], 0, &[]);
     ends(&scene.user, &["restore", TO, &fresh, "--delete"], 0, &[]);
+}
+
+#[test]
+fn a_name_alone_does_not_make_it_the_right_folder() {
+    let scene = Scene::new(&[("notes", b"1"), ("empty", b"")]);
+    scene.sync(&[], 0);
+    let home = Tree::new(&[("notes", b"mine"), ("empty", b"")]);
+    (0..9).for_each(|n| home.write(format!("{n}"), b"mine"));
+    let (before, to) = (home.expected(""), path(home.folder.path()));
+    let delete = ["restore", TO, &to, "--delete", "--max-delete", "off", "--json"];
+    let words = ["only 2 of its files have their names in the backup"];
+    ends(&scene.user, &delete, 7, &words);
+    assert_eq!(home.expected(""), before);
+    // One that looks the same will do, so that a restore that was cut short goes on.
+    home.write("notes", b"2");
+    ends(&scene.user, &delete, 0, &[]);
+    assert_eq!(names(&home), ["empty", "notes"]);
+    // The backup is small beside what is here, and all of it is: it was restored before.
+    (0..30).for_each(|n| home.write(format!("{n}"), b"mine"));
+    home.remove("empty");
+    ends(&scene.user, &delete, 7, &["only one of its files has its name in the backup"]);
+    ends(&scene.user, &["restore", TO, &to], 0, &[]);
+    assert_eq!(ends(&scene.user, &delete, 0, &[]).number("deleted"), 30);
 }
 
 #[test]
@@ -379,7 +412,7 @@ fn nothing_is_deleted_when_something_failed() {
     let scene = Scene::with_files(3);
     scene.sync(&[], 0);
     scene.bucket.put("p/../out", b"hostile");
-    let back = Tree::new(&[("x", b"extra")]);
+    let back = Tree::new(&[("x", b"extra"), ("f/0", b"former")]);
     let to = path(back.folder.path());
     let words = ["failed: ../out", "some paths failed, so nothing is deleted"];
     ends(&scene.user, &["restore", TO, &to, "--delete"], 1, &words);
