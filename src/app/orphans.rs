@@ -62,11 +62,13 @@ fn put_off(tenant: &dyn Tenant, error: StoreError, what: &str) -> Result<(), Fai
     }
     let failure = failure_of(error, what);
     match failure.class {
+        ErrorClass::Server | ErrorClass::Throttled | ErrorClass::Credentials => Err(failure),
+        // The listing has just worked: a reply that is not S3's is about this one operation.
         ErrorClass::Unreachable
-        | ErrorClass::Server
-        | ErrorClass::Throttled
-        | ErrorClass::Credentials => Err(failure),
-        ErrorClass::Path | ErrorClass::Denied | ErrorClass::Configuration | ErrorClass::State => {
+        | ErrorClass::Path
+        | ErrorClass::Denied
+        | ErrorClass::Configuration
+        | ErrorClass::State => {
             let name = tenant.name();
             tracing::warn!(backup = name, "{failure}; the next listing tries again");
             Ok(())

@@ -29,7 +29,8 @@ const ASK_AFTER: u32 = 3;
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// Objects of the listing that are read to tell, when none was read well before.
 const ASKED: usize = 3;
-const BACKOFF: Backoff = Backoff { first_ms: 500, max_ms: 10_000 };
+/// The longest pause before another attempt. None is longer than the server may be away.
+const PAUSE_MAX_MS: u64 = 10_000;
 
 /// Why one path, or everything, goes no further.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub(crate) enum Stop {
 /// Shared by all requests of a run.
 pub(crate) struct Patience {
     retry_for: Duration,
+    backoff: Backoff,
     cancel: CancellationToken,
     /// Is asked for another object, where no other request tells.
     reader: Option<Arc<dyn ObjectReader>>,
@@ -105,6 +107,7 @@ impl Patience {
     pub(crate) fn new(retry_for_ms: u64, cancel: CancellationToken) -> Self {
         Self {
             retry_for: Duration::from_millis(retry_for_ms),
+            backoff: Backoff { first_ms: 500, max_ms: retry_for_ms.clamp(500, PAUSE_MAX_MS) },
             cancel,
             reader: None,
             last_good: Mutex::new(None),
@@ -207,7 +210,7 @@ impl Patience {
         }
         let delay = {
             let mut jitter = lock(&self.jitter);
-            BACKOFF.delay_ms(attempts.count, &mut jitter)
+            self.backoff.delay_ms(attempts.count, &mut jitter)
         };
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(delay)) => Ok(()),

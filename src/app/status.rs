@@ -72,7 +72,7 @@ pub struct BackupStatus {
     pub waiting_for: Option<String>,
     pub waiting_ms: Option<u64>,
     /// Of what does not run: what ended its last run, in plain words, if not that all was done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub last_error: Option<String>,
     /// Since when a person has it paused.
     pub paused_since_ms: Option<i64>,

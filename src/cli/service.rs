@@ -260,6 +260,9 @@ fn tell_systemd(
         // One that runs has the former unit.
         call(&systemctl(service, &["restart", UNIT]))?;
         told.done.push(format!("started; see: {status}"));
+    } else if call(&systemctl(service, &["is-active", "--quiet", UNIT])).is_ok() {
+        let command = systemctl(service, &["restart", UNIT]).join(" ");
+        told.left.push(format!("it runs as it was before; let it take this up: {command}"));
     } else {
         let command = systemctl(service, &["start", UNIT]).join(" ");
         told.left.push(format!("start it now: {command}"));

@@ -140,7 +140,12 @@ impl Installer {
         std::fs::create_dir(&tools).unwrap();
         let notes = user.home.path().join("notes");
         for tool in ["systemctl", "launchctl"] {
-            let script = format!("#!/bin/sh\necho {tool} \"$@\" >> '{}'\n", notes.display());
+            // Whether the service is active is asked, not told.
+            let script = format!(
+                "#!/bin/sh\ncase \"$*\" in *is-active*) exec test -e '{0}.active';; esac\n\
+                 echo {tool} \"$@\" >> '{0}'\n",
+                notes.display()
+            );
             std::fs::write(tools.join(tool), script).unwrap();
             let mode = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(tools.join(tool), mode).unwrap();
@@ -193,6 +198,13 @@ fn installed_for_a_user_and_undone() {
     ] {
         assert!(said.stdout.contains(words), "{words}: {said:?}");
     }
+
+    // One that runs already has the former unit.
+    std::fs::write(installer.notes.with_extension("active"), "").unwrap();
+    let said = installer.run(&["install", "--user"], 0);
+    installer.notes();
+    let words = "take this up: systemctl --user restart keepwatch.service";
+    assert!(said.stdout.contains(words) && !said.stdout.contains("start it now"), "{said:?}");
 
     let said = installer.run(&["install", "--user", "--start", "--no-enable"], 0);
     assert_eq!(
