@@ -42,7 +42,7 @@
 //!   plan        decisions: decide, merge, guard, stable reads, parts
 //!   engine      control: dirty paths, schedule, backoff, deletions, in virtual time
 //!   ports       what the outside must offer; the traits below which adapters hide
-//!   fs watch s3 state                      adapters: one outside thing each, never another adapter
+//!   fs watch s3 state cloudwatch           adapters: one outside thing each, never another adapter
 //!   store       the embedded S3 store: a server of its own, sees nothing of the above
 //!   app         use-cases over ports
 //!   config service report                  what to do; where it runs; what is said
@@ -68,6 +68,9 @@ pub mod engine;
 #[doc(hidden)]
 pub mod ports;
 
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
+pub mod cloudwatch;
 #[cfg(feature = "daemon")]
 #[doc(hidden)]
 pub mod fs;

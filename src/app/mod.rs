@@ -17,6 +17,7 @@ mod orphans;
 pub mod owner;
 mod patience;
 pub mod progress;
+pub mod publish;
 pub mod pulse;
 pub mod restore;
 pub mod status;

@@ -25,6 +25,8 @@ pub struct Progress {
     pub copied_bytes: AtomicU64,
     pub skipped: AtomicU64,
     pub failed: AtomicU64,
+    /// What has failed and is not right since: goes down again where it is tried again.
+    pub failing: AtomicU64,
     pub verified: AtomicU64,
     /// Differences that only a look at everything found: what the watcher missed.
     pub missed: AtomicU64,
@@ -118,6 +120,12 @@ impl Progress {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let done = get(&self.handled);
         (done, get(&self.planned).max(done))
+    }
+
+    /// Files that are known of and not done.
+    pub fn left(&self) -> u64 {
+        let (done, all) = self.files();
+        all - done
     }
 
     /// Bytes that the server has, of all that are known of.

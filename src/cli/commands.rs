@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use crate::app::control::{self, DeletionList, Facts, FilePage};
 use crate::app::mirror::orders;
 use crate::app::status::BackupStatus;
-use crate::config::{BackupConfig, Defaults, Destination, EXAMPLE, MirrorConfig, resolve, schema};
+use crate::config::{
+    BackupConfig, ConfigFile, Defaults, Destination, EXAMPLE, MirrorConfig, resolve, schema,
+};
 use crate::fs::{RuleOptions, Rules, Tree};
 use crate::model::key::KEY_MAX_BYTES;
 use crate::model::{Escaped, Key};
@@ -30,6 +32,7 @@ use super::ask::{ANSWER, Called, as_called, ask_daemon, ask_to_flush, chosen};
 use super::doors::{files, recorded};
 use super::error::{CliError, Code};
 use super::out::print_line;
+use super::published::session;
 use super::sync::{config_file, faulty};
 
 pub const NO_BACKUP: &str =
@@ -385,7 +388,7 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
             configs.iter().try_for_each(|config| check(config, &folder))?;
             let mirrors = super::mirror::configured_for(global, &super::args::Run::default())?;
             if options.what == ConfigVerb::Show {
-                show(&configs, &mirrors, global.json);
+                show(&file, &configs, &mirrors, global);
             } else {
                 let mut count = text::count(configs.len() as u64, "backup");
                 if !mirrors.is_empty() {
@@ -398,7 +401,7 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
     Ok(Code::Done)
 }
 
-fn show(configs: &[BackupConfig], mirrors: &[MirrorConfig], json: bool) {
+fn show(file: &ConfigFile, configs: &[BackupConfig], mirrors: &[MirrorConfig], global: &Global) {
     let named = |name: &str, source: String, destination: String| {
         let text = |value: String| toml::Value::from(value).to_string();
         vec![
@@ -420,32 +423,41 @@ fn show(configs: &[BackupConfig], mirrors: &[MirrorConfig], json: bool) {
         pairs
     });
     let (backups, mirrors): (Vec<_>, Vec<_>) = (backups.collect(), mirrors.collect());
-    if json {
+    let mut tables = vec![("status", file.status.shown())];
+    if file.cloudwatch.namespace.is_some() {
+        tables.push(("cloudwatch", file.cloudwatch.clone().or(&session(global)).shown()));
+    }
+    tables.retain(|(_, pairs)| !pairs.is_empty());
+    if global.json {
         let mut shown = json!({ "backup": as_json(backups) });
         if !mirrors.is_empty() {
             shown["mirror"] = as_json(mirrors).into();
         }
+        for (name, pairs) in tables {
+            shown[name] = object(pairs);
+        }
         return print_line(&shown.to_string());
     }
-    for (kind, all) in [("[[backup]]", backups), ("[[mirror]]", mirrors)] {
-        for pairs in all {
-            print_line(kind);
-            for (name, value) in pairs {
-                print_line(&format!("{name} = {value}"));
-            }
-            print_line("");
+    let one = |kind: &str, pairs: Vec<(&str, String)>| {
+        print_line(kind);
+        for (name, value) in pairs {
+            print_line(&format!("{name} = {value}"));
         }
-    }
+        print_line("");
+    };
+    backups.into_iter().for_each(|pairs| one("[[backup]]", pairs));
+    mirrors.into_iter().for_each(|pairs| one("[[mirror]]", pairs));
+    tables.into_iter().for_each(|(name, pairs)| one(&format!("[{name}]"), pairs));
 }
 
 fn as_json(shown: Vec<Vec<(&'static str, String)>>) -> Vec<Value> {
+    shown.into_iter().map(object).collect()
+}
+
+fn object(pairs: Vec<(&'static str, String)>) -> Value {
     let value = |value: String| {
         let parsed = value.parse::<toml::Value>().ok();
         parsed.and_then(|value| serde_json::to_value(value).ok()).unwrap_or(json!(value))
     };
-    let object = |pairs: Vec<(&'static str, String)>| {
-        let pairs = pairs.into_iter().map(|(name, text)| (name.to_owned(), value(text)));
-        Value::Object(pairs.collect())
-    };
-    shown.into_iter().map(object).collect()
+    Value::Object(pairs.into_iter().map(|(name, text)| (name.to_owned(), value(text))).collect())
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use indicatif::MultiProgress;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -14,8 +13,7 @@ use crate::app::{CONDITION, Driver, Ended};
 use crate::config::{BackupConfig, Defaults, MirrorConfig};
 use crate::engine::Mode;
 use crate::ports::Change;
-use crate::report::log;
-use crate::report::progress::{Show, When, Work};
+use crate::report::progress::Work;
 use crate::service::notify::ServiceManager;
 use crate::service::paths;
 use crate::service::signals::{self, Wish};
@@ -28,20 +26,20 @@ use super::error::{CliError, Code};
 use super::exposed::{self, Exposed};
 use super::health::Health;
 use super::mirror::{Mirrors, Start, configured_for};
+use super::run::{Audience, Following};
 use super::sync::choose;
 
 struct Running {
     config: BackupConfig,
     commands: mpsc::Sender<Command>,
     driving: JoinHandle<Ended>,
-    show: Show,
+    following: Following,
 }
 
 type Backups = BTreeMap<String, Running>;
 
 pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
-    let bars = MultiProgress::new();
-    log::init(global.log(true), &bars);
+    let mut audience = Audience::new(global, true);
     if global.dry_run {
         return Err(CliError::new(Code::Usage, "a daemon has no dry run")
             .hint("see what would be done with: keepwatch sync --dry-run"));
@@ -72,8 +70,9 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let health =
         Health { manager: manager.clone(), doors: doors.clone(), state: state.state.clone() };
     let telling = tokio::spawn(health.tell());
+    audience.published.follow_file(global).await;
     let exposed = tokio::sync::Mutex::new(exposed);
-    let daemon = Daemon { global, state: &state, options, bars, doors, exposed };
+    let mut daemon = Daemon { global, state: &state, options, audience, doors, exposed };
     let (mut backups, refused) = daemon.start_all(configs).await;
     let (mut mirrors, unwired) = Mirrors::start(&daemon.mirrors(), mirrored).await;
     if let (true, Some(error)) = (backups.is_empty() && mirrors.is_empty(), refused.or(unwired)) {
@@ -103,6 +102,7 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     stop_all(backups).await;
     serving.abort();
     serving.await.ok();
+    daemon.audience.leave(Code::Done).await;
     state.state.close();
     tracing::info!("stopped");
     Ok(Code::Done)
@@ -124,7 +124,7 @@ struct Daemon<'a> {
     global: &'a Global,
     state: &'a OpenState,
     options: RunOptions,
-    bars: MultiProgress,
+    audience: Audience,
     doors: Doors,
     exposed: tokio::sync::Mutex<Exposed>,
 }
@@ -150,8 +150,8 @@ impl Daemon<'_> {
     }
 
     fn mirrors(&self) -> Start<'_> {
-        let Self { global, state, bars, doors, .. } = self;
-        Start { global, state, bars, doors }
+        let Self { state, audience, doors, .. } = self;
+        Start { state, audience, doors }
     }
 
     async fn start(&self, config: BackupConfig) -> Result<Running, (BackupConfig, CliError)> {
@@ -179,12 +179,11 @@ impl Daemon<'_> {
         }
         let (name, source) = (&config.name, config.source.display());
         tracing::info!(backup = name, "keeping {source} in {}", wired.destination);
-        let when = if self.global.quiet { When::Never } else { self.global.progress };
-        let show = Show::start(name, wired.backup.progress.clone(), Work::Keep, when, &self.bars);
+        let following = self.audience.follow(name, &wired.backup.progress, Work::Keep);
         let (commands, inbox) = mpsc::channel(8);
         self.doors.set(Door::open(&wired, commands.clone()));
         let driving = tokio::spawn(Driver::new(wired.backup, wired.watching).run(inbox));
-        Ok(Running { config: config.clone(), commands, driving, show })
+        Ok(Running { config: config.clone(), commands, driving, following })
     }
 
     fn not_started(&self, config: &BackupConfig, error: &CliError) {
@@ -193,7 +192,7 @@ impl Daemon<'_> {
     }
 
     /// What did not change keeps running; a file with faults is refused as a whole.
-    async fn reload(&self, run: &Run, backups: &mut Backups, mirrors: &mut Mirrors) {
+    async fn reload(&mut self, run: &Run, backups: &mut Backups, mirrors: &mut Mirrors) {
         let (configs, mirrored) = match self.read_again(run).await {
             Ok(read) => read,
             Err(error) => {
@@ -206,6 +205,7 @@ impl Daemon<'_> {
             }
         };
         self.doors.refuse(None);
+        self.audience.published.follow_file(self.global).await;
         let mut gone = std::mem::take(backups);
         let mut new = vec![];
         for config in configs {
@@ -305,5 +305,5 @@ async fn stop(running: Running) {
     // A command may have been in the way of a first try.
     running.commands.send(Command::Stop).await.ok();
     running.driving.await.ok();
-    running.show.finish();
+    running.following.finish();
 }

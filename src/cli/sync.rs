@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use indicatif::MultiProgress;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -17,9 +16,10 @@ use crate::config::{
     BackupConfig, BackupOptions, ConfigFile, Defaults, real_path, resolve, resolve_one,
 };
 use crate::engine::Mode;
-use crate::report::progress::{Show, When, Work};
-use crate::report::{log, text};
-use crate::service::{paths, signals, socket};
+use crate::report::progress::Work;
+use crate::report::text;
+use crate::service::signals::Wish;
+use crate::service::{paths, socket};
 use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 use super::args::{Global, Run, Sync};
@@ -27,15 +27,15 @@ use super::ask::no_such_backup;
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code, Ends, of_exit};
 use super::out::print_line;
+use super::run::{Audience, listen, until_end};
 
 /// Failed paths that are listed by name.
 const LISTED_MAX: usize = 20;
 
 pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
     let started = Instant::now();
-    let bars = MultiProgress::new();
-    log::init(global.log(false), &bars);
-    let result = run_all(global, &sync, &bars).await;
+    let mut audience = Audience::new(global, false);
+    let result = run_all(global, &sync, &mut audience).await;
     let (mut summary, code, error) = match result {
         Ok((summary, code, error)) => (summary, code, error),
         Err(error) => (Summary::default(), error.code, Some(error)),
@@ -52,6 +52,7 @@ pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
     {
         print_line(&text::summary(&summary));
     }
+    audience.leave(code).await;
     match error {
         Some(error) => Err(CliError { code, ..error }),
         None => Ok(code),
@@ -61,12 +62,12 @@ pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
 async fn run_all(
     global: &Global,
     sync: &Sync,
-    bars: &MultiProgress,
+    audience: &mut Audience,
 ) -> Result<(Summary, Code, Option<CliError>), CliError> {
     let configs = choose(global, &sync.run, Defaults::ONE_SHOT, true)?;
-    let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
-        .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
+    let mut wishes = listen()?;
     let state = open_state_of(global.state_dir.as_deref(), &configs)?;
+    audience.published.follow_file(global).await;
     let options = RunOptions {
         mode: Mode::OneShot { retry_for_ms: sync.retry_for.millis() },
         take_over: sync.run.take_over,
@@ -78,7 +79,7 @@ async fn run_all(
     let doors = Doors::default();
     let serving = serve(&state, &doors);
     for config in &configs {
-        let run = OneRun { global, state: &state, options: &options, bars, doors: &doors };
+        let run = OneRun { global, state: &state, options: &options, audience, doors: &doors };
         let one = run.drive(config, &mut wishes).await;
         doors.keep(|_| false);
         let one = one.map(|(summary, code, error)| {
@@ -241,7 +242,7 @@ struct OneRun<'a> {
     global: &'a Global,
     state: &'a OpenState,
     options: &'a RunOptions,
-    bars: &'a MultiProgress,
+    audience: &'a Audience,
     doors: &'a Doors,
 }
 
@@ -249,31 +250,23 @@ impl OneRun<'_> {
     async fn drive(
         &self,
         config: &BackupConfig,
-        wishes: &mut mpsc::Receiver<signals::Wish>,
+        wishes: &mut mpsc::Receiver<Wish>,
     ) -> Result<(Summary, Code, Option<CliError>), CliError> {
         let global = self.global;
         self.doors.set(Door::opening(config));
         check(config, &self.state.folder)?;
         let wired = wire(config, self.state, self.options).await?;
-        let when = if global.quiet { When::Never } else { global.progress };
-        let show =
-            Show::start(&config.name, wired.backup.progress.clone(), Work::Keep, when, self.bars);
+        let following = self.audience.follow(&config.name, &wired.backup.progress, Work::Keep);
         let (commands, inbox) = mpsc::channel(8);
         self.doors.set(Door::open(&wired, commands.clone()));
         let backup = wired.backup;
-        let mut driving = std::pin::pin!(Driver::new(backup.clone(), None).run(inbox));
-        let ended = loop {
-            tokio::select! {
-                ended = &mut driving => break ended,
-                Some(wish) = wishes.recv() => {
-                    if wish == signals::Wish::Stop {
-                        tracing::info!("stopping: waiting for what is in flight");
-                        commands.try_send(Command::Stop).ok();
-                    }
-                }
-            }
-        };
-        show.finish();
+        let driving = Driver::new(backup.clone(), None).run(inbox);
+        let ended = until_end(driving, wishes, || {
+            tracing::info!("stopping: waiting for what is in flight");
+            commands.try_send(Command::Stop).ok();
+        });
+        let ended = ended.await;
+        following.finish();
         let tally = backup.state.tally(backup.clock.now()).await?;
         let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
         summary.held = ended.held;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::cloudwatch::CloudWatchOptions;
 use super::fault::{Fault, Faults};
 use super::mirror::MirrorOptions;
 use super::options::BackupOptions;
@@ -75,9 +76,21 @@ pub struct ConfigFile {
     /// Where other programs can read how the backups are.
     #[schemars(default)]
     pub status: StatusOptions,
+    /// Where it is published how much is still to do.
+    #[schemars(default)]
+    pub cloudwatch: CloudWatchOptions,
+    #[schemars(skip)]
+    pub(super) cloudwatch_spans: Vec<(String, Range<usize>)>,
     /// What cannot be read: told together with what makes no sense, by `resolve`.
     #[schemars(skip)]
     pub(super) faults: Vec<Fault>,
+}
+
+impl ConfigFile {
+    /// Whether something in it cannot be read.
+    pub fn is_faulty(&self) -> bool {
+        !self.faults.is_empty()
+    }
 }
 
 /// JSON Schema of the file, for editors.
@@ -109,16 +122,33 @@ pub fn read(path: &str, text: &str) -> Result<ConfigFile, Faults> {
     let entries = table.tables("backup");
     let mirrors = table.tables("mirror");
     let status = table.table("status");
-    let spans = table.finish(BackupOptions::NAMES, &["backup", "mirror", "status"]);
+    let cloudwatch = table.table("cloudwatch");
+    let spans = table.finish(BackupOptions::NAMES, &["backup", "mirror", "status", "cloudwatch"]);
     let backups: Vec<NamedBackup> =
         entries.into_iter().map(|(entry, span)| backup(entry, span, &mut faults)).collect();
     let mirrors: Vec<NamedMirror> =
         mirrors.into_iter().map(|(entry, span)| mirror(entry, span, &mut faults)).collect();
-    let status = status.map(|(entry, span)| status_options(entry, span, &mut faults));
-    let status = status.unwrap_or_default();
+    let mut options = |entry: Option<(DeTable<'_>, Range<usize>)>, read: ReadOptions<'_>| {
+        let Some((entry, span)) = entry else { return vec![] };
+        let mut table = Table::new(entry, span, &mut faults);
+        let names = read(&mut table);
+        table.finish(names, &[]).options
+    };
+    let mut file = ConfigFile::default();
+    options(status, &mut |table| {
+        file.status = StatusOptions::read(table);
+        StatusOptions::NAMES
+    });
+    file.cloudwatch_spans = options(cloudwatch, &mut |table| {
+        file.cloudwatch = CloudWatchOptions::read(table);
+        CloudWatchOptions::NAMES
+    });
     let (path, text) = (path.to_owned(), text.to_owned());
-    Ok(ConfigFile { path, text, defaults, spans, backups, mirrors, status, faults })
+    Ok(ConfigFile { path, text, defaults, spans, backups, mirrors, faults, ..file })
 }
+
+/// Reads the options of a table of its own; answers with their names.
+type ReadOptions<'r> = &'r mut dyn FnMut(&mut Table<'_, '_>) -> &'static [&'static str];
 
 fn backup(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> NamedBackup {
     let mut table = Table::new(entry, span.clone(), faults);
@@ -142,17 +172,6 @@ fn mirror(entry: DeTable<'_>, span: Range<usize>, faults: &mut Vec<Fault>) -> Na
 
 /// What every entry has.
 const ENTRY: [&str; 3] = ["name", "source", "destination"];
-
-fn status_options(
-    entry: DeTable<'_>,
-    span: Range<usize>,
-    faults: &mut Vec<Fault>,
-) -> StatusOptions {
-    let mut table = Table::new(entry, span, faults);
-    let listen = table.parsed("listen");
-    table.finish(&StatusOptions::NAMES, &[]);
-    StatusOptions { listen }
-}
 
 /// A table being read.
 pub struct Table<'i, 'f> {

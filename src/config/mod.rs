@@ -4,6 +4,7 @@
 //! beats the `[[backup]]` entry, which beats the file's top level, which beats the default. Knows
 //! policies, never adapters; only `cli` uses it.
 
+mod cloudwatch;
 pub mod destination;
 mod fault;
 mod file;
@@ -15,6 +16,7 @@ mod status;
 pub mod units;
 mod words;
 
+pub use cloudwatch::{CloudWatchConfig, CloudWatchOptions, resolve_cloudwatch};
 pub use destination::{Destination, DestinationError};
 pub use fault::Faults;
 pub use file::{ConfigFile, NamedBackup, NamedMirror, read};

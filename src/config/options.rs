@@ -2,8 +2,9 @@
 //! its variable, and its words for both.
 
 use super::file::Table;
+use super::status::Loopback;
 use super::units::{Rate, Size, Span, Sse, Transfers};
-use super::words::{EndpointUrl, FileName, Line, Pattern, StorageClass};
+use super::words::{EndpointUrl, FileName, Line, Namespace, Pattern, StorageClass};
 use crate::plan::{Compare, Deletions, MaxDelete, MirrorCompare, Symlinks};
 
 macro_rules! options {
@@ -66,7 +67,7 @@ macro_rules! to_toml {
 }
 
 to_toml!(quoted Span, Size, Rate, Symlinks, Deletions, Compare, MirrorCompare, MaxDelete, Sse);
-to_toml!(quoted Line, EndpointUrl, StorageClass);
+to_toml!(quoted Line, EndpointUrl, StorageClass, Namespace, Loopback);
 to_toml!(bare bool, Transfers);
 
 impl<T: ToString> ToToml for Vec<T> {

@@ -125,6 +125,7 @@ pub fn resolve(
         }
     }
     faults.extend(super::mirror::faults(file, &configs, home));
+    faults.extend(super::cloudwatch::faults(file, home));
     if file.backups.is_empty() && file.mirrors.is_empty() {
         let help = Some("add a [[backup]] entry; `keepwatch config example` shows one".to_owned());
         faults.push(Fault {

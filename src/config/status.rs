@@ -1,27 +1,33 @@
 //! The `[status]` table: where other programs can read how the backups are.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-/// The table as written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct StatusOptions {
-    /// Address on this machine's loopback where `/metrics` is served; off unless set.
-    pub listen: Option<Loopback>,
-}
+use super::file::Table;
+use super::options::{ToToml as _, options};
 
-impl StatusOptions {
-    /// The names in the table.
-    pub const NAMES: [&str; 1] = ["listen"];
+options! {
+    /// The table as written.
+    #[schemars(deny_unknown_fields)]
+    StatusOptions;
+    /// Address on this machine's loopback where `/metrics` is served; off unless set.
+    #[arg(skip)]
+    listen: [Loopback] parsed;
 }
 
 /// An address that only this machine can reach: what is served there asks for no password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loopback(pub SocketAddr);
+
+impl fmt::Display for Loopback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl FromStr for Loopback {
     type Err = String;

@@ -70,7 +70,7 @@ fn the_schema_knows_the_same_options() {
         properties.as_object().unwrap().keys().cloned().collect()
     };
     let mut expected: Vec<String> = BackupOptions::NAMES.iter().map(|n| (*n).to_owned()).collect();
-    expected.extend(["backup", "mirror", "status"].map(str::to_owned));
+    expected.extend(["backup", "mirror", "status", "cloudwatch"].map(str::to_owned));
     expected.sort();
     let mut top = names(&schema["properties"]);
     top.sort();
@@ -99,6 +99,46 @@ fn metrics_are_for_this_machine() {
     }
     assert_eq!(listen("127.0.0.1:8385").0.unwrap(), "127.0.0.1:8385");
     assert!(read("x", "status = 1").unwrap().faults[0].title.contains("written as [status]"));
+}
+
+#[test]
+fn numbers_go_where_the_table_says() {
+    let resolved = |table: &str, session: &CloudWatchOptions| {
+        let text = format!(
+            "region = \"top\"\n[[backup]]\nname = \"a\"\nsource = \"/a\"\n\
+                            destination = \"s3://bucket/c\"\n[cloudwatch]\n{table}\n"
+        );
+        let file = read("x", &text).unwrap();
+        let faults = resolve(&file, &BackupOptions::default(), Defaults::DAEMON, None).err();
+        let faults = faults.map(|faults| faults.faults).unwrap_or_default();
+        let faults: Vec<String> = faults.into_iter().map(|fault| fault.title).collect();
+        (resolve_cloudwatch(&file, session, None).ok().flatten(), faults)
+    };
+    let session = CloudWatchOptions {
+        region: Some("r".parse().unwrap()),
+        profile: Some("p".parse().unwrap()),
+        ..CloudWatchOptions::default()
+    };
+    assert_eq!(resolved("region = \"eu\"", &session), (None, vec![]), "off unless set");
+    let (plain, faults) = resolved("namespace = \"Back ups/x\"", &session);
+    let plain = plain.unwrap();
+    assert_eq!((plain.namespace.as_str(), plain.every), ("Back ups/x", units::Span::secs(60)));
+    assert_eq!((plain.region.as_deref(), plain.profile.as_deref()), (Some("r"), Some("p")));
+    assert_eq!((plain.endpoint_url, faults), (None, vec![]));
+    let own = "namespace = \"n\"\nregion = \"eu\"\ncredentials_file = \"/keys\"";
+    let own = resolved(own, &session).0.unwrap();
+    assert_eq!((own.region.as_deref(), own.profile), (Some("eu"), None), "its own keys alone");
+    assert_eq!(own.credentials_file.as_deref(), Some(Path::new("/keys")));
+    for (table, title) in [
+        ("namespace = \"AWS/S3\"", "namespace cannot be \"AWS/S3\""),
+        ("namespace = \"\"", "namespace cannot be \"\""),
+        ("namespace = \"a;b\"", "namespace cannot be \"a;b\""),
+        ("namespace = \"n\"\nevery = \"500ms\"", "every must be at least 1s"),
+        ("namespace = \"n\"\ncredentials_file = \"keys\"", "\"keys\" is not an absolute path"),
+        ("namespce = \"n\"", "unknown key namespce"),
+    ] {
+        assert_eq!(resolved(table, &session).1, [title], "{table}");
+    }
 }
 
 #[test]

@@ -49,6 +49,8 @@ text! {
     FileName: file_name;
     /// Scheme, host, and perhaps a port and a path.
     EndpointUrl: endpoint_url;
+    /// Where CloudWatch keeps metrics: the name of a group of them.
+    Namespace: namespace;
     /// The storage class of new objects. Servers have their own beside those of AWS.
     StorageClass: storage_class;
 }
@@ -83,6 +85,23 @@ fn endpoint_url(text: &str) -> Result<String, String> {
         && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
         && !rest.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#'));
     if fits { Ok(text.trim_end_matches('/').to_owned()) } else { Err(wanted()) }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let is_known = |c: char| c.is_ascii_alphanumeric() || " .-_/#:".contains(c);
+    let fits = (1..=255).contains(&text.len())
+        && text.chars().all(is_known)
+        && !text.trim().is_empty()
+        && !text.starts_with(':');
+    match fits {
+        true if text.to_ascii_uppercase().starts_with("AWS/") => {
+            Err("names that begin with AWS/ are those of AWS itself".to_owned())
+        }
+        true => Ok(text.to_owned()),
+        false => Err("write a name of up to 255 letters, digits, spaces and . - _ / # :, as \
+                      keepwatch/laptop"
+            .to_owned()),
+    }
 }
 
 fn storage_class(text: &str) -> Result<String, String> {

@@ -1,5 +1,6 @@
 //! What the outside must offer: local files, a watcher, the object store, the state, a clock; and
-//! to restore, objects to read and a folder to fill; to mirror, objects to copy.
+//! to restore, objects to read and a folder to fill; to mirror, objects to copy; and a service that
+//! keeps numbers.
 //!
 //! Use-cases see these traits and never an adapter. Each trait is a written contract; one suite of
 //! tests runs it on the adapter and on its fake. Errors carry their class ([`ErrorClass`]), decided
@@ -7,6 +8,7 @@
 
 mod copies;
 mod local;
+mod metrics;
 mod objects;
 mod reader;
 mod scratch;
@@ -28,6 +30,7 @@ pub use local::{
     Batch, Chunk, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat, Veil, Walk,
     WholeRead,
 };
+pub use metrics::{Backlog, MetricSink};
 pub use objects::{
     Complete, Condition, ListPage, ObjectStore, OpenUpload, Put, PutPart, ReplyCounts,
     RequestCounts, SmallObject, StoreError, Stored, StoredPart, UploadMark, UploadPage,

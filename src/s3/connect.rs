@@ -152,6 +152,11 @@ impl Connection {
         Self { sdk, endpoint, ..self.clone() }
     }
 
+    /// What was resolved, for clients of other services.
+    pub fn session(&self) -> &SdkConfig {
+        &self.sdk
+    }
+
     pub(super) fn client(&self, counter: &Counter) -> Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.sdk).interceptor(counter.clone());
         // What is not AWS rarely has names for buckets in DNS.

@@ -6,6 +6,7 @@
 mod error;
 mod locked;
 pub mod mirror;
+pub mod publish;
 mod restore;
 
 use std::os::unix::ffi::OsStrExt as _;

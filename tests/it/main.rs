@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "shown when a test fails")]
 mod adopt;
 mod cli;
+mod cloudwatch;
 mod contracts;
 mod credentials;
 mod daemon;

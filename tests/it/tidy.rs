@@ -15,6 +15,7 @@ const ARROWS: &str = "
     watch    -> model plan engine ports
     s3       -> model plan engine ports
     state    -> model plan engine ports
+    cloudwatch -> model plan engine ports
     store    ->
 
     app      -> model plan engine ports
@@ -23,7 +24,7 @@ const ARROWS: &str = "
     config   -> model plan
     service  -> model
     report   -> app
-    wire     -> model plan engine ports fs watch s3 state store app config service
+    wire     -> model plan engine ports fs watch s3 state cloudwatch store app config service
     api      -> model plan engine ports app config service wire
     cli      -> model plan engine ports fs state store app config service report wire
     main     -> cli
@@ -37,13 +38,14 @@ const OUTSIDE: &str = "
     rusqlite               state store
     aws_config             s3
     aws_credential_types   s3
-    aws_runtime            s3
+    aws_runtime            s3 cloudwatch
     aws_sdk_s3             s3 store wire
     aws_sigv4              s3
     aws_smithy_http_client s3
-    aws_smithy_runtime_api s3 store
-    aws_smithy_types       s3 store
-    aws_types              s3
+    aws_smithy_runtime     cloudwatch
+    aws_smithy_runtime_api s3 store cloudwatch
+    aws_smithy_types       s3 store cloudwatch
+    aws_types              s3 cloudwatch
     s3s                    store
     hyper                  store service
     hyper_util             store service
@@ -55,7 +57,7 @@ const OUTSIDE: &str = "
     annotate_snippets      config
     indicatif              cli report
     tracing_subscriber     report
-    tokio                  fs watch s3 state store app sim service report api cli
+    tokio                  fs watch s3 state cloudwatch store app sim service report api cli
     tracing                fs watch s3 state store app sim service report wire cli
 ";
 

@@ -256,6 +256,7 @@ impl Copier {
     fn fail(&self, key: &Key, why: String) {
         tracing::warn!("failed: {key}: {why}");
         raise(&self.progress.failed, 1);
+        raise(&self.progress.failing, 1);
         self.tell(&Event::Failed { key: key.to_string(), why: why.clone() });
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         if named.failed.len() < NAMED_MAX {
@@ -282,8 +283,9 @@ impl Copier {
         self.named.lock().unwrap_or_else(PoisonError::into_inner).skipped.clone()
     }
 
-    /// Forgets the names of an earlier run.
+    /// Forgets what failed in an earlier run.
     pub(crate) fn forget_names(&self) {
+        self.progress.failing.store(0, Ordering::Relaxed);
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = Named::default();
     }
 }

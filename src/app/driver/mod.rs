@@ -11,6 +11,7 @@ mod silence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -218,7 +219,10 @@ impl Driver {
 
     fn count_pending(&self) {
         let snapshot = self.engine.snapshot();
-        self.backup.progress.plan(snapshot.pending as u64, snapshot.pending_bytes);
+        let progress = &self.backup.progress;
+        progress.plan(snapshot.pending as u64, snapshot.pending_bytes);
+        let failing = self.failed.len().max(snapshot.failing);
+        progress.failing.store(failing as u64, Ordering::Relaxed);
     }
 
     fn handle(&mut self, event: Event) {
@@ -479,6 +483,7 @@ impl Driver {
         let snapshot = self.engine.snapshot();
         let failed = self.failed.len().max(snapshot.failing);
         raise(&self.backup.progress.failed, failed as u64);
+        self.backup.progress.failing.store(failed as u64, Ordering::Relaxed);
         Ended {
             exit: self.exit.unwrap_or(Exit::Stopped),
             held: snapshot.hold.map_or(0, |hold| hold.pending),

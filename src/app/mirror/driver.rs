@@ -92,6 +92,8 @@ impl MirrorDriver {
     fn ended(&mut self, ended: Result<End, tokio::task::JoinError>) {
         let name = &self.mirror.settings.name;
         self.last = Some(self.mirror.clock.now());
+        // What a run that was cut short left is found anew by the next.
+        self.mirror.copier.progress.plan(0, 0);
         let failure = match ended {
             Ok(End::Done { .. }) => None,
             Ok(End::Interrupted) => return,
@@ -127,6 +129,7 @@ impl MirrorDriver {
                     let hint = failure.hint.clone().map(|h| format!(" ({h})")).unwrap_or_default();
                     tracing::error!(target: CONDITION, backup = name, "{failure}{hint}");
                 }
+                self.mirror.copier.progress.failing.fetch_max(1, Ordering::Relaxed);
                 let since = self.failure.take().map_or_else(Instant::now, |(_, since)| since);
                 self.failure = Some((failure, since));
                 self.failures = self.failures.saturating_add(1);

@@ -99,7 +99,7 @@ impl Restore {
     async fn admit(&self, kept: &Kept, files: &mut Files) -> Result<Option<Place>, Stop> {
         match self.try_admit(kept, files).await {
             Err(Stop::Path(why)) => {
-                self.tally.failed(kept.id.key.to_string(), why);
+                self.failed(kept.id.key.to_string(), why);
                 Ok(None)
             }
             result => result,
@@ -111,7 +111,7 @@ impl Restore {
         let place = match place(key, kept.object.size_bytes) {
             Ok(place) => place,
             Err(refusal) => {
-                self.tally.failed(key.to_string(), refusal.to_string());
+                self.failed(key.to_string(), refusal.to_string());
                 return Ok(None);
             }
         };
@@ -191,13 +191,18 @@ impl Restore {
         Ok(self.target.set(path, is, Attributes { permissions, ..attributes }).await?)
     }
 
+    fn failed(&self, path: String, why: String) {
+        raise(&self.progress.failing, 1);
+        self.tally.failed(path, why);
+    }
+
     /// Takes note of what became of one path; what is everybody's is passed on.
     pub(super) fn note(&self, name: String, result: Result<(), Stop>) -> Result<(), Stop> {
         match result {
             Ok(()) => {}
-            Err(Stop::Path(why)) => self.tally.failed(name, why),
+            Err(Stop::Path(why)) => self.failed(name, why),
             Err(Stop::Skip(why)) => self.tally.skipped(name, why),
-            Err(Stop::Again) => self.tally.failed(name, "it changes all the time".to_owned()),
+            Err(Stop::Again) => self.failed(name, "it changes all the time".to_owned()),
             Err(stop) => return Err(stop),
         }
         Ok(())

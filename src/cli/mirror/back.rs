@@ -4,23 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use indicatif::MultiProgress;
-
 use crate::app::copy::back::{BackSettings, BringBack};
 use crate::config::{MirrorOptions, Pattern, resolve_mirror};
-use crate::report::log;
-use crate::report::progress::{Show, When, Work};
-use crate::service::{paths, signals};
+use crate::report::progress::Work;
+use crate::service::paths;
 use crate::wire::mirror::{connect, copier, filter, scratch};
 
 use super::super::args::Global;
 use super::super::error::{CliError, Code};
 use super::super::restore::args::RestoreOptions;
 use super::super::restore::within;
+use super::super::run::{Audience, end, listen, until_end};
 use super::super::sync::plan_sink;
 use super::args::SourceSide;
+use super::ended;
 use super::summary::MirrorSummary;
-use super::{end, ended, listen};
 
 /// Whether a target is a bucket by the way it is written.
 pub fn is_bucket(text: &str) -> bool {
@@ -37,13 +35,11 @@ pub async fn restore(
     options: &RestoreOptions,
 ) -> Result<Code, CliError> {
     let started = Instant::now();
-    let bars = MultiProgress::new();
-    log::init(global.log(true), &bars);
-    let mut sum = MirrorSummary::default();
+    let (mut audience, mut sum) = (Audience::new(global, true), MirrorSummary::default());
     let flags = flags(create_bucket, side, options)?;
     let asked = Asked { global, source, target, flags, options };
-    let result = asked.bring_back(&bars, &mut sum).await;
-    end(global, &mut sum, result, started)
+    let result = asked.bring_back(&mut audience, &mut sum).await;
+    end(global, audience, sum, result, started).await
 }
 
 struct Asked<'a> {
@@ -83,7 +79,7 @@ fn flags(
 impl Asked<'_> {
     async fn bring_back(
         &self,
-        bars: &MultiProgress,
+        audience: &mut Audience,
         sum: &mut MirrorSummary,
     ) -> Result<(Code, Option<CliError>), CliError> {
         let (global, options) = (self.global, self.options);
@@ -91,6 +87,7 @@ impl Asked<'_> {
         let config = resolve_mirror(self.source, self.target, flags, paths::home().as_deref())
             .map_err(|lines| CliError::new(Code::Usage, lines))?;
         let mut wishes = listen()?;
+        audience.published.follow_file(global).await;
         let sides = connect(&config, global.dry_run).await?;
         let copier = copier(&config, &sides, None, options.retry_for.millis(), None);
         let settings = BackSettings {
@@ -107,21 +104,13 @@ impl Asked<'_> {
         let plan = global.dry_run.then(|| plan_sink(global.json));
         let scratch = scratch(&std::env::temp_dir());
         let back = Arc::new(BringBack::new(settings, copier.clone(), scratch, wanted, plan));
-        let when = if global.quiet { When::Never } else { global.progress };
-        let show = Show::start("restore", copier.progress.clone(), Work::Copy, when, bars);
-        let mut running = std::pin::pin!(back.run());
-        let end = loop {
-            tokio::select! {
-                end = &mut running => break end,
-                Some(wish) = wishes.recv() => {
-                    if wish == signals::Wish::Stop {
-                        tracing::info!("stopping; what is copied stays, run it again to go on");
-                        copier.cancel.cancel();
-                    }
-                }
-            }
-        };
-        show.finish();
+        let following = audience.follow("restore", &copier.progress, Work::Copy);
+        let end = until_end(back.run(), &mut wishes, || {
+            tracing::info!("stopping; what is copied stays, run it again to go on");
+            copier.cancel.cancel();
+        });
+        let end = end.await;
+        following.finish();
         let mut code = sum.add(&copier, 0, 0);
         let get = |counter: &std::sync::atomic::AtomicU64| Some(counter.load(Ordering::Relaxed));
         sum.left_out = get(&back.tally.left_out);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use indicatif::MultiProgress;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -11,7 +10,7 @@ use crate::app::mirror::MirrorDriver;
 use crate::app::{CONDITION, Ended};
 use crate::config::{MirrorConfig, MirrorOptions, resolve_mirrors};
 use crate::model::Escaped;
-use crate::report::progress::{Show, When, Work};
+use crate::report::progress::Work;
 use crate::service::paths;
 use crate::wire::OpenState;
 use crate::wire::mirror::{MirrorRun, source_name, wire};
@@ -20,6 +19,7 @@ use super::super::args::{Global, Run};
 use super::super::ask::Called;
 use super::super::doors::{Door, Doors};
 use super::super::error::CliError;
+use super::super::run::{Audience, Following};
 use super::super::sync::{config_file, faulty};
 
 /// For how long a run waits for a bucket; then the daemon tries it again later.
@@ -29,7 +29,7 @@ struct Running {
     config: MirrorConfig,
     commands: mpsc::Sender<Command>,
     driving: JoinHandle<Ended>,
-    show: Show,
+    following: Following,
 }
 
 /// The mirrors that run.
@@ -38,9 +38,8 @@ pub struct Mirrors(BTreeMap<String, Running>);
 
 /// What starting them needs.
 pub struct Start<'a> {
-    pub global: &'a Global,
     pub state: &'a OpenState,
-    pub bars: &'a MultiProgress,
+    pub audience: &'a Audience,
     pub doors: &'a Doors,
 }
 
@@ -95,13 +94,11 @@ impl Start<'_> {
             config.destination.place,
             config.every
         );
-        let when = if self.global.quiet { When::Never } else { self.global.progress };
-        let progress = mirror.copier.progress.clone();
-        let show = Show::start(name, progress, Work::Copy, when, self.bars);
+        let following = self.audience.follow(name, &mirror.copier.progress, Work::Copy);
         let (commands, inbox) = mpsc::channel(8);
         self.doors.set(Door::of_mirror(called(config), Some(Ok(commands.clone()))));
         let driving = tokio::spawn(MirrorDriver::new(mirror, config.every.millis()).run(inbox));
-        Ok(Running { config: config.clone(), commands, driving, show })
+        Ok(Running { config: config.clone(), commands, driving, following })
     }
 }
 
@@ -168,5 +165,5 @@ async fn stop(running: Running) {
     // A command may have been in the way of a first try.
     running.commands.send(Command::Stop).await.ok();
     running.driving.await.ok();
-    running.show.finish();
+    running.following.finish();
 }

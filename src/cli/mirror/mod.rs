@@ -8,20 +8,20 @@ mod verify;
 
 use std::time::Instant;
 
-use indicatif::MultiProgress;
 use tokio::sync::mpsc;
 
 use crate::app::mirror::End;
 use crate::config::{MirrorConfig, MirrorOptions, resolve_mirror, resolve_mirrors};
-use crate::report::log;
-use crate::report::progress::{Show, When, Work};
-use crate::service::{paths, signals};
+use crate::report::progress::Work;
+use crate::service::paths;
+use crate::service::signals::Wish;
 use crate::wire::mirror::{MirrorRun, wire};
 use crate::wire::{OpenState, open_state};
 
 use super::args::Global;
 use super::ask::no_such_backup;
 use super::error::{CliError, Code, Ends};
+use super::run::{Audience, end, listen, until_end};
 use super::sync::{config_file, faulty, plan_sink};
 
 use summary::MirrorSummary;
@@ -32,36 +32,15 @@ pub use verify::verify;
 
 pub async fn run(global: &Global, mirror: args::Mirror) -> Result<Code, CliError> {
     let started = Instant::now();
-    let bars = MultiProgress::new();
-    log::init(global.log(true), &bars);
-    let mut sum = MirrorSummary::default();
-    let result = run_all(global, &mirror, &bars, &mut sum).await;
-    end(global, &mut sum, result, started)
-}
-
-/// Prints the summary, and says how the program ends.
-fn end(
-    global: &Global,
-    sum: &mut MirrorSummary,
-    result: Result<(Code, Option<CliError>), CliError>,
-    started: Instant,
-) -> Result<Code, CliError> {
-    let (code, error) = match result {
-        Ok((code, error)) => (code, error),
-        Err(error) => (error.code, Some(error)),
-    };
-    sum.end(code, error.as_ref(), started.elapsed());
-    sum.print(global, error.as_ref());
-    match error {
-        Some(error) => Err(CliError { code, ..error }),
-        None => Ok(code),
-    }
+    let (mut audience, mut sum) = (Audience::new(global, true), MirrorSummary::default());
+    let result = run_all(global, &mirror, &mut audience, &mut sum).await;
+    end(global, audience, sum, result, started).await
 }
 
 async fn run_all(
     global: &Global,
     mirror: &args::Mirror,
-    bars: &MultiProgress,
+    audience: &mut Audience,
     sum: &mut MirrorSummary,
 ) -> Result<(Code, Option<CliError>), CliError> {
     let configs = choose(
@@ -72,6 +51,7 @@ async fn run_all(
     )?;
     let mut wishes = listen()?;
     let state = open_state(global.state_dir.as_deref())?;
+    audience.published.follow_file(global).await;
     let run = MirrorRun {
         take_over: mirror.take_over,
         retry_for_ms: mirror.retry_for.millis(),
@@ -80,18 +60,13 @@ async fn run_all(
     };
     let mut ends = Ends::new(global.color());
     for config in &configs {
-        let one = run_one(global, config, &state, &run, bars, &mut wishes, sum).await;
+        let one = run_one(config, &state, &run, audience, &mut wishes, sum).await;
         if !ends.take(one) {
             break;
         }
     }
     state.state.close();
     Ok((ends.code, ends.first))
-}
-
-fn listen() -> Result<mpsc::Receiver<signals::Wish>, CliError> {
-    signals::listen(i32::from(Code::Interrupted.number()))
-        .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))
 }
 
 /// The mirrors that a command is about: that of its arguments, or those of the file.
@@ -131,31 +106,21 @@ fn choose(
 }
 
 async fn run_one(
-    global: &Global,
     config: &MirrorConfig,
     state: &OpenState,
     run: &MirrorRun,
-    bars: &MultiProgress,
-    wishes: &mut mpsc::Receiver<signals::Wish>,
+    audience: &Audience,
+    wishes: &mut mpsc::Receiver<Wish>,
     sum: &mut MirrorSummary,
 ) -> Result<(Code, Option<CliError>), CliError> {
     let mirror = wire(config, state, run).await?;
-    let when = if global.quiet { When::Never } else { global.progress };
-    let progress = mirror.copier.progress.clone();
-    let show = Show::start(&config.name, progress, Work::Copy, when, bars);
-    let mut running = std::pin::pin!(mirror.run());
-    let end = loop {
-        tokio::select! {
-            end = &mut running => break end,
-            Some(wish) = wishes.recv() => {
-                if wish == signals::Wish::Stop {
-                    tracing::info!("stopping; what is copied stays, run it again to go on");
-                    mirror.copier.cancel.cancel();
-                }
-            }
-        }
-    };
-    show.finish();
+    let following = audience.follow(&config.name, &mirror.copier.progress, Work::Copy);
+    let end = until_end(mirror.run(), wishes, || {
+        tracing::info!("stopping; what is copied stays, run it again to go on");
+        mirror.copier.cancel.cancel();
+    });
+    let end = end.await;
+    following.finish();
     let now = mirror.clock.now();
     let unclaimed = mirror.state.tally(now).await?.unclaimed;
     let code = sum.add(&mirror.copier, mirror.held(), unclaimed);

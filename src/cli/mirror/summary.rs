@@ -11,6 +11,7 @@ use crate::app::status::{Requests, Summary};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
 use crate::cli::out::print_line;
+use crate::cli::run::Sum;
 use crate::report::text;
 
 /// Keys that are listed by name.
@@ -59,25 +60,6 @@ impl MirrorSummary {
         code
     }
 
-    pub fn end(&mut self, code: Code, error: Option<&CliError>, elapsed: Duration) {
-        self.common.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.common.result = code.word().to_owned();
-        self.common.error = error.map(CliError::line);
-    }
-
-    pub fn print(&self, global: &Global, error: Option<&CliError>) {
-        if !global.quiet {
-            list_named(&self.failed_keys, self.common.failed);
-        }
-        // Where nothing was begun, the error says it all.
-        let begun = self.common.scanned > 0 || error.is_none();
-        if global.json {
-            print_line(&serde_json::to_string(self).unwrap_or_default());
-        } else if !global.quiet && begun {
-            print_line(&self.text(global.dry_run));
-        }
-    }
-
     fn text(&self, dry_run: bool) -> String {
         let s = &self.common;
         let (copied, tagged, deleted) = match dry_run {
@@ -115,6 +97,27 @@ impl MirrorSummary {
             }
         }
         lines.join("\n")
+    }
+}
+
+impl Sum for MirrorSummary {
+    fn end(&mut self, code: Code, error: Option<&CliError>, elapsed: Duration) {
+        self.common.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.common.result = code.word().to_owned();
+        self.common.error = error.map(CliError::line);
+    }
+
+    fn print(&self, global: &Global, error: Option<&CliError>) {
+        if !global.quiet {
+            list_named(&self.failed_keys, self.common.failed);
+        }
+        // Where nothing was begun, the error says it all.
+        let begun = self.common.scanned > 0 || error.is_none();
+        if global.json {
+            print_line(&serde_json::to_string(self).unwrap_or_default());
+        } else if !global.quiet && begun {
+            print_line(&self.text(global.dry_run));
+        }
     }
 }
 

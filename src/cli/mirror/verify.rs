@@ -3,29 +3,26 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use indicatif::MultiProgress;
 use serde_json::json;
 
 use crate::app::mirror::{Difference, Report, Verify};
 use crate::config::MirrorOptions;
 use crate::model::Key;
-use crate::report::progress::{Show, When, Work};
-use crate::report::{log, text};
-use crate::service::signals;
+use crate::report::progress::Work;
+use crate::report::text;
 use crate::wire::mirror::{connect, copier, filter};
 
 use super::super::args::Global;
 use super::super::error::{CliError, Code};
 use super::super::out::print_line;
+use super::super::run::{Audience, Sum as _, listen, until_end};
 use super::summary::MirrorSummary;
-use super::{args, choose, ended, listen};
+use super::{args, choose, ended};
 
 pub async fn verify(global: &Global, options: args::Verify) -> Result<Code, CliError> {
     let started = Instant::now();
-    let bars = MultiProgress::new();
-    log::init(global.log(false), &bars);
-    let mut sum = MirrorSummary::default();
-    let result = compare(global, options, &bars, &mut sum).await;
+    let (audience, mut sum) = (Audience::new(global, false), MirrorSummary::default());
+    let result = compare(global, options, &audience, &mut sum).await;
     let (report, code, error) = match result {
         Ok((report, code, error)) => (report, code, error),
         Err(error) => (Report::default(), error.code, Some(error)),
@@ -70,7 +67,7 @@ fn words(report: &Report) -> String {
 async fn compare(
     global: &Global,
     options: args::Verify,
-    bars: &MultiProgress,
+    audience: &Audience,
     sum: &mut MirrorSummary,
 ) -> Result<(Report, Code, Option<CliError>), CliError> {
     let args::Verify { source, destination, compare, include, exclude, transfers, .. } = options;
@@ -103,20 +100,10 @@ async fn compare(
             });
         }),
     };
-    let when = if global.quiet { When::Never } else { global.progress };
-    let show = Show::start(&config.name, copier.progress.clone(), Work::Copy, when, bars);
-    let mut running = std::pin::pin!(verify.run());
-    let (report, end) = loop {
-        tokio::select! {
-            ended = &mut running => break ended,
-            Some(wish) = wishes.recv() => {
-                if wish == signals::Wish::Stop {
-                    copier.cancel.cancel();
-                }
-            }
-        }
-    };
-    show.finish();
+    let following = audience.follow(&config.name, &copier.progress, Work::Copy);
+    let ended_with = until_end(verify.run(), &mut wishes, || copier.cancel.cancel());
+    let (report, end) = ended_with.await;
+    following.finish();
     sum.add(&copier, 0, 0);
     let code = if report.is_same() { Code::Done } else { Code::Failed };
     let (code, error) = ended(end, code);

@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use indicatif::MultiProgress;
 use tokio::sync::mpsc;
 
 use crate::app::restore::{End, Filter, Restore, RestoreSettings};
 use crate::config::{BackupConfig, BackupOptions, Defaults, Destination, resolve, resolve_one};
 use crate::model::RelPath;
-use crate::report::log;
-use crate::report::progress::{self, Show, When};
+use crate::report::progress;
 use crate::service::lock::Lock;
-use crate::service::{machine, paths, signals};
+use crate::service::signals::Wish;
+use crate::service::{machine, paths};
 use crate::wire::{RestorePlan, lock_state, patterns, restore};
 
 use super::args::Global;
 use super::ask::no_such_backup;
 use super::error::{CliError, Code, Ends};
 use super::mirror;
+use super::run::{Audience, end, listen, until_end};
 use super::sync::{config_file, faulty, plan_sink};
 
 use args::RestoreOptions;
@@ -163,35 +163,24 @@ async fn run_jobs(
     work: impl FnOnce() -> Result<Work, CliError>,
 ) -> Result<Code, CliError> {
     let started = Instant::now();
-    let bars = MultiProgress::new();
-    log::init(global.log(true), &bars);
-    let mut sum = RestoreSummary::default();
-    let result = run_all(global, options, work, &bars, &mut sum).await;
-    let (code, error) = match result {
-        Ok((code, error)) => (code, error),
-        Err(error) => (error.code, Some(error)),
-    };
-    sum.end(code, error.as_ref(), started.elapsed());
-    sum.print(global, error.as_ref());
-    match error {
-        Some(error) => Err(CliError { code, ..error }),
-        None => Ok(code),
-    }
+    let (mut audience, mut sum) = (Audience::new(global, true), RestoreSummary::default());
+    let result = run_all(global, options, work, &mut audience, &mut sum).await;
+    end(global, audience, sum, result, started).await
 }
 
 async fn run_all(
     global: &Global,
     options: &RestoreOptions,
     work: impl FnOnce() -> Result<Work, CliError>,
-    bars: &MultiProgress,
+    audience: &mut Audience,
     sum: &mut RestoreSummary,
 ) -> Result<(Code, Option<CliError>), CliError> {
     let work = work()?;
-    let mut wishes = signals::listen(i32::from(Code::Interrupted.number()))
-        .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
+    let mut wishes = listen()?;
+    audience.published.follow_file(global).await;
     let mut ends = Ends::new(global.color());
     for job in &work.jobs {
-        if !ends.take(run_one(global, options, job, bars, &mut wishes, sum).await) {
+        if !ends.take(run_one(global, options, job, audience, &mut wishes, sum).await) {
             break;
         }
     }
@@ -202,32 +191,19 @@ async fn run_one(
     global: &Global,
     options: &RestoreOptions,
     job: &Job,
-    bars: &MultiProgress,
-    wishes: &mut mpsc::Receiver<signals::Wish>,
+    audience: &Audience,
+    wishes: &mut mpsc::Receiver<Wish>,
     sum: &mut RestoreSummary,
 ) -> Result<(Code, Option<CliError>), CliError> {
     let restore = Arc::new(wire_one(global, options, job).await?);
-    let when = if global.quiet { When::Never } else { global.progress };
-    let show = Show::start(
-        &job.config.name,
-        restore.progress.clone(),
-        progress::Work::Restore,
-        when,
-        bars,
-    );
-    let mut running = std::pin::pin!(restore.run());
-    let end = loop {
-        tokio::select! {
-            end = &mut running => break end,
-            Some(wish) = wishes.recv() => {
-                if wish == signals::Wish::Stop {
-                    tracing::info!("stopping; what is complete stays, run it again to go on");
-                    restore.cancel.cancel();
-                }
-            }
-        }
-    };
-    show.finish();
+    let work = progress::Work::Restore;
+    let following = audience.follow(&job.config.name, &restore.progress, work);
+    let end = until_end(restore.run(), wishes, || {
+        tracing::info!("stopping; what is complete stays, run it again to go on");
+        restore.cancel.cancel();
+    });
+    let end = end.await;
+    following.finish();
     let code = sum.add(&restore.tally.counts(), restore.reader.requests());
     Ok(match end {
         End::Done => (code, None),

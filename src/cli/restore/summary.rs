@@ -10,6 +10,7 @@ use crate::app::status::{Requests, Summary};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Code};
 use crate::cli::out::print_line;
+use crate::cli::run::Sum;
 use crate::ports::RequestCounts;
 use crate::report::text;
 
@@ -82,25 +83,6 @@ impl RestoreSummary {
         code
     }
 
-    pub fn end(&mut self, code: Code, error: Option<&CliError>, elapsed: Duration) {
-        self.common.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.common.result = code.word().to_owned();
-        self.common.error = error.map(CliError::line);
-    }
-
-    pub fn print(&self, global: &Global, error: Option<&CliError>) {
-        if !global.quiet {
-            self.list_failed();
-        }
-        // Where nothing was begun, the error says it all.
-        let begun = self.common.scanned > 0 || error.is_none();
-        if global.json {
-            print_line(&serde_json::to_string(self).unwrap_or_default());
-        } else if !global.quiet && begun {
-            print_line(&self.text(global.dry_run));
-        }
-    }
-
     fn list_failed(&self) {
         let mut stderr = std::io::stderr();
         for (path, why) in self.failed_paths.iter().take(LISTED_MAX) {
@@ -164,5 +146,26 @@ impl RestoreSummary {
             }
         }
         lines.join("\n")
+    }
+}
+
+impl Sum for RestoreSummary {
+    fn end(&mut self, code: Code, error: Option<&CliError>, elapsed: Duration) {
+        self.common.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.common.result = code.word().to_owned();
+        self.common.error = error.map(CliError::line);
+    }
+
+    fn print(&self, global: &Global, error: Option<&CliError>) {
+        if !global.quiet {
+            self.list_failed();
+        }
+        // Where nothing was begun, the error says it all.
+        let begun = self.common.scanned > 0 || error.is_none();
+        if global.json {
+            print_line(&serde_json::to_string(self).unwrap_or_default());
+        } else if !global.quiet && begun {
+            print_line(&self.text(global.dry_run));
+        }
     }
 }
