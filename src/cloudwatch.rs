@@ -10,6 +10,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
 use aws_runtime::auth::{SigV4OperationSigningConfig, SigningOptions};
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
@@ -51,6 +52,9 @@ pub struct CloudWatch {
     namespace: String,
     is_fine: bool,
 }
+
+const CREDENTIALS: &str =
+    "check the credentials, the clock, and `region` and `profile` in [cloudwatch]";
 
 /// A reply that is no success.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -96,7 +100,14 @@ impl CloudWatch {
                 let (class, hint) = meaning(refused);
                 Err(failed(class, refused.to_string()).with_hint(hint))
             }
-            Ok(Err(error)) => Err(unreachable(causes(&error))),
+            Ok(Err(error)) => {
+                let words: Vec<String> = causes(&error).map(ToString::to_string).collect();
+                let words = words.join(": ");
+                Err(match causes(&error).any(|cause| cause.is::<CredentialsError>()) {
+                    true => failed(ErrorClass::Credentials, words).with_hint(CREDENTIALS),
+                    false => unreachable(words),
+                })
+            }
         }
     }
 }
@@ -230,20 +241,13 @@ fn meaning(refused: &Refused) -> (ErrorClass, &'static str) {
             (ErrorClass::Throttled, "a longer `every` in [cloudwatch] needs fewer requests")
         }
         _ if refused.status >= 500 => (ErrorClass::Server, "it is tried again"),
-        _ => (
-            ErrorClass::Credentials,
-            "check the credentials, the clock, and `region` and `profile` in [cloudwatch]",
-        ),
+        _ => (ErrorClass::Credentials, CREDENTIALS),
     }
 }
 
-/// What lies under an error, in one line.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    let mut words: Vec<String> = std::iter::successors(error.source(), |&cause| cause.source())
-        .map(ToString::to_string)
-        .collect();
-    words.dedup();
-    words.join(": ")
+/// What lies under an error, from the top.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// The body of the request.

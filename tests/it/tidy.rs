@@ -37,7 +37,7 @@ const OUTSIDE: &str = "
     rustix                 fs watch store service
     rusqlite               state store
     aws_config             s3
-    aws_credential_types   s3
+    aws_credential_types   s3 cloudwatch
     aws_runtime            s3 cloudwatch
     aws_sdk_s3             s3 store wire
     aws_sigv4              s3
