@@ -1,7 +1,7 @@
-//! An S3 store in memory that keeps nothing but names and sizes, fast enough never to be what is
-//! measured.
+//! An S3 store in memory that keeps nothing but names and sizes, or with `--keep` all that it gets,
+//! fast enough never to be what is measured.
 //!
-//! No signatures, no checks, bodies dropped. Prints its address, then serves until killed; `GET
+//! No signatures, no checks, bodies dropped unless asked. Prints its address, then serves until killed; `GET
 //! /-/requests` answers with the number of requests since it was last asked.
 //!
 //! Started by `benches/run`.
@@ -25,7 +25,7 @@ type Reply = Response<Full<Bytes>>;
 
 const THREADS: usize = 2;
 /// Small bodies are kept: owner records.
-const KEPT_BYTES: usize = 1024;
+const KEPT_BYTES: u64 = 1024;
 /// Keys in one page of a listing.
 const PAGE: usize = 1000;
 /// What is encoded in a listing's keys.
@@ -47,19 +47,27 @@ struct Store {
     uploads: Mutex<HashMap<String, Upload>>,
     serial: AtomicU64,
     requests: AtomicU64,
+    keeps_all: bool,
 }
 
 #[derive(Default)]
 struct Upload {
     meta: Vec<(String, String)>,
-    parts: BTreeMap<u32, (String, u64)>,
+    parts: BTreeMap<u32, Part>,
+}
+
+struct Part {
+    etag: String,
+    size: u64,
+    body: Option<Bytes>,
 }
 
 fn main() -> std::io::Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?);
-    let store = Arc::new(Store::default());
+    let keeps_all = std::env::args().any(|word| word == "--keep");
+    let store = Arc::new(Store { keeps_all, ..Store::default() });
     let serve = |listener: std::net::TcpListener| {
         let store = store.clone();
         std::thread::spawn(move || serve(listener, store))
@@ -103,7 +111,7 @@ async fn answer(store: &Store, request: Request<Incoming>) -> Result<Reply, Infa
         return Ok(text(store.requests.swap(0, Ordering::Relaxed).to_string()));
     }
     store.requests.fetch_add(1, Ordering::Relaxed);
-    let Some((received, kept)) = receive(&head.headers, body).await else {
+    let Some((received, kept)) = receive(store, &head.headers, body).await else {
         return Ok(status(StatusCode::BAD_REQUEST));
     };
     let is_bucket = path.split_once('/').is_none_or(|(_, key)| key.is_empty());
@@ -119,7 +127,7 @@ async fn answer(store: &Store, request: Request<Incoming>) -> Result<Reply, Infa
         (&Method::GET, true) => list(store, &path, &query),
         (_, true) => status(StatusCode::OK),
         (&Method::PUT, false) => match query.get("uploadId") {
-            Some(id) => put_part(store, id, &query, &head.headers, received),
+            Some(id) => put_part(store, id, &query, &head.headers, received, kept),
             None => put(store, path, &head.headers, received, kept),
         },
         (&Method::POST, false) => match query.get("uploadId") {
@@ -161,20 +169,25 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Reads a body to its end; answers with its size, and with its bytes when they are few.
-async fn receive(headers: &HeaderMap, mut body: Incoming) -> Option<(u64, Option<Bytes>)> {
+/// Reads a body to its end; answers with its size, and with its bytes when they are few or wanted.
+async fn receive(
+    store: &Store,
+    headers: &HeaderMap,
+    mut body: Incoming,
+) -> Option<(u64, Option<Bytes>)> {
+    let kept_bytes = if store.keeps_all { u64::MAX } else { KEPT_BYTES };
     let mut received = 0;
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.ok()?.into_data() {
             received += data.len() as u64;
-            if received <= KEPT_BYTES as u64 {
+            if received <= kept_bytes {
                 kept.extend_from_slice(&data);
             }
         }
     }
     let decoded = header(headers, "x-amz-decoded-content-length").and_then(|n| n.parse().ok());
-    let kept = (received <= KEPT_BYTES as u64).then(|| Bytes::from(kept));
+    let kept = (received <= kept_bytes).then(|| Bytes::from(kept));
     Some((decoded.unwrap_or(received), kept))
 }
 
@@ -229,6 +242,7 @@ fn put_part(
     query: &HashMap<String, String>,
     headers: &HeaderMap,
     size: u64,
+    body: Option<Bytes>,
 ) -> Reply {
     let number = query.get("partNumber").and_then(|number| number.parse().ok());
     let mut uploads = lock(&store.uploads);
@@ -237,7 +251,7 @@ fn put_part(
     };
     let etag = etag(store, headers);
     let reply = tagged(&etag);
-    upload.parts.insert(number, (etag, size));
+    upload.parts.insert(number, Part { etag, size, body });
     reply
 }
 
@@ -246,17 +260,20 @@ fn complete(store: &Store, path: String, id: &str) -> Reply {
         return status(StatusCode::NOT_FOUND);
     };
     let mut digest = Md5::new();
-    for (etag, _) in upload.parts.values() {
+    for Part { etag, .. } in upload.parts.values() {
         let bytes = (0..etag.len() / 2).map(|at| u8::from_str_radix(&etag[at * 2..at * 2 + 2], 16));
         digest.update(bytes.collect::<Result<Vec<u8>, _>>().unwrap_or_default());
     }
     let etag = format!("{}-{}", hex(&digest.finalize()), upload.parts.len());
-    let size = upload.parts.values().map(|(_, size)| size).sum();
+    let size = upload.parts.values().map(|part| part.size).sum();
+    let body = store.keeps_all.then(|| {
+        let bodies = upload.parts.values().filter_map(|part| part.body.as_deref());
+        Bytes::from(bodies.collect::<Vec<_>>().concat())
+    });
     let reply = text(format!(
         "<CompleteMultipartUploadResult><ETag>\"{etag}\"</ETag></CompleteMultipartUploadResult>"
     ));
-    let object =
-        Object { size, etag, modified: jiff::Timestamp::now(), meta: upload.meta, body: None };
+    let object = Object { size, etag, modified: jiff::Timestamp::now(), meta: upload.meta, body };
     lock(&store.objects).insert(path, object);
     reply
 }
@@ -277,10 +294,27 @@ fn get(store: &Store, path: &str, headers: &HeaderMap) -> Reply {
     for (name, value) in &object.meta {
         reply = reply.header(name, value);
     }
-    if object.body.is_none() {
-        reply = reply.header("content-length", object.size);
-    }
-    reply.body(Full::from(object.body.clone().unwrap_or_default())).unwrap_or_default()
+    let Some(body) = &object.body else {
+        let reply = reply.header("content-length", object.size);
+        return reply.body(Full::default()).unwrap_or_default();
+    };
+    let (body, size) = match header(headers, "range").and_then(|range| part_of(body, range)) {
+        None => (body.clone(), body.len()),
+        Some(((first, end), part)) => {
+            let range = format!("bytes {first}-{}/{}", end - 1, body.len());
+            reply = reply.status(StatusCode::PARTIAL_CONTENT).header("content-range", range);
+            (part, end - first)
+        }
+    };
+    reply.header("content-length", size).body(Full::from(body)).unwrap_or_default()
+}
+
+/// What `bytes=first-last` means, and its bytes.
+fn part_of(body: &Bytes, range: &str) -> Option<((usize, usize), Bytes)> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let first: usize = first.parse().ok()?;
+    let end = last.parse().map_or(body.len(), |last: usize| body.len().min(last + 1));
+    (first < end).then(|| ((first, end), body.slice(first..end)))
 }
 
 /// Both versions of the listing, with pages, prefix and the delimiter `/`.
