@@ -1,6 +1,6 @@
 //! From the configuration of a mirror to its ports: two buckets, perhaps of one server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::app::backup::PlanSink;
@@ -9,15 +9,15 @@ use crate::app::mirror::{KeyFilter, Mirror, MirrorSettings};
 use crate::app::owner::OwnerIdentity;
 use crate::config::{Bucket, Destination, MirrorConfig};
 use crate::fs::Spools;
-use crate::model::{Escaped, Key};
+use crate::model::{Escaped, Key, Md5};
 use crate::plan::mirror::path_of;
 use crate::ports::{CopySource, CopyTarget, StateStore};
 use crate::s3::{Endpoint, S3Options, S3Store};
 use crate::state::BackupId;
 
 use super::{
-    Error, OpenState, Reach, SystemClock, as_typed, identity_of, patterns, place, reach,
-    records_of, store_reach,
+    Error, OpenState, Reach, SystemClock, as_typed, identity_of, open_state, patterns, place,
+    reach, records_of, state_folder, store_reach,
 };
 
 /// The two places of a mirror.
@@ -174,6 +174,46 @@ pub fn copier(
     };
     Arc::new(Copier::new(settings, sides.places(), journal, on_event))
 }
+
+/// Notes of a restore into a bucket about its large copies, so that one that was cut short goes on
+/// with them.
+pub struct RestoreNotes {
+    state: OpenState,
+    records: Arc<dyn StateStore>,
+    /// There are some of an earlier restore of the same.
+    pub goes_on: bool,
+}
+
+impl RestoreNotes {
+    /// Opens those of this source and target. They have a folder of their own below that of the
+    /// state, which a daemon may be using.
+    pub async fn open(config: &MirrorConfig, state_dir: Option<&Path>) -> Result<Self, Error> {
+        let id = id_of(config);
+        let names = [&id.source[..], id.endpoint.as_bytes(), id.bucket.as_bytes()];
+        let name = [&names.join(&0)[..], &[0], id.prefix.as_bytes()].concat();
+        let folder = state_folder(state_dir)?.join(NOTES).join(Md5::of(&name).to_string());
+        let goes_on = folder.join(crate::state::FILE_NAME).exists();
+        let state = open_state(Some(&folder))?;
+        let records = Arc::new(records_of(&config.name, id, &state, false).await?);
+        Ok(Self { state, records, goes_on })
+    }
+
+    pub fn journal(&self) -> Arc<dyn StateStore> {
+        self.records.clone()
+    }
+
+    /// Removes them: the restore came to its end, and left nothing open.
+    pub fn remove(self) {
+        let folder: PathBuf = self.state.folder.clone();
+        self.state.state.close();
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::debug!("{} is left: {error}", folder.display());
+        }
+    }
+}
+
+/// Folder of the notes of restores, in that of the state.
+const NOTES: &str = "restores";
 
 /// Where lists of keys are kept aside.
 pub fn scratch(folder: &Path) -> Arc<Spools> {

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::model::Key;
-use crate::plan::{ErrorClass, Failure, OutOfOrder};
+use crate::plan::{ErrorClass, Failure, Merge, OutOfOrder, Side, merge};
 
 use super::super::failure_of;
 use super::super::patience::{Attempts, Stop};
@@ -111,6 +111,52 @@ pub(crate) async fn next<T>(
             ))),
         },
         () = copier.cancel.cancelled() => Err(Stop::Interrupted),
+    }
+}
+
+/// One key as two listings have it.
+pub(crate) type Both = merge::Triple<Kept, (), Kept>;
+
+/// Two listings read in lock step.
+pub(crate) struct Joined {
+    merge: Merge<Kept, (), Kept>,
+    source: Stream<Kept>,
+    there: Option<Stream<Kept>>,
+}
+
+impl Joined {
+    /// `there` is `None` where nothing is there to be listed.
+    pub fn new(source: Stream<Kept>, there: Option<Stream<Kept>>) -> Self {
+        let mut merge = Merge::default();
+        merge.end(Side::Base);
+        if there.is_none() {
+            merge.end(Side::Target);
+        }
+        Self { merge, source, there }
+    }
+
+    /// The next key that one of them has, in order; `None` once both came to their end.
+    pub async fn next(&mut self, copier: &Copier) -> Result<Option<Both>, Stop> {
+        loop {
+            let side = match self.merge.next() {
+                merge::Step::Done => return Ok(None),
+                merge::Step::Triple(triple) => return Ok(Some(triple)),
+                merge::Step::Need(side) => side,
+            };
+            let stream = match (side, &mut self.there) {
+                (Side::Target, Some(there)) => there,
+                _ => &mut self.source,
+            };
+            let pushed = match next(stream, copier).await? {
+                None => {
+                    self.merge.end(side);
+                    Ok(())
+                }
+                Some(batch) if side == Side::Target => self.merge.push_target(batch),
+                Some(batch) => self.merge.push_source(batch),
+            };
+            pushed.map_err(|e| out_of_order(&e))?;
+        }
     }
 }
 

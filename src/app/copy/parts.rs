@@ -152,6 +152,37 @@ impl Copier {
         Ok(None)
     }
 
+    /// Aborts what an earlier run had opened, and this one had no use for. A server that lists no
+    /// open uploads has none that could be found.
+    pub(crate) async fn close_leftovers(&self) -> Result<(), Stop> {
+        let Some(state) = &self.journal else { return Ok(()) };
+        let mut after = None;
+        loop {
+            let page = match self.target.list_open_uploads(after.as_ref()).await {
+                Ok(page) => page,
+                Err(StoreError::Unsupported(_)) => return Ok(()),
+                Err(error) => {
+                    return Err(Stop::All(failure_of(error, "look for copies left open")));
+                }
+            };
+            for open in page.uploads {
+                let known = state.upload(&open.key).await.map_err(|e| Stop::All(e.into()))?;
+                if let Some(known) = known
+                    && known.upload_id.as_ref().is_none_or(|id| *id == open.upload_id)
+                {
+                    self.abort(&open.key, &open.upload_id).await?;
+                    tracing::info!("aborted a copy of {} that was left open", open.key);
+                    let dropped = Change::UploadDropped { key: open.key };
+                    self.note_in_journal(vec![dropped]).await?;
+                }
+            }
+            after = page.more_after;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Aborts an upload, known or not, and drops its journal.
     async fn close(&self, journal: &UploadJournal) -> Result<(), Stop> {
         let key = &journal.key;

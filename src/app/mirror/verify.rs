@@ -8,14 +8,14 @@ use tokio::task::JoinSet;
 
 use crate::model::{Key, Object};
 use crate::plan::mirror::{MirrorCompare, Reason, Verdict, by_listing};
-use crate::plan::{ErrorClass, Failure, Merge, Side, merge};
+use crate::plan::{ErrorClass, Failure};
 use crate::ports::{Fetched, ObjectId};
 
 use super::super::copy::Copier;
-use super::super::copy::listing::{self, Share, next, out_of_order};
+use super::super::copy::listing::{self, Joined, Share};
 use super::super::patience::Stop;
 use super::super::progress::raise;
-use super::super::restore::{Kept, Objects, Where};
+use super::super::restore::{Objects, Where};
 use super::work::same_content;
 use super::{End, KeyFilter};
 
@@ -111,51 +111,35 @@ impl Verify {
     async fn compare(&self, report: &mut Report, readers: &mut JoinSet<()>) -> Result<(), Stop> {
         let source = Objects::new(self.copier.source.clone(), Where::default());
         let copies = Objects::new(self.copier.copies.clone(), Where::default());
-        let mut source =
-            listing::read(readers, &self.copier, source, Share::default(), "list the source");
-        let mut copies =
-            listing::read(readers, &self.copier, copies, Share::default(), "list the destination");
-        let mut merge: Merge<Kept, (), Kept> = Merge::default();
-        merge.end(Side::Base);
+        let copier = &self.copier;
+        let source = listing::read(readers, copier, source, Share::default(), "list the source");
+        let copies =
+            listing::read(readers, copier, copies, Share::default(), "list the destination");
+        let mut joined = Joined::new(source, Some(copies));
         let mut closer = vec![];
-        loop {
-            match merge.next() {
-                merge::Step::Done => break,
-                merge::Step::Need(side) => {
-                    let stream = if side == Side::Source { &mut source } else { &mut copies };
-                    let pushed = match next(stream, &self.copier).await? {
-                        None => {
-                            merge.end(side);
-                            Ok(())
+        while let Some(both) = joined.next(copier).await? {
+            let key = both.key;
+            if !(self.wanted)(&key) {
+                continue;
+            }
+            report.scanned += u64::from(both.source.is_some());
+            raise(&copier.progress.scanned, 1);
+            match (both.source, both.target) {
+                (Some(_), None) => self.found(report, &key, Difference::Missing),
+                (Some(source), Some(copy)) => {
+                    let (source, copy) = (source.object, copy.object);
+                    match by_listing(&source, &copy, self.compare) {
+                        Verdict::Same => report.same += 1,
+                        Verdict::Differs(reason) => {
+                            self.found(report, &key, Difference::Differs(reason));
                         }
-                        Some(batch) if side == Side::Source => merge.push_source(batch),
-                        Some(batch) => merge.push_target(batch),
-                    };
-                    pushed.map_err(|e| out_of_order(&e))?;
-                    if closer.len() >= CLOSER {
-                        self.look_closer(report, std::mem::take(&mut closer)).await?;
+                        Verdict::Unsure => closer.push(Closer::Both(key, source, copy)),
                     }
                 }
-                merge::Step::Triple(triple) if !(self.wanted)(&triple.key) => {}
-                merge::Step::Triple(triple) => {
-                    let key = triple.key;
-                    report.scanned += u64::from(triple.source.is_some());
-                    raise(&self.copier.progress.scanned, 1);
-                    match (triple.source, triple.target) {
-                        (Some(_), None) => self.found(report, &key, Difference::Missing),
-                        (Some(source), Some(copy)) => {
-                            let (source, copy) = (source.object, copy.object);
-                            match by_listing(&source, &copy, self.compare) {
-                                Verdict::Same => report.same += 1,
-                                Verdict::Differs(reason) => {
-                                    self.found(report, &key, Difference::Differs(reason));
-                                }
-                                Verdict::Unsure => closer.push(Closer::Both(key, source, copy)),
-                            }
-                        }
-                        (None, _) => closer.push(Closer::Extra(key)),
-                    }
-                }
+                (None, _) => closer.push(Closer::Extra(key)),
+            }
+            if closer.len() >= CLOSER {
+                self.look_closer(report, std::mem::take(&mut closer)).await?;
             }
         }
         self.look_closer(report, closer).await

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::app::copy::back::{BackSettings, BringBack};
+use crate::app::mirror::End;
 use crate::config::{MirrorOptions, Pattern, resolve_mirror};
 use crate::report::progress::Work;
 use crate::service::paths;
-use crate::wire::mirror::{connect, copier, filter, scratch};
+use crate::wire::mirror::{RestoreNotes, connect, copier, filter, scratch};
 
 use super::super::args::Global;
 use super::super::error::{CliError, Code};
@@ -89,12 +90,23 @@ impl Asked<'_> {
         let mut wishes = listen()?;
         audience.published.follow_file(global).await;
         let sides = connect(&config, global.dry_run).await?;
-        let copier = copier(&config, &sides, None, options.retry_for.millis(), None);
+        let notes = match global.dry_run {
+            true => None,
+            false => RestoreNotes::open(&config, global.state_dir.as_deref())
+                .await
+                .inspect_err(|why| {
+                    tracing::warn!("a large copy that is cut short begins anew next time: {why}");
+                })
+                .ok(),
+        };
+        let journal = notes.as_ref().map(RestoreNotes::journal);
+        let copier = copier(&config, &sides, journal, options.retry_for.millis(), None);
         let settings = BackSettings {
             at: options.at.map(|at| at.0),
             within: within(options.path.as_ref())?,
             overwrite: options.overwrite.into(),
             create_bucket: config.create_bucket,
+            goes_on: notes.as_ref().is_some_and(|notes| notes.goes_on),
             tier: options.tier.into(),
             days: options.days,
             wait: !options.no_wait,
@@ -111,6 +123,9 @@ impl Asked<'_> {
         });
         let end = end.await;
         following.finish();
+        if let (End::Done { .. }, Some(notes)) = (&end, notes) {
+            notes.remove();
+        }
         let mut code = sum.add(&copier, 0, 0);
         let get = |counter: &std::sync::atomic::AtomicU64| Some(counter.load(Ordering::Relaxed));
         sum.left_out = get(&back.tally.left_out);

@@ -118,3 +118,90 @@ fn a_source_that_changes_meanwhile_is_never_half_old_and_half_new() {
     assert_eq!(pair.copies.open_uploads(), [""; 0], "the first try left nothing behind");
     pair.is_settled(&SMALL_PARTS);
 }
+
+/// An object of fifteen parts of 10 MiB, put together within the server.
+fn put_together(bucket: &Bucket, key: &str, seed: usize) -> Vec<u8> {
+    let piece = bytes(10 * MIB, seed);
+    bucket.put("piece", &piece);
+    bucket.run(async {
+        let upload = bucket.client.create_multipart_upload().bucket(&bucket.name).key(key);
+        let upload = upload.send().await.unwrap();
+        let id = upload.upload_id().unwrap();
+        let mut done = vec![];
+        for number in 1..=15 {
+            let sent = bucket.client.upload_part_copy().bucket(&bucket.name).key(key).upload_id(id);
+            let sent = sent.part_number(number).copy_source(format!("{}/piece", bucket.name));
+            let sent = sent.send().await.unwrap();
+            let etag = sent.copy_part_result().unwrap().e_tag().unwrap().to_owned();
+            done.push(CompletedPart::builder().part_number(number).e_tag(etag).build());
+        }
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(done)).build();
+        let complete = bucket.client.complete_multipart_upload().bucket(&bucket.name).key(key);
+        complete.upload_id(id).multipart_upload(parts).send().await.unwrap();
+    });
+    bucket.delete("piece");
+    piece.repeat(15)
+}
+
+#[test]
+fn a_restore_that_was_killed_goes_on_and_leaves_nothing_open() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    let args = ["restore", "s3://copies", "s3://source/back", "--json"];
+    let notes = pair.user.state_folder().join("restores");
+    let is_clean = || std::fs::read_dir(&notes).is_ok_and(|mut left| left.next().is_none());
+    let killed = |signal: &str| {
+        let copied = AtomicUsize::new(0);
+        server.rule(move |seen| match seen.method == "PUT" && seen.query.contains("partNumber") {
+            true if copied.fetch_add(1, Ordering::SeqCst) >= 5 => Fault::Hang,
+            _ => Fault::Pass,
+        });
+        server.clear_log();
+        let running = pair.user.spawn(pair.user.command(&args));
+        wait_for("some parts", || server.count("UploadPartCopy") >= 5);
+        running.signal(signal);
+        running.wait();
+        server.no_rule();
+        server.clear_log();
+        assert_eq!(pair.source.open_uploads(), ["back/large"]);
+    };
+    let again = |code| {
+        let said = pair.user.run(&args);
+        assert_eq!(said.code, code, "{said:?}");
+        assert_eq!(pair.source.open_uploads(), [""; 0]);
+        said
+    };
+
+    let body = put_together(&pair.copies, "large", 3);
+    killed("KILL");
+    assert!(!is_clean());
+    let said = again(0);
+    assert!(said.stderr.contains("going on with the copy of large: 5 parts"), "{said:?}");
+    let requests = (server.count("CreateMultipartUpload"), server.count("UploadPartCopy"));
+    assert_eq!(requests, (0, 10));
+    assert!(pair.source.get("back/large").unwrap().body == body);
+    assert!(is_clean());
+
+    // Its source is another by now: no part of the old one is in the new one.
+    pair.source.delete("back/large");
+    killed("INT");
+    let body = put_together(&pair.copies, "large", 11);
+    server.clear_log();
+    again(0);
+    let requests = (server.count("CreateMultipartUpload"), server.count("UploadPartCopy"));
+    assert_eq!(requests, (1, 15));
+    assert!(pair.source.get("back/large").unwrap().body == body, "all of it is of one content");
+
+    // It is not wanted any more. What another program has open is left alone.
+    pair.source.delete("back/large");
+    killed("KILL");
+    pair.copies.delete("large");
+    pair.copies.put("small", b"small");
+    let other = pair.source.client.create_multipart_upload().bucket("source").key("back/other");
+    pair.source.run(other.send()).unwrap();
+    let said = pair.user.run(&args);
+    assert_eq!((said.code, said.number("copied")), (0, 1), "{said:?}");
+    assert!(said.stderr.contains("aborted a copy of large that was left open"), "{said:?}");
+    assert_eq!(pair.source.open_uploads(), ["back/other"]);
+    assert!(is_clean());
+}

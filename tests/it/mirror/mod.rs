@@ -2,6 +2,7 @@
 
 mod back;
 mod between;
+mod boto;
 mod choices;
 mod daemon;
 mod large;

@@ -1,6 +1,7 @@
 //! A backup brought back into a bucket: what is not tagged as deleted, thawed where it must be.
 //!
-//! Nothing is recorded: a restore that was cut short is run again, and finds what is right already.
+//! Nothing is recorded but the large copies under way: a restore that was cut short is run again,
+//! finds what is right already, and goes on with these.
 //! What must be thawed is asked for at once and looked at by listings, in key order, so that any
 //! number of keys can wait.
 
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::model::words::{bytes, count, grouped};
 use crate::model::{Millis, RelPath};
 use crate::plan::mirror::{Back, bring_back};
-use crate::plan::{ErrorClass, Failure, Merge, Overwrite, Side, merge};
+use crate::plan::{ErrorClass, Failure, Overwrite};
 use crate::ports::{FullHead, Fut, Headers, LineQueue, ObjectId, Scratch, StoreError, Thaw, Tier};
 
 use super::super::backup::{PlanSink, PlannedAction};
@@ -24,7 +25,7 @@ use super::super::patience::Stop;
 use super::super::progress::raise;
 use super::super::restore::{Kept, Objects, Where, no_versions, nothing};
 use super::Copier;
-use super::listing::{self, Share, next, out_of_order};
+use super::listing::{self, Joined, Share};
 use super::queue::{Item, each, push};
 
 /// How a restore into a bucket behaves.
@@ -35,6 +36,8 @@ pub struct BackSettings {
     pub within: Option<RelPath>,
     pub overwrite: Overwrite,
     pub create_bucket: bool,
+    /// An earlier run was cut short: it may have left copies open.
+    pub goes_on: bool,
     pub tier: Tier,
     pub days: u32,
     pub wait: bool,
@@ -110,7 +113,11 @@ impl BringBack {
             None => self.scratch.queue(),
         };
         self.thaw(waiting).await?;
-        self.thaw(late).await
+        self.thaw(late).await?;
+        match self.settings.goes_on {
+            true => copier.close_leftovers().await,
+            false => Ok(()),
+        }
     }
 
     /// Whether the target's bucket is there. One is made only when asked for.
@@ -160,40 +167,17 @@ impl BringBack {
         let wanted = Where { at: self.settings.at, within: self.settings.within.clone() };
         let source = Objects::new(self.copier.source.clone(), wanted.clone());
         let there = Objects::new(self.copier.copies.clone(), Where { at: None, ..wanted.clone() });
-        let mut source =
-            listing::read(readers, &self.copier, source, Share::default(), "list the backup");
-        let mut there =
-            listing::read(readers, &self.copier, there, Share::default(), "list the target");
-        let mut merge: Merge<Kept, (), Kept> = Merge::default();
-        merge.end(Side::Base);
-        if !is_there {
-            merge.end(Side::Target);
-        }
+        let copier = &self.copier;
+        let source = listing::read(readers, copier, source, Share::default(), "list the backup");
+        let there = is_there
+            .then(|| listing::read(readers, copier, there, Share::default(), "list the target"));
+        let mut joined = Joined::new(source, there);
         let (mut ready, mut frozen) = (self.scratch.queue(), self.scratch.queue());
         let (mut objects, mut planned) = (0_u64, 0_u64);
-        loop {
-            match merge.next() {
-                merge::Step::Done => break,
-                merge::Step::Need(side) => {
-                    let stream = if side == Side::Source { &mut source } else { &mut there };
-                    let pushed = match next(stream, &self.copier).await? {
-                        None => {
-                            merge.end(side);
-                            Ok(())
-                        }
-                        Some(batch) if side == Side::Source => merge.push_source(batch),
-                        Some(batch) => merge.push_target(batch),
-                    };
-                    pushed.map_err(|e| out_of_order(&e))?;
-                }
-                merge::Step::Triple(triple) => {
-                    let Some(kept) = triple.source.filter(|_| (self.wanted)(&triple.key)) else {
-                        continue;
-                    };
-                    objects += 1;
-                    planned += self.decide(kept, triple.target, &mut ready, &mut frozen).await?;
-                }
-            }
+        while let Some(both) = joined.next(copier).await? {
+            let Some(kept) = both.source.filter(|_| (self.wanted)(&both.key)) else { continue };
+            objects += 1;
+            planned += self.decide(kept, both.target, &mut ready, &mut frozen).await?;
         }
         if objects == 0 {
             return Err(Stop::All(nothing(&self.copier.source.place(), &wanted)));
