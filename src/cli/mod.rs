@@ -24,7 +24,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
@@ -38,6 +38,7 @@ pub fn run() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = without_secrets(error);
             out::note(error.print());
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if asked { end(Ok(Code::Done), false) } else { Code::Usage.into() };
@@ -47,6 +48,15 @@ pub fn run() -> ExitCode {
     let result = dispatch(cli);
     crate::report::log::finish();
     end(result, color)
+}
+
+/// A value that was refused is shown without the user and password of a URL.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        let value = crate::config::without_secrets(value);
+        error.insert(ContextKind::InvalidValue, ContextValue::String(value));
+    }
+    error
 }
 
 /// Tells the error, if there is one. A result that nobody could read is one too.

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::model::key::RESERVED_NAME;
 use crate::model::{Escaped, Prefix};
 
+use super::fault::without_secrets;
 use super::place::real_path;
 
 /// Bucket of the embedded store where the URL names none.
@@ -41,6 +42,11 @@ pub enum DestinationError {
     Shape(String),
     #[error("{0:?} is not a bucket name: 3 to 63 characters, a-z, 0-9, '-' and '.'")]
     Bucket(String),
+    #[error(
+        "no keys belong in a destination, and no bucket has ':' or '@' in its name: write \
+         s3://bucket/prefix, and name a profile or a credentials_file"
+    )]
+    Keys,
     #[error("file: destinations need an absolute path: file:///folder")]
     Relative,
     #[error("the prefix {0:?} has a part that is empty, \".\", \"..\" or \".keepwatch\"")]
@@ -77,7 +83,7 @@ impl FromStr for Destination {
         }
         match text.split_once("::") {
             Some((bucket, prefix)) => s3(bucket, prefix),
-            None => Err(DestinationError::Shape(text.to_owned())),
+            None => Err(DestinationError::Shape(without_secrets(text))),
         }
     }
 }
@@ -104,7 +110,11 @@ fn check_bucket(bucket: &str) -> Result<(), DestinationError> {
     let fits = (3..=63).contains(&bucket.len())
         && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
         && bucket.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if fits { Ok(()) } else { Err(DestinationError::Bucket(bucket.to_owned())) }
+    match fits {
+        true => Ok(()),
+        false if bucket.contains([':', '@']) => Err(DestinationError::Keys),
+        false => Err(DestinationError::Bucket(bucket.to_owned())),
+    }
 }
 
 /// The owner record must fit behind the prefix, and so should names of some length.

@@ -64,6 +64,11 @@ impl Faults {
     }
 }
 
+/// Words about something that may be a secret, without it.
+pub fn without_secrets(words: &str) -> String {
+    secrets(words).iter().fold(words.to_owned(), |words, secret| words.replace(secret, "***"))
+}
+
 /// What looks like a secret that somebody wrote here by mistake: users in URLs, and the values of
 /// keys that are called so.
 fn secrets(text: &str) -> Vec<String> {

@@ -18,7 +18,7 @@ mod words;
 
 pub use cloudwatch::{CloudWatchConfig, CloudWatchOptions, resolve_cloudwatch};
 pub use destination::{Destination, DestinationError};
-pub use fault::Faults;
+pub use fault::{Faults, without_secrets};
 pub use file::{ConfigFile, NamedBackup, NamedMirror, read};
 pub use mirror::{Bucket, MirrorConfig, MirrorOptions, resolve_mirror, resolve_mirrors};
 pub use options::BackupOptions;

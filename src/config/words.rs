@@ -77,7 +77,8 @@ fn endpoint_url(text: &str) -> Result<String, String> {
         Some((host, port)) if !authority.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
-    if authority.contains('@') {
+    // A secret may have a slash in it.
+    if rest.contains('@') {
         return Err("no secret belongs in a URL: name a profile or a credentials_file".to_owned());
     }
     let fits = matches!(scheme, "http" | "https")

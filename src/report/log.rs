@@ -229,7 +229,20 @@ impl Line {
         let (level, target) = (*event.metadata().level(), event.metadata().target().to_owned());
         let mut line = Self { level, target, message: String::new(), others: Map::new() };
         event.record(&mut line);
+        if !line.target.starts_with("keepwatch") {
+            line.mask_users();
+        }
         line
+    }
+
+    /// Libraries quote URLs as they were given, and somebody may have put a password into one.
+    fn mask_users(&mut self) {
+        self.message = without_users(&self.message);
+        for value in self.others.values_mut() {
+            if let Value::String(text) = value {
+                *text = without_users(text);
+            }
+        }
     }
 
     /// The message, with the fields behind it, in one line.
@@ -295,6 +308,20 @@ fn single_line(text: &str) -> String {
         }
     }
     shown
+}
+
+/// Words with `***` for the users of URLs. A password may have a slash in it.
+fn without_users(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut masked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_whitespace() || "\"'`".contains(c));
+        let user = part[..end.unwrap_or(part.len())].rfind('@').unwrap_or(0);
+        masked.push_str("://");
+        masked.push_str(if user > 0 { "***" } else { "" });
+        masked.push_str(&part[user..]);
+    }
+    masked
 }
 
 impl Visit for Line {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::profile::ProfileFileCredentialsProvider;
-use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_config::identity::IdentityCache;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -17,10 +17,12 @@ use aws_sdk_s3::config::{
 };
 use aws_smithy_http_client::{pool, proxy, tls};
 use aws_smithy_runtime_api::client::http::HttpConnectorSettings;
+use aws_types::service_config::ServiceConfigKey;
 use thiserror::Error;
 
 use super::count::Counter;
 use super::direct::Direct;
+use super::keys::Chain;
 
 /// How to reach S3.
 #[derive(Clone, Default)]
@@ -42,6 +44,8 @@ pub struct Endpoint {
 pub enum ConnectError {
     #[error("cannot set up HTTP and TLS: {0}")]
     Http(String),
+    #[error("no secret belongs in a URL, and that of the endpoint has a user in it")]
+    SecretInUrl,
 }
 
 /// The resolved configuration; clients are made from it.
@@ -72,17 +76,23 @@ impl Connection {
             Some(http) => http,
             None => http_client(endpoint.connections_max)?,
         };
+        // Without a configured region, asking the instance metadata would stall for seconds
+        // everywhere but on EC2; a wrong guess is corrected by the bucket's own answer.
+        let region = match &endpoint.region {
+            Some(region) => Some(Region::new(region.clone())),
+            None => configured_region(endpoint.profile.as_deref()).await,
+        };
+        let region = region.unwrap_or(Region::from_static("us-east-1"));
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).read_timeout(READ).build();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(http)
+            .http_client(http.clone())
             .retry_config(
                 RetryConfig::standard()
                     .with_max_attempts(3)
                     .with_initial_backoff(Duration::from_millis(200))
                     .with_max_backoff(Duration::from_secs(2)),
             )
-            .timeout_config(
-                TimeoutConfig::builder().connect_timeout(CONNECT).read_timeout(READ).build(),
-            )
+            .timeout_config(timeouts.clone())
             // Our own deadlines grow with the body; the SDK's guess breaks slow lines.
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled()
@@ -91,27 +101,27 @@ impl Connection {
                     .build(),
             )
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenSupported);
-        loader = credentials(loader, &endpoint);
+            .response_checksum_validation(ResponseChecksumValidation::WhenSupported)
+            .credentials_provider(credentials(&endpoint, &region, http, timeouts));
         if let Some(url) = &endpoint.url {
             loader = loader.endpoint_url(url);
         }
-        // Without a configured region, asking the instance metadata would stall for seconds
-        // everywhere but on EC2; a wrong guess is corrected by the bucket's own answer.
-        let region = match &endpoint.region {
-            Some(region) => Some(Region::new(region.clone())),
-            None => configured_region(endpoint.profile.as_deref()).await,
-        };
-        let sdk = loader.region(region.unwrap_or(Region::from_static("us-east-1"))).load().await;
-        let from_variable = || std::env::var_os("AWS_ENDPOINT_URL_S3");
-        let custom = sdk.endpoint_url().map(str::to_owned);
-        let custom = custom.or_else(|| Some(from_variable()?.to_string_lossy().into_owned()));
+        if let Some(profile) = &endpoint.profile {
+            loader = loader.profile_name(profile);
+        }
+        let sdk = loader.region(region).load().await;
+        let custom = custom_endpoint(&sdk);
+        // From the environment or the AWS configuration: ours refuse it where they are read.
+        if custom.as_ref().is_some_and(|url| url.contains('@')) {
+            return Err(ConnectError::SecretInUrl);
+        }
         Ok(Self { sdk, endpoint, custom })
     }
 
-    /// Reads the environment and the shared AWS configuration again.
-    pub async fn reopen(&self) -> Result<Self, ConnectError> {
-        Self::open(self.endpoint.clone(), self.sdk.http_client()).await
+    /// The same, which knows no keys yet: they are looked for at the next request.
+    pub fn with_new_keys(&self) -> Self {
+        let sdk = self.sdk.to_builder().identity_cache(IdentityCache::lazy().build()).build();
+        Self { sdk, ..self.clone() }
     }
 
     /// Whether this is Amazon's own S3, as far as can be told without asking.
@@ -188,36 +198,35 @@ pub fn fits_usual_timeouts(bytes: u64) -> bool {
     bytes <= READ.as_secs() * RATE_MIN
 }
 
-fn credentials(loader: ConfigLoader, endpoint: &Endpoint) -> ConfigLoader {
+fn credentials(
+    endpoint: &Endpoint,
+    region: &Region,
+    http: SharedHttpClient,
+    timeouts: TimeoutConfig,
+) -> SharedCredentialsProvider {
     if let Some((key, secret)) = &endpoint.keys {
-        return loader.credentials_provider(Credentials::new(
-            key,
-            secret,
-            None,
-            None,
-            "in process",
-        ));
+        let keys = Credentials::new(key, secret, None, None, "in process");
+        return SharedCredentialsProvider::new(keys);
     }
-    let mut loader = loader;
-    if let Some(profile) = &endpoint.profile {
-        loader = loader.profile_name(profile);
+    SharedCredentialsProvider::new(Chain {
+        profile: endpoint.profile.clone(),
+        file: endpoint.credentials_file.clone(),
+        region: region.clone(),
+        http,
+        timeouts,
+    })
+}
+
+/// The URL that the SDK's client goes by: one for S3 alone beats one for all services, unless it is
+/// ours.
+fn custom_endpoint(sdk: &SdkConfig) -> Option<String> {
+    let for_all = sdk.endpoint_url().map(str::to_owned);
+    if sdk.get_origin("endpoint_url").is_client_config() {
+        return for_all;
     }
-    if endpoint.profile.is_none() && endpoint.credentials_file.is_none() {
-        return loader;
-    }
-    // A profile that was asked for beats keys in the environment, as in the AWS CLI.
-    let mut provider = ProfileFileCredentialsProvider::builder();
-    if let Some(profile) = &endpoint.profile {
-        provider = provider.profile_name(profile);
-    }
-    if let Some(file) = &endpoint.credentials_file {
-        let files = EnvConfigFiles::builder()
-            .include_default_config_file(true)
-            .with_file(EnvConfigFileKind::Credentials, file)
-            .build();
-        provider = provider.profile_files(files);
-    }
-    loader.credentials_provider(provider.build())
+    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL");
+    let key = key.profile("endpoint_url").build().ok()?;
+    sdk.service_config().and_then(|config| config.load_config(key)).or(for_all)
 }
 
 async fn configured_region(profile: Option<&str>) -> Option<Region> {

@@ -69,7 +69,8 @@ impl S3Store {
             .await;
         let reply = match sent {
             Ok(reply) => reply,
-            Err(e) => return self.instead(&what, &e).await,
+            Err(e) if error::is_wordless(&e) => return Err(self.why_refused(&what, id).await),
+            Err(e) => return self.instead(&what, &e),
         };
         if !shows(reply.e_tag(), id) {
             return Ok(Fetched::Changed);
@@ -131,7 +132,7 @@ impl S3Store {
                 Some(etag) => Ok(Fetched::Found(ETag::new(etag))),
                 None => Err(error::not_s3(&what, "its reply has no ETag")),
             },
-            Err(e) => self.not_copied(&what, &e).await,
+            Err(e) => self.not_copied(&what, &e),
         }
     }
 
@@ -163,20 +164,16 @@ impl S3Store {
                 Some(etag) => Ok(Fetched::Found(ETag::new(etag))),
                 None => Err(error::not_s3(&what, "its reply has no ETag")),
             },
-            Err(e) => self.not_copied(&what, &e).await,
+            Err(e) => self.not_copied(&what, &e),
         }
     }
 
     /// What came instead of a copy.
-    async fn not_copied<E>(
-        &self,
-        what: &What,
-        error: &SdkFailure<E>,
-    ) -> Result<Fetched<ETag>, StoreError>
+    fn not_copied<E>(&self, what: &What, error: &SdkFailure<E>) -> Result<Fetched<ETag>, StoreError>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        match self.instead(what, error).await {
+        match self.instead(what, error) {
             Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {
                 Err(StoreError::Failed(failure.with_hint(
                     "the destination's credentials must be allowed to read the source: \
@@ -220,7 +217,7 @@ impl S3Store {
         // Sent again after a lost reply, it would open another upload and leave the first behind.
         let once = aws_sdk_s3::Config::builder().retry_config(RetryConfig::disabled());
         let request = with_expires!(request, headers).config_override(once);
-        let reply = request.send().await.map_err(|e| error::explain(&what(), &e))?;
+        let reply = request.send().await.map_err(|e| self.explained(&what(), &e))?;
         match reply.upload_id() {
             Some(id) => Ok(format!("{}{id}", if crc64 && streamed { CRC64 } else { PLAIN })),
             None => Err(error::not_s3(&what(), "its reply has no upload id")),
@@ -257,7 +254,7 @@ impl S3Store {
                     None => Err(error::not_s3(&what(), "its reply has no ETag")),
                 }
             }
-            Err(e) => Err(error::explain(&what(), &e)),
+            Err(e) => Err(self.explained(&what(), &e)),
         }
     }
 }

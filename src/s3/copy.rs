@@ -37,7 +37,7 @@ impl S3Store {
         for (name, value) in meta.to_pairs() {
             request = request.metadata(name, value);
         }
-        let reply = request.send().await.map_err(|e| error::explain(&what(), &e))?;
+        let reply = request.send().await.map_err(|e| self.explained(&what(), &e))?;
         match reply.copy_object_result().and_then(|result| result.e_tag()) {
             Some(etag) => Ok(ETag::new(etag)),
             None => Err(error::not_s3(&what(), "its reply has no ETag")),

@@ -10,7 +10,7 @@ use crate::plan::ErrorClass;
 use crate::ports::StoreError;
 
 use super::error::What;
-use super::{S3Store, error, fits_xml};
+use super::{S3Store, fits_xml};
 
 type Results = HashMap<String, Result<(), StoreError>>;
 
@@ -52,7 +52,7 @@ impl S3Store {
         match request.send().await {
             Ok(_) => Ok(()),
             Err(e) if e.code() == Some("NoSuchKey") => Ok(()),
-            Err(e) => Err(error::explain(&self.describe("delete", key), &e)),
+            Err(e) => Err(self.explained(&self.describe("delete", key), &e)),
         }
     }
 
@@ -76,7 +76,7 @@ impl S3Store {
             .set_expected_bucket_owner(self.options.bucket_owner.clone())
             .send()
             .await
-            .map_err(|e| error::explain(&what, &e))?;
+            .map_err(|e| self.explained(&what, &e))?;
         let mut results = Results::new();
         for deleted in reply.deleted() {
             results.extend(deleted.key().map(|key| (key.to_owned(), Ok(()))));

@@ -39,7 +39,7 @@ const PATH: &AsciiSet =
 const MISTRUST: Duration = Duration::from_secs(30);
 /// Credentials are fetched again so long before they expire.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(120);
-/// Credentials without an expiry are believed so long: a profile may be rewritten.
+/// Credentials without an expiry are believed so long: they may have been replaced.
 const BELIEF: Duration = Duration::from_secs(300);
 
 /// The status that says so; the only one beside success that means the same everywhere.
@@ -158,8 +158,7 @@ impl Direct {
 }
 
 fn believed_until(credentials: &Credentials, now: SystemTime) -> SystemTime {
-    let most = now + BELIEF;
-    credentials.expiry().map_or(most, |at| most.min(at - EXPIRY_MARGIN))
+    credentials.expiry().map_or(now + BELIEF, |at| at - EXPIRY_MARGIN)
 }
 
 fn encoded(key: &str) -> String {
@@ -288,7 +287,9 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let keys = |expiry| Credentials::new("a", "b", None, expiry, "test");
         assert_eq!(believed_until(&keys(None), now), now + BELIEF);
-        let soon = now + Duration::from_secs(150);
-        assert_eq!(believed_until(&keys(Some(soon)), now), now + Duration::from_secs(30));
+        for lasts in [150, 43_200] {
+            let expiry = now + Duration::from_secs(lasts);
+            assert_eq!(believed_until(&keys(Some(expiry)), now), expiry - EXPIRY_MARGIN);
+        }
     }
 }

@@ -83,6 +83,12 @@ where
     }
 }
 
+/// Whether S3 refused a HEAD, whose replies have no body to say why.
+pub fn is_wordless<E: ProvideErrorMetadata>(error: &SdkFailure<E>) -> bool {
+    let refused = |reply: &HttpResponse| matches!(reply.status().as_u16(), 400 | 403);
+    error.code().is_none() && error.raw_response().is_some_and(|r| refused(r) && is_of_s3(r))
+}
+
 /// Whether a reply shows that S3 gave it, and no proxy or portal.
 fn is_of_s3(reply: &HttpResponse) -> bool {
     ["x-amz-request-id", "x-amz-id-2", "x-amzn-requestid"]
@@ -118,6 +124,9 @@ fn named_region(reply: &HttpResponse) -> Option<String> {
 
 /// The next step where a request is denied.
 const DENIED: &str = "check the credentials, and that their user or role may do this";
+
+/// The next step where the keys are not known.
+const KEYS: &str = "check the access key and the secret key, and that they belong to this endpoint";
 
 /// What a failing reply says.
 struct Reply<'a> {
@@ -160,16 +169,14 @@ impl Reply<'_> {
             | "RequestExpired" => {
                 told(ErrorClass::Credentials, "renew the session, for example with: aws sso login")
             }
+            "AccessDenied" if self.blames_keys() => told(ErrorClass::Credentials, KEYS),
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "InvalidClientTokenId"
             | "AuthFailure"
             | "NotSignedUp"
             | "MissingSecurityHeader"
-            | "InvalidSecurity" => told(
-                ErrorClass::Credentials,
-                "check the access key and the secret key, and that they belong to this endpoint",
-            ),
+            | "InvalidSecurity" => told(ErrorClass::Credentials, KEYS),
             "RequestTimeTooSkewed" => told(
                 ErrorClass::Credentials,
                 "set this machine's clock: S3 refuses requests more than 15 minutes off",
@@ -213,6 +220,12 @@ impl Reply<'_> {
             _ if status < 400 => elsewhere(),
             _ => told(ErrorClass::Path, ""),
         }
+    }
+
+    /// Garage has one code for what may not be done and for keys that are wrong.
+    fn blames_keys(&self) -> bool {
+        let message = self.message.unwrap_or_default();
+        ["No such key", "Invalid signature"].iter().any(|words| message.contains(words))
     }
 
     /// HEAD has no body to say more; and what is not S3 does not know its codes.

@@ -33,10 +33,42 @@ impl S3Store {
                 }
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),
             },
-            Err(e) => match e.as_service_error().is_some_and(|e| e.is_not_found()) {
-                true => Ok(None),
-                false => Err(error::explain(&what(), &e)),
-            },
+            Err(e) if e.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(None),
+            Err(e) if error::is_wordless(&e) => {
+                let id = ObjectId { key: key.clone(), version: None, etag: None };
+                Err(self.why_refused(&what(), &id).await)
+            }
+            Err(e) => Err(self.explained(&what(), &e)),
+        }
+    }
+
+    /// Why S3 refused a HEAD. A GET needs the same permission, and its refusal has words: keys that
+    /// have changed are not taken for an object that may not be read.
+    pub(super) async fn why_refused(&self, what: &error::What, id: &ObjectId) -> StoreError {
+        let key = match self.absolute(&id.key) {
+            Ok(key) => key,
+            Err(error) => return error,
+        };
+        let asked = self
+            .ask(|client| {
+                client
+                    .get_object()
+                    .bucket(&self.options.bucket)
+                    .key(&key)
+                    .set_version_id(id.version.clone())
+                    .range("bytes=0-0")
+                    .set_expected_bucket_owner(self.options.bucket_owner.clone())
+                    .send()
+            })
+            .await;
+        match asked.err().map(|e| self.explained(what, &e)) {
+            Some(StoreError::Failed(failure)) if failure.class != ErrorClass::Path => {
+                StoreError::Failed(failure)
+            }
+            _ => StoreError::Failed(what.failed(
+                ErrorClass::Server,
+                "the server refuses to look at what it then lets be read",
+            )),
         }
     }
 
@@ -62,7 +94,10 @@ impl S3Store {
                 Ok(reply.content_length().and_then(|n| u64::try_from(n).ok()))
             }
             Ok(_) => Ok(None),
-            Err(e) => match self.explained(&self.about("look at", id), &e).await {
+            Err(e) if error::is_wordless(&e) => {
+                Err(self.why_refused(&self.about("look at", id), id).await)
+            }
+            Err(e) => match self.explained(&self.about("look at", id), &e) {
                 StoreError::Unsupported(_) | StoreError::Precondition => Ok(None),
                 error => Err(error),
             },
@@ -117,7 +152,7 @@ impl S3Store {
                 return match e.as_service_error() {
                     Some(GetObjectError::NoSuchKey(_)) => Ok(SmallObject::Absent),
                     _ if status == Some(304) => Ok(SmallObject::Unchanged),
-                    _ => Err(self.explained(what, &e).await),
+                    _ => Err(self.explained(what, &e)),
                 };
             }
         };
@@ -154,7 +189,7 @@ impl S3Store {
             Err(e) if e.as_service_error().is_some_and(|e| e.is_bucket_already_owned_by_you()) => {
                 Ok(())
             }
-            Err(e) => Err(error::explain(&self.what(format!("make the bucket {bucket}")), &e)),
+            Err(e) => Err(self.explained(&self.what(format!("make the bucket {bucket}")), &e)),
         }
     }
 }

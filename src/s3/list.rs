@@ -67,7 +67,7 @@ impl S3Store {
         let what = self.what(format!("list {}", self.place()));
         let reply = match sent {
             Ok(reply) => reply,
-            Err(e) => return Err(self.explained(&what, &e).await),
+            Err(e) => return Err(self.explained(&what, &e)),
         };
         let encoded = reply.encoding_type() == Some(&EncodingType::Url);
         let mut page = ObjectPage::default();

@@ -18,6 +18,7 @@ mod error;
 mod foreign;
 mod get;
 mod head;
+mod keys;
 mod list;
 mod multipart;
 mod put;
@@ -65,7 +66,7 @@ pub struct S3Options {
 
 /// A destination.
 pub struct S3Store {
-    /// Replaced when the bucket turns out to be in another region, or the credentials to be wrong.
+    /// Replaced when the bucket turns out to be in another region, or its keys to be refused.
     way: RwLock<Arc<Way>>,
     counter: count::Counter,
     pace: Option<Arc<body::Pace>>,
@@ -138,16 +139,28 @@ impl S3Store {
         }
     }
 
-    /// Explains an error. Credentials that were refused are read again, for the next request.
-    async fn explained<E>(&self, what: &error::What, error: &SdkFailure<E>) -> StoreError
+    /// Explains an error. Keys that were refused are looked for again at the next request.
+    fn explained<E>(&self, what: &error::What, error: &SdkFailure<E>) -> StoreError
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let error = error::explain(what, error);
+        self.keys_in_doubt(error::explain(what, error))
+    }
+
+    /// The same for a request that only tells what is there.
+    fn explained_question<E>(&self, what: &error::What, error: &SdkFailure<E>) -> StoreError
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        self.keys_in_doubt(error::explain_question(what, error))
+    }
+
+    /// Forgets keys that were refused: the SDK keeps what it was once given.
+    fn keys_in_doubt(&self, error: StoreError) -> StoreError {
         if let StoreError::Failed(failure) = &error
             && failure.class == ErrorClass::Credentials
         {
-            self.renew_credentials().await;
+            self.go_by(self.way().connection.with_new_keys());
         }
         error
     }
@@ -163,13 +176,6 @@ impl S3Store {
     fn move_to_region(&self, region: &str) {
         tracing::info!(bucket = self.options.bucket, region, "the bucket is in another region");
         self.go_by(self.way().connection.in_region(region));
-    }
-
-    /// The credentials were refused: reads them again, for the SDK keeps what it has read.
-    async fn renew_credentials(&self) {
-        if let Ok(connection) = self.way().connection.reopen().await {
-            self.go_by(connection);
-        }
     }
 
     /// The key in the bucket. One that is too long has been skipped before.

@@ -66,7 +66,7 @@ impl S3Store {
         // The journal knows of what may have been opened; the engine tries again.
         let once = aws_sdk_s3::Config::builder().retry_config(RetryConfig::disabled());
         let sent = request.customize().config_override(once).send().await;
-        let reply = sent.map_err(|e| error::explain(&what(), &e))?;
+        let reply = sent.map_err(|e| self.explained(&what(), &e))?;
         match reply.upload_id() {
             Some(id) => Ok(format!("{}{id}", if crc64 { CRC64 } else { PLAIN })),
             None => Err(error::not_s3(&what(), "its reply has no upload id")),
@@ -101,7 +101,7 @@ impl S3Store {
                 Some(etag) => Ok(ETag::new(etag)),
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),
             },
-            Err(e) => Err(error::explain(&what(), &e)),
+            Err(e) => Err(self.explained(&what(), &e)),
         }
     }
 
@@ -137,7 +137,7 @@ impl S3Store {
                 Some(etag) => Ok(Self::stored(etag, reply.server_side_encryption())),
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),
             },
-            Err(e) => Err(error::explain(&what(), &e)),
+            Err(e) => Err(self.explained(&what(), &e)),
         }
     }
 
@@ -157,7 +157,7 @@ impl S3Store {
             .await;
         match sent {
             Ok(_) => Ok(()),
-            Err(e) => match error::explain(&self.describe("abort the upload of", key), &e) {
+            Err(e) => match self.explained(&self.describe("abort the upload of", key), &e) {
                 StoreError::NoSuchUpload => Ok(()),
                 error => Err(error),
             },
@@ -183,7 +183,7 @@ impl S3Store {
                 .set_expected_bucket_owner(self.options.bucket_owner.clone())
                 .send()
                 .await
-                .map_err(|e| error::explain_question(&what(), &e))?;
+                .map_err(|e| self.explained_question(&what(), &e))?;
             for part in reply.parts() {
                 let number = part.part_number().and_then(|n| u32::try_from(n).ok());
                 let size = part.size().and_then(|n| u64::try_from(n).ok());
@@ -248,7 +248,7 @@ impl S3Store {
             .set_expected_bucket_owner(self.options.bucket_owner.clone())
             .send()
             .await
-            .map_err(|e| error::explain_question(what, &e))?;
+            .map_err(|e| self.explained_question(what, &e))?;
         let encoded = reply.encoding_type() == Some(&EncodingType::Url);
         let decode = |text: &str| match encoded {
             true => {

@@ -115,7 +115,7 @@ impl S3Store {
                     None => Err(error::not_s3(&what(), "its reply has no ETag")),
                 }
             }
-            Err(e) => Err(error::explain(&what(), &e)),
+            Err(e) => Err(self.explained(&what(), &e)),
         }
     }
 }

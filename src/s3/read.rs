@@ -42,7 +42,8 @@ impl S3Store {
             .await;
         let reply = match sent {
             Ok(reply) => reply,
-            Err(e) => return self.instead(&what, &e).await,
+            Err(e) if error::is_wordless(&e) => return Err(self.why_refused(&what, id).await),
+            Err(e) => return self.instead(&what, &e),
         };
         if !shows(reply.e_tag(), id) {
             return Ok(Fetched::Changed);
@@ -84,7 +85,7 @@ impl S3Store {
             .await;
         let reply = match sent {
             Ok(reply) => reply,
-            Err(e) => return self.instead(&what, &e).await,
+            Err(e) => return self.instead(&what, &e),
         };
         if !shows(reply.e_tag(), id) {
             return Ok(Fetched::Changed);
@@ -128,7 +129,7 @@ impl S3Store {
     }
 
     /// What came instead of the object.
-    pub(super) async fn instead<T, E>(
+    pub(super) fn instead<T, E>(
         &self,
         what: &What,
         error: &SdkFailure<E>,
@@ -144,7 +145,7 @@ impl S3Store {
                 Ok(Fetched::Changed)
             }
             (Some("InvalidObjectState"), _) => Ok(Fetched::Archived),
-            _ => Err(self.explained(what, error).await),
+            _ => Err(self.explained(what, error)),
         }
     }
 }

@@ -8,10 +8,10 @@ use crate::model::{Key, Millis};
 use crate::plan::ErrorClass;
 use crate::ports::{Fetched, ObjectId, StoreError, Tags};
 
+use super::S3Store;
 use super::delete::refused;
 use super::error::What;
 use super::read::is_gone;
-use super::{S3Store, error};
 
 /// S3's limit for one object.
 const TAGS_MAX: usize = 10;
@@ -95,7 +95,7 @@ impl S3Store {
             Err(e) if is_gone(&e) => Ok(Fetched::Gone),
             // S3 tells them; some servers do not.
             Err(e) if e.code() == Some("InvalidObjectState") => Ok(Fetched::Archived),
-            Err(e) => match self.explained(what, &e).await {
+            Err(e) => match self.explained(what, &e) {
                 StoreError::Failed(failure) if failure.class == ErrorClass::Denied => {
                     let hint = "allow s3:GetObjectTagging and s3:GetObjectVersionTagging";
                     Err(StoreError::Failed(failure.with_hint(hint)))
@@ -125,7 +125,7 @@ impl S3Store {
                 .await;
             return match sent {
                 Ok(_) => Ok(()),
-                Err(e) => Err(denied(error::explain(what, &e))),
+                Err(e) => Err(denied(self.explained(what, &e))),
             };
         }
         let mut set = Vec::with_capacity(tags.len());
@@ -145,7 +145,7 @@ impl S3Store {
             .await;
         match sent {
             Ok(_) => Ok(()),
-            Err(e) => Err(denied(error::explain(what, &e))),
+            Err(e) => Err(denied(self.explained(what, &e))),
         }
     }
 

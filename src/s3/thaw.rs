@@ -60,7 +60,7 @@ impl S3Store {
         }
         let not_as_fast = code == "GlacierExpeditedRetrievalNotAvailable"
             || (code == "InvalidArgument" && tier == Tier::Expedited);
-        match self.explained(&what, &error).await {
+        match self.explained(&what, &error) {
             StoreError::Failed(failure) if not_as_fast => {
                 Err(StoreError::Failed(failure.with_hint("use --tier standard")))
             }

@@ -38,7 +38,7 @@ impl S3Store {
             .await;
         let reply = match sent {
             Ok(reply) => reply,
-            Err(e) => return Err(self.explained(&what, &e).await),
+            Err(e) => return Err(self.explained(&what, &e)),
         };
         let encoded = reply.encoding_type() == Some(&EncodingType::Url);
         let versions = reply.versions().iter().map(|version| self.version_of(version, encoded));
@@ -111,7 +111,7 @@ impl S3Store {
         }
         match sent {
             Ok(reply) => Ok(reply.status().is_some()),
-            Err(e) => match self.explained(&what, &e).await {
+            Err(e) => match self.explained(&what, &e) {
                 StoreError::Unsupported(_) => Ok(false),
                 StoreError::Failed(failure) if failure.class == ErrorClass::Denied => {
                     let hint = "allow s3:GetBucketVersioning, s3:ListBucketVersions and \

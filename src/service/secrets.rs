@@ -26,6 +26,22 @@ pub fn is_exposed(file: &Path) -> bool {
     stat.is_file() && stat.mode() & others != 0 && has_secret(file)
 }
 
+/// The files that the AWS CLI keeps for this user, as far as keys are looked for there: not where
+/// the environment has them, unless a profile is named.
+pub fn shared_files(names_profile: bool) -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if !names_profile && variable("AWS_ACCESS_KEY_ID").is_some() {
+        return vec![];
+    }
+    let file = |name: &str, usual: &str| match variable(name) {
+        Some(file) => Some(PathBuf::from(file)),
+        None => Some(super::paths::home()?.join(".aws").join(usual)),
+    };
+    let files =
+        [file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), file("AWS_CONFIG_FILE", "config")];
+    files.into_iter().flatten().collect()
+}
+
 fn has_secret(file: &Path) -> bool {
     let mut text = vec![];
     let Ok(file) = std::fs::File::open(file) else { return false };

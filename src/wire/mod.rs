@@ -4,6 +4,7 @@
 //! a program that uses this crate.
 
 mod error;
+mod keys;
 mod locked;
 pub mod mirror;
 pub mod publish;
@@ -28,7 +29,7 @@ use crate::model::{Escaped, Millis, Prefix};
 use crate::plan::ErrorClass;
 use crate::ports::{Clock, LocalTree};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
-use crate::service::{lock, machine, paths, secrets};
+use crate::service::{lock, machine, paths};
 use crate::state::{BackupId, BackupState, State};
 use crate::store::{InProcess, Store, StoreOptions};
 use crate::watch;
@@ -247,11 +248,13 @@ fn endpoint_name(config: &BackupConfig) -> String {
     }
 }
 
-/// The URL that is given, or that the environment has; empty for AWS itself.
+/// The URL that is given, or that the environment has; empty for AWS itself. One with a secret in
+/// it is refused later, and must not be recorded before.
 pub fn s3_endpoint_name(given: Option<String>) -> String {
     let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
     let url = given.or_else(|| from("AWS_ENDPOINT_URL_S3"));
-    url.or_else(|| from("AWS_ENDPOINT_URL")).unwrap_or_default()
+    let url = url.or_else(|| from("AWS_ENDPOINT_URL"));
+    url.filter(|url| !url.contains('@')).unwrap_or_default()
 }
 
 /// The destination of records, as a person writes it.
@@ -381,15 +384,7 @@ pub async fn store_reach(folder: &Path, create: bool, dry_run: bool) -> Result<R
 }
 
 async fn open(endpoint: Endpoint, http: Option<SharedHttpClient>) -> Result<Reach, Error> {
-    if let Some(file) =
-        endpoint.credentials_file.as_deref().filter(|file| secrets::is_exposed(file))
-    {
-        let file = file.display();
-        let message = format!("others can read {file}, and there is a secret in it");
-        return Err(Error::new(ErrorClass::Configuration, message)
-            .hint(format!("chmod 600 '{file}'"))
-            .hint("whoever may have read it meanwhile has the keys: think of new ones"));
-    }
+    keys::keep_to_themselves(&endpoint)?;
     let connection = Connection::open(endpoint, http).await.map_err(|e| {
         Error::new(ErrorClass::Configuration, "cannot set up the connection").caused_by(&e)
     })?;

@@ -1,5 +1,5 @@
-//! Keys: where they are found, who may read them, what happens when they are changed or expire, and
-//! that nobody is ever told them.
+//! Files of keys: who may read them, and where systemd puts them. Where else keys come from is in
+//! `chain`, what happens when they change in `rotation`, that nobody is told them in `secrets`.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use crate::support::program::User;
 use crate::support::scene::{Scene, TO};
-use crate::support::server::Fault;
-use crate::support::{wait_for, write_secret};
+use crate::support::write_secret;
 
 /// A user who has keys in a file only.
 struct Keys {
@@ -64,6 +63,40 @@ fn a_file_that_others_can_read_is_refused_with_what_mends_it() {
     assert!(!keys.sync(4).contains("and there is a secret in it"));
 }
 
+/// The AWS CLI takes them, and so must we; it is said once, by whoever uses them.
+#[test]
+fn keys_of_the_aws_cli_that_others_can_read_are_told_of() {
+    let keys = Keys::new();
+    let Keys { scene, user, file } = &keys;
+    let aws = user.home.path().join(".aws");
+    std::fs::create_dir(&aws).unwrap();
+    let shared = aws.join("credentials");
+    std::fs::rename(file, &shared).unwrap();
+    let said = |user: &User, mode: u32| {
+        std::fs::set_permissions(&shared, Permissions::from_mode(mode)).unwrap();
+        let config = user.home.path().join("keepwatch.toml");
+        let backup = |name: &str| {
+            let source = scene.tree.folder.path();
+            format!(
+                "[[backup]]\nname = \"{name}\"\nsource = {source:?}\n\
+                 destination = \"s3://bucket/{name}\"\n"
+            )
+        };
+        std::fs::write(&config, backup("one") + &backup("two")).unwrap();
+        let said = user.run(&["sync", "-c", config.to_str().unwrap()]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.stderr.matches(&format!("chmod 600 '{}'", shared.display())).count()
+    };
+    assert_eq!(said(user, 0o600), 0);
+    assert_eq!(said(user, 0o644), 1);
+    // Who signs with other keys is not bothered.
+    let other = User::of(&scene.server.reach)
+        .with_variable("AWS_SHARED_CREDENTIALS_FILE", shared.to_str().unwrap());
+    assert_eq!(said(&other, 0o644), 0);
+    std::fs::write(&shared, "[default]\ncredential_process = /bin/false\n").unwrap();
+    assert_eq!(said(&other, 0o644), 0);
+}
+
 #[test]
 fn what_systemd_gives_is_found_by_its_name() {
     let keys = Keys::new();
@@ -95,40 +128,6 @@ fn what_systemd_gives_is_found_by_its_name() {
     scene.is_kept();
 }
 
-/// The file is replaced while it runs, and a session ends: the work waits and goes on by itself.
-#[test]
-fn keys_that_change_while_it_runs() {
-    let keys = Keys::new();
-    let Keys { scene, user, file } = &keys;
-    let more = ["--credentials-file", file.to_str().unwrap()];
-    let daemon = user.watch(&scene.quick(&more));
-    scene.comes_right(&daemon);
-    let waits_for = |what: &str| daemon.backup()["waiting_for"].to_string().contains(what);
-    let changes: [(&str, &dyn Fn(), &dyn Fn()); 2] = [
-        ("ExpiredToken", &|| scene.server.rule(|_| Fault::Error(400, "ExpiredToken")), &|| {
-            scene.server.no_rule()
-        }),
-        (
-            "InvalidAccessKeyId",
-            &|| scene.server.rule(|_| Fault::Error(403, "InvalidAccessKeyId")),
-            &|| {
-                keys.write(&scene.server.reach.secret_key);
-                scene.server.no_rule();
-            },
-        ),
-    ];
-    for (n, (what, breaks, mends)) in changes.into_iter().enumerate() {
-        breaks();
-        scene.tree.write(format!("new-{n}"), b"3");
-        wait_for("the wait to be told", || waits_for(what));
-        mends();
-        scene.comes_right(&daemon);
-        wait_for("the wait to be over", || daemon.backup()["waiting_for"].is_null());
-    }
-    assert!(!daemon.log().contains("failed: "), "{}", daemon.log());
-    assert_eq!(daemon.stop(), 0);
-}
-
 #[test]
 fn a_crash_leaves_no_memory_behind() {
     let scene = Scene::with_files(1);
@@ -140,63 +139,4 @@ fn a_crash_leaves_no_memory_behind() {
     let line = std::fs::read(format!("/proc/{}/cmdline", daemon.pid())).unwrap();
     assert!(!String::from_utf8_lossy(&line).contains(&scene.server.reach.secret_key));
     assert_eq!(daemon.stop(), 0);
-}
-
-const PLANTED: &str = "Pl4nted+S3cret/Value";
-
-/// All that a user who has this secret in the environment and in a file is told, whatever goes
-/// wrong.
-#[test]
-fn a_secret_is_told_to_nobody() {
-    let keys = Keys::new();
-    keys.write(PLANTED);
-    let (source, file) = (keys.scene.source(), keys.file.to_str().unwrap());
-    let endpoint = keys.scene.server.reach.endpoint.as_str();
-    let user = User::new()
-        .with_variable("AWS_ENDPOINT_URL", endpoint)
-        .with_variable("AWS_REGION", "us-east-1")
-        .with_variable("AWS_ACCESS_KEY_ID", &keys.scene.server.reach.access_key)
-        .with_variable("AWS_SECRET_ACCESS_KEY", PLANTED)
-        .with_variable("AWS_SESSION_TOKEN", PLANTED)
-        .with_variable("RUST_LOG", "trace")
-        .with_variable("KEEPWATCH_RETRY_FOR", "100ms");
-    let back = user.home.path().join("back");
-    let back = back.to_str().unwrap();
-    let configs = [
-        format!("secret_access_key = \"{PLANTED}\"\n"),
-        format!("endpoint_url = \"https://key:{PLANTED}@host\"\n"),
-        format!("endpoint_url = 7\naws_session_token = \"{PLANTED}\n"),
-        format!("[[backup]]\npassword = '{PLANTED}'\n"),
-    ];
-    for (n, text) in configs.iter().enumerate() {
-        std::fs::write(user.home.path().join(format!("{n}.toml")), text).unwrap();
-    }
-    let config = |n: usize| user.home.path().join(format!("{n}.toml")).display().to_string();
-    let runs = |fault: Fault| {
-        keys.scene.server.rule(move |_| fault.clone());
-        let config: Vec<String> = (0..configs.len()).map(config).collect();
-        let mut commands: Vec<Vec<&str>> = vec![
-            vec!["sync", source, TO],
-            vec!["sync", source, TO, "--credentials-file", file],
-            vec!["sync", source, TO, "--profile", "none"],
-            vec!["restore", TO, back],
-            vec!["ls", TO],
-            vec!["status", "--json"],
-        ];
-        commands.extend(config.iter().map(|file| vec!["config", "check", "-c", file]));
-        for command in commands {
-            for more in [&["-vv"][..], &["-v", "--log-format", "json"]] {
-                let said = user.run(&[&command[..], more].concat());
-                for text in [&said.stdout, &said.stderr] {
-                    assert!(!text.contains(PLANTED), "{command:?}: {said:?}");
-                }
-            }
-        }
-    };
-    runs(Fault::Pass);
-    runs(Fault::Error(400, "ExpiredToken"));
-    runs(Fault::Error(403, "AccessDenied"));
-    runs(Fault::Error(500, "InternalError"));
-    runs(Fault::Html(200));
-    runs(Fault::Close);
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "so does a test fail")]
 #![allow(clippy::print_stdout, reason = "shown when a test fails")]
 mod adopt;
+mod chain;
 mod cli;
 mod cloudwatch;
 mod contracts;
@@ -30,6 +31,8 @@ mod policy;
 mod proof;
 mod restore;
 mod resume;
+mod rotation;
+mod secrets;
 mod service;
 mod simulate;
 mod state;

@@ -39,7 +39,7 @@ fn ask(at: SocketAddr, path: &str, host: &str) -> Option<(u16, String)> {
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
-fn metrics(at: SocketAddr) -> String {
+pub fn metrics(at: SocketAddr) -> String {
     let (status, body) = ask(at, "/metrics", &at.to_string()).unwrap();
     assert_eq!(status, 200, "{body}");
     body

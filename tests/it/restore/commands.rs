@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::support::bucket::Bucket;
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Fault, Reach, Scripted, free_port, garage};
+use crate::support::scripted::Scripted;
+use crate::support::server::{Fault, Reach, free_port, garage};
 use crate::support::tree::Tree;
 use crate::support::wait_for;
 

@@ -6,6 +6,7 @@ pub mod notify;
 pub mod program;
 pub mod rclone;
 pub mod scene;
+pub mod scripted;
 pub mod server;
 pub mod tools;
 pub mod tree;

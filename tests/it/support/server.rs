@@ -1,7 +1,6 @@
 //! Servers: the embedded store over HTTP with a log and scripted faults, moto, and Garage. Each
 //! listens on a free port of loopback, and ends with the test.
 
-use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -75,6 +74,10 @@ pub struct Seen<'a> {
     pub agent: &'a str,
     /// The region that the request was signed for.
     pub region: String,
+    /// The access key that signed it.
+    pub key: String,
+    /// The session token that came with it.
+    pub token: &'a str,
 }
 
 type Rule = Arc<dyn Fn(&Seen<'_>) -> Fault + Send + Sync>;
@@ -85,8 +88,12 @@ pub struct Embedded {
     pub folder: TempDir,
     log: Arc<Mutex<Vec<Access>>>,
     rule: Arc<Mutex<Option<Rule>>>,
+    keys: Keys,
     running: Option<Running>,
 }
+
+/// Pairs of access key and secret key.
+type Keys = Arc<Mutex<Vec<(String, String)>>>;
 
 struct Running {
     stop: tokio::sync::oneshot::Sender<()>,
@@ -102,7 +109,9 @@ impl Embedded {
             region: "us-east-1".to_owned(),
         };
         let (folder, log, rule) = (tempfile::tempdir().unwrap(), Arc::default(), Arc::default());
-        let mut server = Self { reach, folder, log, rule, running: None };
+        let keys = Arc::new(Mutex::new(vec![]));
+        let mut server = Self { reach, folder, log, rule, keys, running: None };
+        server.knows(&[]);
         server.go_on();
         server
     }
@@ -121,10 +130,25 @@ impl Embedded {
         let (told, address) = std::sync::mpsc::channel();
         let (path, log) = (self.folder.path().to_owned(), self.log.clone());
         let (rule, at) = (self.rule.clone(), self.reach.endpoint.replace("http://", ""));
-        let serving = move || serve(&path, &at, log, rule, &told, stopped);
+        let keys = self.keys.clone();
+        let serving = move || serve(&path, &at, log, rule, &keys, &told, stopped);
         self.running = Some(Running { stop, thread: std::thread::spawn(serving) });
         let address: SocketAddr = address.recv().unwrap();
         self.reach.endpoint = format!("http://{address}");
+    }
+
+    /// From now on these keys are good, beside those of the test itself, and no others.
+    pub fn knows(&self, keys: &[(&str, &str)]) {
+        let own = (self.reach.access_key.as_str(), self.reach.secret_key.as_str());
+        let all = keys.iter().chain([&own]);
+        *self.keys.lock().unwrap() =
+            all.map(|(key, secret)| (key.to_string(), secret.to_string())).collect();
+    }
+
+    /// What makes a further pair of keys good.
+    pub fn introducer(&self) -> impl Fn(&str, &str) + Send + 'static {
+        let keys = self.keys.clone();
+        move |key, secret| keys.lock().unwrap().push((key.to_owned(), secret.to_owned()))
     }
 
     /// Every finished request so far.
@@ -163,6 +187,7 @@ fn serve(
     at: &str,
     log: Arc<Mutex<Vec<Access>>>,
     rule: Arc<Mutex<Option<Rule>>>,
+    keys: &Keys,
     told: &std::sync::mpsc::Sender<SocketAddr>,
     mut stopped: tokio::sync::oneshot::Receiver<()>,
 ) {
@@ -173,8 +198,6 @@ fn serve(
         let options =
             StoreOptions { sync: false, on_access: Some(on_access), ..StoreOptions::default() };
         let store = Store::open(folder, options).unwrap();
-        let keys = [("test-key".to_owned(), "test-secret".to_owned())];
-        let endpoint = store.endpoint(&keys);
         let listener = tokio::net::TcpListener::bind(at).await.unwrap();
         told.send(listener.local_addr().unwrap()).unwrap();
         loop {
@@ -183,9 +206,9 @@ fn serve(
                 accepted = listener.accept() => accepted.unwrap().0,
             };
             socket.set_nodelay(true).unwrap();
-            let (endpoint, rule) = (endpoint.clone(), rule.clone());
+            let (store, keys, rule) = (store.clone(), keys.clone(), rule.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let (endpoint, rule) = (endpoint.clone(), rule.clone());
+                let (endpoint, rule) = (store.endpoint(&keys.lock().unwrap()), rule.clone());
                 async move {
                     let rule = rule.lock().unwrap().clone();
                     let fault = rule.map_or(Fault::Pass, |rule| rule(&seen(&request)));
@@ -204,16 +227,19 @@ fn serve(
 fn seen(request: &Request<Incoming>) -> Seen<'_> {
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let signed = header("authorization");
     // AWS4-HMAC-SHA256 Credential=key/date/region/s3/aws4_request, …
-    let region = signed.and_then(|value| value.split('/').nth(2)).unwrap_or("").to_owned();
+    let signed = header("authorization").and_then(|value| value.split_once("Credential="));
+    let scope: Vec<&str> = signed.map_or("", |(_, scope)| scope).split('/').collect();
+    let part = |at: usize| scope.get(at).copied().unwrap_or("").to_owned();
     Seen {
         method: request.method().as_str(),
         path: path.into_owned(),
         query: request.uri().query().unwrap_or(""),
         range: header("range").unwrap_or(""),
         agent: header("user-agent").unwrap_or(""),
-        region,
+        region: part(2),
+        key: part(0),
+        token: header("x-amz-security-token").unwrap_or(""),
     }
 }
 
@@ -243,9 +269,12 @@ async fn answer(
             }
         }
         Fault::Error(status, code) => {
+            // S3 sends a token back that it refuses.
+            let token = seen(&request).token.to_owned();
             let body = format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code>\
-                 <Message>made up by the test</Message><RequestId>1</RequestId></Error>"
+                 <Message>made up by the test</Message><RequestId>1</RequestId>\
+                 <Token-0>{token}</Token-0></Error>"
             );
             return Ok(reply(status, "application/xml", body));
         }
@@ -321,8 +350,9 @@ async fn spoil(
 /// A server in a process of its own.
 pub struct External {
     pub reach: Reach,
+    /// What it keeps, and its configuration.
+    pub folder: TempDir,
     child: Child,
-    _folder: TempDir,
 }
 
 impl Drop for External {
@@ -352,46 +382,9 @@ pub fn served() -> External {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let server = External { reach, child, _folder: folder };
+    let server = External { reach, child, folder };
     wait_for("keepwatch to serve", || is_listening(port));
     server
-}
-
-/// A server that gives every request the reply of a script, and closes.
-pub struct Scripted {
-    pub reach: Reach,
-    /// Heads of the requests so far.
-    pub requests: Arc<Mutex<Vec<String>>>,
-}
-
-impl Scripted {
-    /// `script` answers the head of a request with a reply, or with as much of one as is sent.
-    pub fn start(script: impl Fn(&str) -> String + Send + 'static) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let reach = Reach {
-            endpoint: format!("http://{}", listener.local_addr().unwrap()),
-            access_key: "key".to_owned(),
-            secret_key: "secret".to_owned(),
-            region: "us-east-1".to_owned(),
-        };
-        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
-        let heard = requests.clone();
-        // It ends with the process of the test.
-        std::thread::spawn(move || {
-            for mut socket in listener.incoming().flatten() {
-                let mut head = vec![];
-                let mut byte = [0];
-                while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).is_ok_and(|n| n > 0) {
-                    head.push(byte[0]);
-                }
-                let head = String::from_utf8_lossy(&head).into_owned();
-                let reply = script(&head);
-                heard.lock().unwrap().push(head);
-                socket.write_all(reply.as_bytes()).ok();
-            }
-        });
-        Self { reach, requests }
-    }
 }
 
 /// A port that was free a moment ago.
@@ -421,7 +414,7 @@ pub fn moto() -> External {
         secret_key: "moto".to_owned(),
         region: "us-east-1".to_owned(),
     };
-    let server = External { reach, child, _folder: folder };
+    let server = External { reach, child, folder };
     wait_for("moto to listen", || is_listening(port));
     server
 }
@@ -455,7 +448,7 @@ pub fn garage() -> External {
         secret_key: "cd".repeat(32),
         region: "garage".to_owned(),
     };
-    let server = External { reach, child, _folder: folder };
+    let server = External { reach, child, folder };
     wait_for("Garage to listen", || is_listening(api) && is_listening(rpc));
     let garage = |args: &[&str]| {
         let output =

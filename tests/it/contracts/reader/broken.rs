@@ -1,9 +1,9 @@
 //! Servers that break off, ignore what is asked, or do not know it.
 
-use keepwatch::ports::ObjectPage;
+use keepwatch::ports::{ObjectPage, ObjectStore};
 
 use super::*;
-use crate::support::server::Scripted;
+use crate::support::scripted::Scripted;
 
 const ETAG: &str = "\"900150983cd24fb0d6963f7d28e17f72\"";
 
@@ -123,6 +123,42 @@ fn another_region_is_followed_by_every_request() {
         });
         let reader = reader_of(&server).await;
         found(ObjectReader::head(&reader, &current("a")).await);
+    });
+}
+
+/// HEAD's refusals have no words: keys that have changed must not be taken for an object that may
+/// not be read, which would be its own failure.
+#[test]
+fn what_a_refused_head_means_is_asked_for() {
+    in_runtime(async {
+        let words = |status: &str, code: &str| {
+            let error = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
+            reply(status, &format!("content-length: {}", error.len()), &error)
+        };
+        for (status, get, expected) in [
+            ("403 Forbidden", Some("InvalidAccessKeyId"), ErrorClass::Credentials),
+            ("400 Bad Request", Some("ExpiredToken"), ErrorClass::Credentials),
+            ("403 Forbidden", Some("AccessDenied"), ErrorClass::Denied),
+            // Good keys were found meanwhile.
+            ("403 Forbidden", None, ErrorClass::Server),
+        ] {
+            let server = Scripted::start(move |request| match (request.split(' ').next(), get) {
+                (Some("HEAD"), _) => reply(status, "x-amz-request-id: 1\r\ncontent-length: 0", ""),
+                (_, Some(code)) => words(status, code),
+                (_, None) => reply("206 Partial Content", "content-length: 1", "a"),
+            });
+            let reader = reader_of(&server).await;
+            let refused = ObjectReader::head(&reader, &current("a")).await;
+            match refused.unwrap_err() {
+                StoreError::Failed(failure) => assert_eq!(failure.class, expected, "{failure:?}"),
+                other => panic!("{other:?}"),
+            }
+            let refused = ObjectStore::head(&reader, &Key::literal("a")).await;
+            match refused.unwrap_err() {
+                StoreError::Failed(failure) => assert_eq!(failure.class, expected, "{failure:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
     });
 }
 

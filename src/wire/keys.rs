@@ -1,0 +1,39 @@
+//! Files of keys that others can read. Never reads a key for any other use.
+
+use std::path::Path;
+use std::sync::Once;
+
+use crate::plan::ErrorClass;
+use crate::s3::Endpoint;
+use crate::service::secrets;
+
+use super::Error;
+
+/// Refuses a file that was named for keepwatch. One of the AWS CLI's own is taken, as by the AWS
+/// CLI, and a warning said once in the life of the process.
+pub fn keep_to_themselves(endpoint: &Endpoint) -> Result<(), Error> {
+    match &endpoint.credentials_file {
+        Some(file) if secrets::is_exposed(file) => Err(refused(file)),
+        None if endpoint.keys.is_none() => {
+            warn(endpoint.profile.is_some());
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(file: &Path) -> Error {
+    let file = file.display();
+    let message = format!("others can read {file}, and there is a secret in it");
+    Error::new(ErrorClass::Configuration, message)
+        .hint(format!("chmod 600 '{file}'"))
+        .hint("whoever may have read it meanwhile has the keys: think of new ones")
+}
+
+fn warn(names_profile: bool) {
+    static ONCE: Once = Once::new();
+    let mut files = secrets::shared_files(names_profile).into_iter();
+    let Some(file) = files.find(|file| secrets::is_exposed(file)) else { return };
+    let file = file.display();
+    ONCE.call_once(|| tracing::warn!("others can read the keys in {file}: chmod 600 '{file}'"));
+}
