@@ -260,6 +260,10 @@ fn by_one_shot_commands_when_the_configuration_is_wrong() {
         keeps_nothing(&holder.user.state_folder());
     }
     let text = format!("[default]\nservices = x\n[services x]\ns3 =\n  endpoint_url = {secret}\n");
+    let mut holder = Holder::new("");
+    let nowhere = User::new().with_variable("AWS_REGION", "us-east-1");
+    let _home = std::mem::replace(&mut holder.user, nowhere);
+    std::fs::create_dir(holder.user.home.path().join(".aws")).unwrap();
     write_secret(&holder.user.home.path().join(".aws/config"), &text);
     holder.fails(&[], None);
 }
