@@ -1,8 +1,8 @@
 //! An S3 store in memory that keeps nothing but names and sizes, or with `--keep` all that it gets,
 //! fast enough never to be what is measured.
 //!
-//! No signatures, no checks, bodies dropped unless asked. Prints its address, then serves until killed; `GET
-//! /-/requests` answers with the number of requests since it was last asked.
+//! No signatures, no checks, bodies dropped unless asked. Prints its address, then serves until
+//! killed; `GET /-/requests` answers with the number of requests since it was last asked.
 //!
 //! Started by `benches/run`.
 

@@ -11,8 +11,8 @@ use futures_util::stream::{self, StreamExt as _};
 
 use crate::engine::DueReport;
 use crate::model::{ETag, Key, Kind, Millis};
-use crate::plan::{DeleteItem, Deletion, ErrorClass, Failure, LastWord, Outcome, last_word};
-use crate::ports::{Change, StoreError};
+use crate::plan::{DeleteItem, Deletion, ErrorClass, Failure, Hold, LastWord, Outcome, last_word};
+use crate::ports::{Change, StoreError, Tally};
 
 use super::FILE;
 use super::backup::Backup;
@@ -56,6 +56,18 @@ async fn try_due(backup: &Backup) -> Result<DueReport, Failure> {
         _ => None,
     };
     Ok(DueReport { items, hold, next_due_in_ms, failure: None })
+}
+
+/// What a run would hold, of so many deletions in a plan, where the source has so many files.
+pub async fn would_hold(
+    backup: &Backup,
+    planned: u64,
+    files: u64,
+) -> Result<Option<Hold>, Failure> {
+    let tally = backup.state.tally(backup.clock.now()).await?;
+    let new = planned.saturating_sub(tally.pending + tally.approved);
+    let tally = Tally { files, pending: tally.pending + new, ..tally };
+    Ok(backup.facts().guard(backup.settings.max_delete, &tally).await?.check())
 }
 
 /// Deletes these objects, or tags them, after one more look at each.

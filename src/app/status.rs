@@ -62,6 +62,9 @@ pub struct BackupStatus {
     pub dirty: u64,
     pub failing: u64,
     pub skipped: u64,
+    /// Of these, the ones that cannot be read: nobody knows what is there.
+    #[serde(default)]
+    pub unread: u64,
     pub unclaimed: u64,
     /// Missing files whose objects wait for their deletion.
     pub missing: u64,
@@ -239,6 +242,7 @@ fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
         files: tally.kept,
         bytes: tally.kept_bytes,
         skipped: tally.skipped,
+        unread: tally.unread,
         failing: tally.failed,
         unclaimed: tally.unclaimed,
         missing: tally.pending + tally.approved,
@@ -322,7 +326,7 @@ fn condition(status: &BackupStatus, live: &Live, scanning: bool) -> &'static str
         "starting"
     } else if status.held > 0 {
         "held"
-    } else if status.failing > 0 {
+    } else if status.failing > 0 || status.unread > 0 {
         "failing"
     } else {
         "up-to-date"

@@ -218,7 +218,16 @@ pub async fn flush(global: &Global, options: &Flush) -> Result<Code, CliError> {
         return Err(CliError::new(Code::Failed, format!("{} failed", text::count(failed, "path")))
             .hint("see them with: keepwatch status"));
     }
-    Ok(Code::Done)
+    match answer["skipped"].as_u64().unwrap_or(0) {
+        0 => Ok(Code::Done),
+        skipped => {
+            if !global.quiet {
+                let what = text::count(skipped, "path");
+                writeln!(std::io::stderr(), "{what} skipped; see: keepwatch status").ok();
+            }
+            Ok(Code::Skipped)
+        }
+    }
 }
 
 pub async fn deletions(global: &Global, options: Deletions) -> Result<Code, CliError> {

@@ -313,7 +313,9 @@ impl Desk {
         for flushed in futures_util::future::join_all(flushes).await {
             failed += flushed?;
         }
-        Ok(json!({ "failed": failed, "config_error": self.doors.refused() }))
+        let skipped: u64 = self.backups().await?.iter().map(|backup| backup.skipped).sum();
+        let config_error = self.doors.refused();
+        Ok(json!({ "failed": failed, "skipped": skipped, "config_error": config_error }))
     }
 
     async fn pause(&self, paused: bool, names: &[String], all: bool) -> Result<Value, CliError> {

@@ -99,6 +99,22 @@ fn parse() -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
+/// Commands that do one thing, which is told of elsewhere: asked to do nothing, they refuse.
+fn without_dry_run(command: &Command) -> Option<(&'static str, &'static str)> {
+    Some(match command {
+        Command::Pause(_) => ("pause", "see what is paused with: keepwatch status"),
+        Command::Resume(_) => ("resume", "see what is paused with: keepwatch status"),
+        Command::Forget(_) => ("forget", "see what is on record with: keepwatch status"),
+        Command::Flush(_) => ("flush", "see what waits with: keepwatch status"),
+        Command::Serve(_) => ("serve", "it is a server: start it, or do not"),
+        Command::Deletions(args::Deletions { verb: args::Verb::List, .. }) => return None,
+        Command::Deletions(_) => {
+            ("approving and discarding", "see what waits with: keepwatch deletions list")
+        }
+        _ => return None,
+    })
+}
+
 fn dispatch(cli: Cli) -> Result<Code, CliError> {
     // One thread runs everything asynchronous; files are read on others. Each source, target and
     // store has a small share of these (`fs::threads`): the bound here is for all of them together,
@@ -112,6 +128,11 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
     if restore.is_asked() && command.is_some() {
         return Err(CliError::new(Code::Usage, "--restore is a command of its own")
             .hint("keepwatch --restore [NAME...] [--to DIR]"));
+    }
+    if global.dry_run
+        && let Some((word, instead)) = command.as_ref().and_then(without_dry_run)
+    {
+        return Err(CliError::new(Code::Usage, format!("{word} has no dry run")).hint(instead));
     }
     let result = runtime.block_on(async {
         match command {

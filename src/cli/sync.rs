@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::backup::PlanSink;
 use crate::app::control::Command;
+use crate::app::deletions;
 use crate::app::status::Summary;
 use crate::app::{Driver, Ended, PlannedAction};
 use crate::config::{
@@ -270,6 +271,20 @@ impl OneRun<'_> {
         let tally = backup.state.tally(backup.clock.now()).await?;
         let mut summary = Summary::new(backup.progress.counts(), backup.store.requests().into());
         summary.held = ended.held;
+        let planned = summary.deleted + summary.tagged;
+        if self.options.plan.is_some() && planned > 0 {
+            let hold = deletions::would_hold(&backup, planned, summary.scanned).await?;
+            if let Some(hold) = hold {
+                let what = text::count(hold.pending, "deletion");
+                tracing::warn!("{what} would be held: {}", hold.why());
+                summary.held = hold.pending;
+                let left = planned.saturating_sub(hold.pending);
+                (summary.deleted, summary.tagged) = match summary.tagged {
+                    0 => (left, 0),
+                    _ => (0, left),
+                };
+            }
+        }
         summary.unclaimed = tally.unclaimed;
         if !global.quiet {
             list_failed(&ended);

@@ -22,7 +22,8 @@ impl Jitter {
         if spread == 0 {
             return value;
         }
-        value - spread + self.next() % (2 * spread + 1)
+        let within = spread.saturating_mul(2).saturating_add(1);
+        (value - spread).saturating_add(self.next() % within)
     }
 }
 
@@ -62,6 +63,14 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_without_end_has_no_spread_beyond_it() {
+        let mut jitter = Jitter::new(7);
+        for value in [u64::MAX, u64::MAX / 2, 0, 3] {
+            assert!(jitter.around(value, 25) >= value / 2);
+        }
+    }
 
     #[test]
     fn delays_grow_and_are_capped() {

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::model::RelPath;
 
-use super::meta::{What, file_system, what};
+use super::meta::{What, file_system, mounted_disk, what};
 
 /// Opens the source itself. This one path may go through links: it is what the user named.
 pub fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
@@ -29,12 +29,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// Number of the disk: the id of the file system; its complement behind a mount below the
-    /// source, so that a folder which is mounted from the same file system is told apart from the
-    /// empty one that it covers.
+    /// Number of the disk: the id of the file system; behind a mount below the source that of what
+    /// is mounted, so that a folder from the same file system is told apart from the empty one that
+    /// it covers, and from another that is mounted there.
     fn of((fd, mounted): (OwnedFd, bool)) -> Result<Self, Errno> {
-        let id = file_system(&fd)?;
-        Ok(Self { fd, disk: if mounted { !id } else { id } })
+        let disk = if mounted { mounted_disk(&fd)? } else { file_system(&fd)? };
+        Ok(Self { fd, disk })
     }
 
     /// `lstat` of a name in this folder.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::model::key::RESERVED_NAME;
 use crate::model::{Entry, Key, RelPath};
 use crate::plan::{ErrorClass, Failure, Skip};
-use crate::ports::Stat;
+use crate::ports::{LeftOut, Stat};
 
 use super::Inner;
 use super::beneath::{self, Place};
@@ -68,11 +68,12 @@ fn one(
     }
     let disk = place.disk;
     if path.is_root() {
-        return Ok(Stat::Folder { marker: None, disk });
+        return Ok(Stat::Folder { marker: None, disk, left_out: LeftOut::default() });
     }
+    let left_out = inner.rules.left_out(&level, path);
     let stat = match place.stat(path.name()) {
-        _ if !whole => return Ok(Stat::Absent { disk }),
-        Err(errno) if beneath::is_gone(errno) => return Ok(Stat::Absent { disk }),
+        _ if !whole => return Ok(Stat::Absent { disk, left_out }),
+        Err(errno) if beneath::is_gone(errno) => return Ok(Stat::Absent { disk, left_out }),
         stat => stat?,
     };
     match what(&stat, disk) {
@@ -86,7 +87,7 @@ fn one(
                 return Ok(Stat::Excluded);
             }
             let marker = marker(inner, root, path, &level, entry)?;
-            Ok(Stat::Folder { marker, disk })
+            Ok(Stat::Folder { marker, disk, left_out })
         }
     }
 }

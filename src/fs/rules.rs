@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::model::{Entry, Fingerprint, Kind, RelPath};
 use crate::plan::pattern::as_in_git;
 use crate::plan::{Skip, Symlinks};
+use crate::ports::LeftOut;
 
 use super::beneath::{self, Place};
 use super::meta::{What, explain};
@@ -131,6 +132,16 @@ impl Rules {
             || own::is_unfinished(path)
             || self.matches(level, path, false)
             || !self.includes(path, false)
+    }
+
+    /// What is left out at a path where nothing is, as far as its name tells.
+    pub fn left_out(&self, level: &Level, path: &RelPath) -> LeftOut {
+        let tree = self.matches(level, path, true);
+        LeftOut {
+            file: self.matches(level, path, false) || !self.includes(path, false),
+            marker: tree || !self.includes(path, true),
+            tree,
+        }
     }
 
     /// Whether `include` lets this path in.

@@ -276,7 +276,10 @@ impl Walker<'_> {
         }
         let empty = !listed.iter().any(|child| self.counts(&below, child));
         let needed = (empty || has_own_mode(&entry)) && !(empty && is_staging(&path, &entry));
-        if needed && self.inner.rules.includes(&path, true) {
+        if !self.inner.rules.includes(&path, true) {
+            // Its marker, if there is one, is left out; what is below may not be.
+            self.veil(&key, true, false, None)?;
+        } else if needed {
             self.emit(Key::literal(&key), Seen::Entry(path, entry))?;
         }
         Ok(Some(below))

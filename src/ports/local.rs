@@ -55,6 +55,7 @@ pub enum Stat {
     /// nearest folder that is there lies: of what lay on another disk, nothing is proven.
     Absent {
         disk: u64,
+        left_out: LeftOut,
     },
     Unknown(Skip),
     Excluded,
@@ -64,7 +65,19 @@ pub enum Stat {
     Folder {
         marker: Option<Entry>,
         disk: u64,
+        left_out: LeftOut,
     },
+}
+
+/// What the rules would leave out at a name where there is no such thing. Absence of what they
+/// leave out says nothing about its object, which is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    pub file: bool,
+    /// The marker of a folder.
+    pub marker: bool,
+    /// A folder and everything in it.
+    pub tree: bool,
 }
 
 impl Stat {
@@ -72,6 +85,16 @@ impl Stat {
     /// and a file where a folder was is absence of the marker.
     pub fn at(&self, key: &Key) -> Source {
         match (self, key.is_folder()) {
+            (Self::Absent { left_out, .. } | Self::Folder { left_out, .. }, false)
+                if left_out.file =>
+            {
+                Source::Excluded
+            }
+            (Self::Absent { left_out, .. } | Self::Folder { marker: None, left_out, .. }, true)
+                if left_out.marker =>
+            {
+                Source::Excluded
+            }
             (Self::Absent { .. }, _) => Source::Absent,
             (Self::Unknown(_), _) => Source::Unknown,
             (Self::Excluded, _) => Source::Excluded,
@@ -82,10 +105,20 @@ impl Stat {
         }
     }
 
+    /// What the look means for everything below its path, where that is no folder.
+    pub fn below(&self) -> Source {
+        match self {
+            Self::Absent { left_out, .. } if left_out.tree => Source::Excluded,
+            Self::Absent { .. } | Self::Entry(_) => Source::Absent,
+            Self::Excluded => Source::Excluded,
+            Self::Unknown(_) | Self::Folder { .. } => Source::Unknown,
+        }
+    }
+
     /// The disk on which the look found what it found; `None` where it did not look.
     pub fn disk(&self) -> Option<u64> {
         match self {
-            Self::Absent { disk } | Self::Folder { disk, .. } => Some(*disk),
+            Self::Absent { disk, .. } | Self::Folder { disk, .. } => Some(*disk),
             Self::Entry(entry) => Some(entry.fingerprint.device),
             Self::Unknown(_) | Self::Excluded => None,
         }

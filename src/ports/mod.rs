@@ -27,8 +27,8 @@ pub use copies::{
     Copy, CopyPart, CopySource, CopyTarget, FullHead, Headers, Origin, PutCopy, Tags,
 };
 pub use local::{
-    Batch, Chunk, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat, Veil, Walk,
-    WholeRead,
+    Batch, Chunk, Identity, LeftOut, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat, Veil,
+    Walk, WholeRead,
 };
 pub use metrics::{Backlog, MetricSink};
 pub use objects::{

@@ -219,6 +219,8 @@ pub struct Tally {
     pub pending_folders: u64,
     pub unclaimed: u64,
     pub skipped: u64,
+    /// Of these, the ones of which nobody knows what is there.
+    pub unread: u64,
     pub failed: u64,
     /// Deleted within the last 24 hours, without approval.
     pub spent: u64,

@@ -99,9 +99,24 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
     } else if s.missing > 0 {
         add(format!("{} to be deleted", count(s.missing, "missing file")));
     }
+    add_numbers(s, &mut add);
+    if let Some(message) = &s.watcher_message {
+        add(message.clone());
+    }
+    if s.owner.as_deref() == Some("advisory") {
+        add("owner record: advisory (this server has no conditional writes)".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn add_numbers(s: &BackupStatus, add: &mut impl FnMut(String)) {
+    if s.unread > 0 {
+        let what = count(s.unread, "path");
+        add(format!("{what} cannot be read, and nothing is known of what is there"));
+    }
     for (number, what) in [
         (s.failing, "path failing"),
-        (s.skipped, "path skipped"),
+        (s.skipped - s.unread.min(s.skipped), "path skipped"),
         (s.unclaimed, "object unclaimed in the destination"),
         (s.overflows, "overflow of the watcher's queue, each followed by a pass"),
         (s.missed, "change found by a pass that the watcher had missed"),
@@ -111,13 +126,6 @@ pub fn status(s: &BackupStatus, now_ms: i64) -> String {
             add(format!("{} {rest}", count(number, one)));
         }
     }
-    if let Some(message) = &s.watcher_message {
-        add(message.clone());
-    }
-    if s.owner.as_deref() == Some("advisory") {
-        add("owner record: advisory (this server has no conditional writes)".to_owned());
-    }
-    lines.join("\n")
 }
 
 fn headline(s: &BackupStatus, now_ms: i64) -> String {

@@ -157,16 +157,28 @@ pub async fn ask(
             };
         }
     };
-    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let peer = stream.peer_cred().ok();
+    let pid = peer.and_then(|peer| peer.pid());
+    let is_own = peer.is_some_and(|peer| peer.uid() == rustix::process::geteuid().as_raw());
     let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
     line.push(b'\n');
-    stream.write_all(&line).await?;
+    let sent = stream.write_all(&line).await;
     let mut stream = BufReader::new(stream);
     let heard = timeout_at(by.min(Instant::now() + PROMPT), read_line(&mut stream)).await;
-    heard.map_err(|_| AskError::Silent { pid })??;
+    let heard = heard.map_err(|_| AskError::Silent { pid })?;
+    match sent.and(heard.map(drop)) {
+        // Whoever listened has ended meanwhile. A stranger is turned away in the same way.
+        Err(error) if is_own && is_gone(&error) => return Ok(None),
+        heard => heard?,
+    }
     let answer = timeout_at(by, read_line(&mut stream)).await;
     let answer = answer.map_err(|_| AskError::Late { pid })??;
     Ok(Some(serde_json::from_str(&answer).map_err(io::Error::other)?))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 async fn read_line(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<String> {

@@ -314,6 +314,10 @@ impl Tables {
         let failed = self.problems.values().filter(|(row, _)| row.failed).count();
         tally.failed = failed as u64;
         tally.skipped = (self.problems.len() - failed) as u64;
+        let is_unread = |(key, (row, _)): &(&Key, &(ProblemRow, bool))| {
+            !row.failed && self.unknown.contains(*key)
+        };
+        tally.unread = self.problems.iter().filter(is_unread).count() as u64;
         tally.unclaimed = self.unclaimed.len() as u64;
         tally
     }

@@ -196,11 +196,12 @@ pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally
         params![backup, since],
         |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))),
     )?;
-    (tally.failed, tally.skipped) = c.query_row(
-        "SELECT count(*) FILTER (WHERE failed), count(*) FILTER (WHERE NOT failed)
+    (tally.failed, tally.skipped, tally.unread) = c.query_row(
+        "SELECT count(*) FILTER (WHERE failed), count(*) FILTER (WHERE NOT failed),
+             count(*) FILTER (WHERE NOT failed AND unknown)
          FROM problem WHERE backup = ?1",
         [backup],
-        |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))),
+        |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?), unsigned(row.get(2)?))),
     )?;
     tally.unclaimed =
         c.query_row("SELECT count(*) FROM unclaimed WHERE backup = ?1", [backup], |row| {

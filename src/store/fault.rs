@@ -23,6 +23,16 @@ pub(super) enum Fault {
     Trouble(String),
 }
 
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::Index(error) => error.fmt(f),
+            Self::Full(words) | Self::Trouble(words) => f.write_str(words),
+        }
+    }
+}
+
 pub(super) type Outcome<T> = Result<T, Fault>;
 
 impl Fault {

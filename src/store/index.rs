@@ -244,7 +244,7 @@ impl Writer {
             let jobs = jobs.collect();
             if let Err(fault) = self.commit(jobs) {
                 // The callers hear of it as their replies are dropped.
-                tracing::error!("the store's index failed: {fault:?}");
+                tracing::error!("the store's index failed: {fault}");
             }
         }
     }

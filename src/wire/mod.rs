@@ -144,13 +144,22 @@ pub fn check(config: &BackupConfig, state: &Path) -> Result<(), Error> {
 pub fn refuse_nested(destination: &Destination, folder: &Path, what: &str) -> Result<(), Error> {
     let Destination::Store { folder: store, .. } = destination else { return Ok(()) };
     let (store, folder) = (real_path(store), real_path(folder));
-    if !store.starts_with(&folder) && !folder.starts_with(&store) {
+    if !is_within(&store, &folder) && !is_within(&folder, &store) {
         return Ok(());
     }
     let (store, folder) = (store.display(), folder.display());
     let message = format!("the store {store} and the {what} {folder} contain each other");
     Err(Error::new(ErrorClass::Configuration, message)
         .hint("one would grow into the other: choose another folder"))
+}
+
+/// Whether one folder lies in another, or is the same: by their paths, or by what they are where
+/// one of them is mounted at another place, too.
+fn is_within(inner: &Path, outer: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let number = |path: &Path| std::fs::metadata(path).ok().map(|is| (is.dev(), is.ino()));
+    let Some(outer_is) = number(outer) else { return inner.starts_with(outer) };
+    inner.starts_with(outer) || inner.ancestors().any(|above| number(above) == Some(outer_is))
 }
 
 /// Makes the ports of a backup and puts them together.
@@ -160,6 +169,7 @@ pub async fn wire(
     run: &RunOptions,
 ) -> Result<Wired, Error> {
     let source = source_path(config, run.mode)?;
+    refuse_nested(&config.destination, &source, "source")?;
     let mut config = config.clone();
     let endpoint_name = endpoint_name(&config);
     if config.destination == Destination::Default {

@@ -191,3 +191,44 @@ fn a_full_disk_under_the_store_is_the_destinations_trouble() {
     assert!(said.stderr.contains("the destination is full: free some space there"), "{said:?}");
     assert!(said.stderr.contains("No space left on device"), "{said:?}");
 }
+
+#[test]
+fn another_disk_in_the_place_of_one_proves_nothing() {
+    with_each_disk(|disk| {
+        disk.sync(0);
+        let before = disk.keys();
+        let aside = tempfile::tempdir_in(disk.real.path().parent().unwrap()).unwrap();
+        std::fs::rename(disk.real.path(), aside.path().join("former")).unwrap();
+        std::fs::create_dir(disk.real.path()).unwrap();
+        disk.write("other", b"of another disk");
+        disk.sync(7);
+        let kept = disk.keys();
+        assert!(before.iter().all(|key| kept.contains(key)), "{before:?}: {kept:?}");
+        assert!(kept.contains(&"other".to_owned()), "{kept:?}");
+        // The right one again: of its own nothing is missing, and the other's file is not here.
+        std::fs::remove_dir_all(disk.real.path()).unwrap();
+        std::fs::rename(aside.path().join("former"), disk.real.path()).unwrap();
+        assert_eq!(disk.sync(7).number("held"), 1);
+        assert_eq!(disk.keys(), kept);
+    });
+}
+
+#[test]
+fn a_store_that_is_mounted_into_its_source_is_refused() {
+    let scene = Scene::with_files(1);
+    let (unshare, _) = namespace();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let to = elsewhere.path().display();
+    let mount = format!("mount --bind '{}' '{to}' || exit 99; exec \"$0\" \"$@\"", scene.source());
+    let words = [&["unshare"], unshare, &["sh", "-c", &mount]].concat();
+    let user = User::new().wrapped(&words);
+    let said =
+        user.run(&["sync", scene.source(), &format!("file://{to}/store"), "--create-bucket"]);
+    if said.code == 99 || said.stderr.contains("unshare") {
+        println!("NOT TESTED: mounting is not permitted here");
+        return;
+    }
+    assert_eq!(said.code, 4, "{said:?}");
+    assert!(said.stderr.contains("contain each other"), "{said:?}");
+    assert!(!scene.tree.path("store").exists());
+}

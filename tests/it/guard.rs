@@ -232,6 +232,80 @@ fn an_unreadable_folder_freezes_what_is_below() {
 }
 
 #[test]
+fn what_the_rules_leave_out_is_kept_when_it_goes() {
+    let names = ["a.tmp", "b.tmp", "c", "d/e.tmp", "d/f", "gone/g"];
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &b"1"[..])).collect();
+    let scene = Scene::new(&files);
+    scene.sync(&[], 0);
+    scene.tree.write(".keepwatchignore", b"a.tmp\n/gone/\n");
+    for name in ["a.tmp", "b.tmp", "d/e.tmp", "gone"] {
+        scene.tree.remove(name);
+    }
+    let said = scene.sync(&["--exclude", "e.tmp"], 0);
+    assert_eq!((said.number("deleted"), said.number("unclaimed")), (1, 3), "{said:?}");
+    assert!(scene.has("a.tmp") && scene.has("d/e.tmp") && scene.has("gone/g"));
+    assert!(!scene.has("b.tmp"));
+    // So it is for a daemon, in which the rule comes before the file goes, or during the delay.
+    let daemon = scene.follow(&["--exclude", "e.tmp", "--delete-delay", "1s"]);
+    scene.tree.write("d/.keepwatchignore", b"f\n");
+    scene.tree.remove("d/f");
+    scene.tree.remove("c");
+    wait_for("the deletion of the other", || !scene.has("c"));
+    daemon.flush();
+    assert!(scene.has("d/f"));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn what_include_does_not_let_in_is_kept() {
+    let scene = Scene::new(&[("private/secret", b"1"), ("x", b"2")]);
+    scene.tree.chmod("private", 0o700);
+    std::fs::create_dir(scene.tree.path("empty")).unwrap();
+    scene.sync(&[], 0);
+    let said = scene.sync(&["--include", "/x"], 0);
+    assert_eq!((said.number("deleted"), said.number("requests.delete")), (0, 0), "{said:?}");
+    let daemon = scene.follow(&["--include", "/x"]);
+    scene.tree.chmod("private", 0o711);
+    scene.tree.remove("empty");
+    daemon.flush();
+    assert_eq!(daemon.stop(), 0);
+    assert!(scene.has("private/") && scene.has("private/secret") && scene.has("empty/"));
+}
+
+#[test]
+fn a_dry_run_knows_the_guard() {
+    let scene = Scene::with_files(3);
+    scene.sync(&[], 0);
+    (0..3).for_each(|n| scene.tree.remove(&format!("f/{n}")));
+    let said = scene.sync(&["--dry-run"], 7);
+    assert_eq!((said.number("held"), said.number("deleted")), (3, 0), "{said:?}");
+    assert!(said.stderr.contains("would be held: every file of the source is gone"), "{said:?}");
+    let said = scene.sync(&[], 7);
+    assert_eq!((said.number("held"), said.number("deleted")), (3, 0), "{said:?}");
+    let said = scene.sync(&["--dry-run"], 7);
+    assert_eq!((said.number("held"), said.number("deleted")), (3, 0), "{said:?}");
+}
+
+#[test]
+fn orders_have_no_dry_run() {
+    let scene = Scene::with_files(3);
+    scene.sync(&[], 0);
+    (0..3).for_each(|n| scene.tree.remove(&format!("f/{n}")));
+    scene.sync(&[], 7);
+    let orders = ["deletions approve", "deletions discard", "pause", "resume", "forget"];
+    for order in orders {
+        let all = if order == "forget" { scene.name() } else { "--all" };
+        let words: Vec<&str> = order.split(' ').chain([all, "--dry-run"]).collect();
+        let said = scene.user.run(&words);
+        assert_eq!(said.code, 2, "{order}: {said:?}");
+        assert!(said.stderr.contains("no dry run") && said.stderr.contains("hint: "), "{said:?}");
+    }
+    assert_eq!(scene.sync(&[], 7).number("held"), 3, "nothing was approved, or anything else");
+    assert!((0..3).all(|n| scene.has(&format!("f/{n}"))));
+    assert_eq!(scene.user.run(&["deletions", "list", "--dry-run"]).code, 0);
+}
+
+#[test]
 fn what_changes_its_kind_is_uploaded_before_it_is_deleted() {
     let scene = Scene::new(&[("file", b"1"), ("folder/a", b"2"), ("folder/b/c", b"3")]);
     scene.sync(&[], 0);

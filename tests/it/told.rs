@@ -306,6 +306,25 @@ fn a_dry_run_counts_deletions_and_leaves_no_record() {
 }
 
 #[test]
+fn what_cannot_be_read_is_not_flushed_and_not_up_to_date() {
+    let scene = Scene::new(&[("d/.keepwatchignore/x", b"1"), ("d/a", b"2"), ("b", b"3")]);
+    let daemon = scene.watch(&["--settle", "100ms"]);
+    wait_for("the other", || scene.has("b"));
+    let said = scene.user.run(&["flush", "--timeout", "60s"]);
+    tells(&said, 3, &["1 path skipped; see: keepwatch status"]);
+    assert_eq!(scene.user.run(&["flush", "--json"]).json()["skipped"], 1);
+    let backup = daemon.backup();
+    assert_eq!((&backup["condition"], &backup["unread"]), (&"failing".into(), &1.into()));
+    let words = ["failing", "1 path cannot be read, and nothing is known of what is there"];
+    tells(&scene.user.run(&["status"]), 0, &words);
+    scene.tree.remove("d/.keepwatchignore");
+    wait_for("the rest", || scene.has("d/a"));
+    daemon.flush();
+    wait_for("the end of it", || daemon.backup()["condition"] == "up-to-date");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn a_result_that_cannot_be_written_is_an_error() {
     let scene = Scene::with_files(1);
     let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());

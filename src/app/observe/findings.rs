@@ -34,6 +34,9 @@ pub(crate) struct Findings {
     pub now: Millis,
     oldest_missing: Option<Millis>,
     pub files: u64,
+    /// Files on record that are here, and that are newly missing.
+    pub known: u64,
+    pub vanished: u64,
 }
 
 impl Findings {
@@ -55,6 +58,8 @@ impl Findings {
             now: backup.clock.now(),
             oldest_missing: None,
             files: 0,
+            known: 0,
+            vanished: 0,
             backup: backup.clone(),
         }
     }
@@ -72,6 +77,7 @@ impl Findings {
         let decision = decide(&source, base.as_ref(), target.as_ref(), compare);
         if let Source::Present(entry) = &source {
             self.count(entry, decision, &target);
+            self.known += u64::from(base.is_some() && entry.kind != Kind::Folder);
         }
         match decision {
             // It was tagged under another policy than the one that holds now.
@@ -143,6 +149,7 @@ impl Findings {
         self.note_missing(self.now);
         self.tell_deletion(&key, base);
         if base.is_some_and(|record| record.entry.kind != Kind::Folder) {
+            self.vanished += 1;
             self.missed();
         }
         self.changes.push(Change::Missing { key, at: self.now });

@@ -53,6 +53,13 @@ pub async fn run(
         watch.walked();
     }
     findings.change(Change::SkipsEnded).await?;
+    if identity.born_ns.is_none() && findings.known == 0 && findings.vanished > 1 {
+        // Nothing else tells this disk from another one in the same slot.
+        let why = "none of the files that were in the source is there any more, and its file \
+                   system does not tell one disk from another: is it the right disk?";
+        let held = Change::Held { at: backup.clock.now(), why: why.to_owned() };
+        findings.change(held).await?;
+    }
     let (count, at) = (findings.files, findings.now);
     findings.change(Change::Files { count, at }).await?;
     if list {

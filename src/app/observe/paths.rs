@@ -109,7 +109,7 @@ async fn one(
     }
     let known = Some(path.clone());
     findings.triple(file_key, known.clone(), at_file, file_row, Observed::Unknown).await?;
-    match (stat, deep) {
+    match (&stat, deep) {
         (Stat::Folder { marker, .. }, true) => {
             let first = marker.map(|entry| (folder_key.clone(), Seen::Entry(path.clone(), entry)));
             let walk = backup.tree.walk(path.clone(), watch);
@@ -122,7 +122,8 @@ async fn one(
         }
         // No folder here: whatever is recorded below the name is gone, or left out.
         (Stat::Absent { .. } | Stat::Excluded | Stat::Entry(_), _) => {
-            below(backup, findings, folder_key, &at_folder).await?;
+            let source = stat.below();
+            below(backup, findings, folder_key, &source).await?;
         }
     }
     Ok(false)

@@ -12,13 +12,15 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::app::restore::{End, Filter, Restore, RestoreSettings};
-use crate::config::{BackupConfig, BackupOptions, Defaults, Destination, resolve, resolve_one};
+use crate::config::{
+    BackupConfig, BackupOptions, Defaults, Destination, real_path, resolve, resolve_one,
+};
 use crate::model::RelPath;
 use crate::report::progress;
 use crate::service::lock::Lock;
 use crate::service::signals::Wish;
 use crate::service::{machine, paths};
-use crate::wire::{RestorePlan, lock_state, patterns, restore};
+use crate::wire::{RestorePlan, lock_state, patterns, restore, state_folder};
 
 use super::args::Global;
 use super::ask::no_such_backup;
@@ -76,6 +78,16 @@ pub async fn run_configured(global: &Global, asked: &args::Configured) -> Result
         Ok(Work { jobs, _lock: lock })
     })
     .await
+}
+
+/// What is restored among the notes of a backup would take their place.
+fn refuse_state(global: &Global, target: &Path) -> Result<(), CliError> {
+    let state = state_folder(global.state_dir.as_deref())?;
+    if !real_path(target).starts_with(&state) || !state.join(crate::state::FILE_NAME).exists() {
+        return Ok(());
+    }
+    let message = format!("{} is in the state folder {}", target.display(), state.display());
+    Err(CliError::new(Code::NeedsPerson, message).hint("name another folder to restore into"))
 }
 
 fn flags(global: &Global, options: &RestoreOptions) -> BackupOptions {
@@ -176,6 +188,7 @@ async fn run_all(
     sum: &mut RestoreSummary,
 ) -> Result<(Code, Option<CliError>), CliError> {
     let work = work()?;
+    work.jobs.iter().try_for_each(|job| refuse_state(global, &job.target))?;
     let mut wishes = listen()?;
     audience.published.follow_file(global).await;
     let mut ends = Ends::new(global.color());

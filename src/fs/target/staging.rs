@@ -149,18 +149,21 @@ fn mount_number(_: &OwnedFd) -> u64 {
 }
 
 fn no_folder(path: &Path, errno: Errno) -> Failure {
-    let path = path.display();
     let (message, hint) = match errno {
         Errno::NOTDIR => (
-            format!("{path} is not a folder"),
+            format!("{} is not a folder", path.display()),
             "name a folder to restore into; one that does not exist yet is made",
         ),
+        Errno::NOENT if path.is_symlink() => (
+            format!("{} is a link to nothing", path.display()),
+            "make the folder that it leads to, or remove the link",
+        ),
         Errno::NOENT => (
-            format!("there is no folder to make {path} in"),
+            format!("there is no folder to make {} in", path.display()),
             "check the path, or make the folder above it first",
         ),
         _ => (
-            format!("cannot restore into {path}"),
+            format!("cannot restore into {}", path.display()),
             "name another folder, or give this user the right to use it",
         ),
     };

@@ -9,8 +9,8 @@ use crate::model::key::encode_name;
 use crate::model::{Crc64, Entry, Key, Kind, Md5, Observed, RelPath};
 use crate::plan::{Failure, Skip};
 use crate::ports::{
-    Batch, Chunk, FolderWatch, Fut, Identity, LocalTree, OpenFile, PartDigest, ReadError, Seen,
-    Stat, Veil, Walk, WholeRead,
+    Batch, Chunk, FolderWatch, Fut, Identity, LeftOut, LocalTree, OpenFile, PartDigest, ReadError,
+    Seen, Stat, Veil, Walk, WholeRead,
 };
 
 use super::SimFs;
@@ -134,13 +134,18 @@ impl LocalTree for SimFs {
             let hidden = |path: &RelPath| {
                 disk.unreadable.iter().any(|folder| path.is_within(folder) && path != folder)
             };
+            let folder = |marker, path: &RelPath| Stat::Folder {
+                marker,
+                disk: disk.device(path),
+                left_out: LeftOut::default(),
+            };
             let one = |path: &RelPath| match disk.nodes.get(path) {
-                _ if path.is_root() => Stat::Folder { marker: None, disk: disk.device(path) },
+                _ if path.is_root() => folder(None, path),
                 _ if hidden(path) => Stat::Unknown(Skip::Unreadable("hidden".to_owned())),
-                None => Stat::Absent { disk: disk.device(path) },
+                None => Stat::Absent { disk: disk.device(path), left_out: LeftOut::default() },
                 Some(node) if node.entry.kind == Kind::Folder => {
                     let marker = Self::marker(&disk, path, &node.entry);
-                    Stat::Folder { marker, disk: disk.device(path) }
+                    folder(marker, path)
                 }
                 Some(node) => Stat::Entry(node.entry),
             };

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use keepwatch::model::{Crc64, Entry, Fingerprint, Key, Kind, Md5, Observed, RelPath};
-use keepwatch::ports::{FolderWatch, ReadError, Seen, Stat, Veil};
+use keepwatch::ports::{FolderWatch, LeftOut, ReadError, Seen, Stat, Veil};
 use keepwatch::sim::world::in_virtual_time;
 
 use super::in_runtime;
@@ -194,10 +194,15 @@ fn looks_at_single_paths() {
             ["", "folder/file", "folder", "gone", "folder/file/below", "gone/below", "link/file"];
         let stats = source.tree.stat(names.map(path).to_vec()).await.unwrap();
         let disk = source.tree.identity().await.unwrap().filesystem;
-        assert_eq!(stats[0], Stat::Folder { marker: None, disk });
+        let left_out = LeftOut::default();
+        let folder = Stat::Folder { marker: None, disk, left_out };
+        assert_eq!(stats[0], folder);
         assert!(matches!(stats[1], Stat::Entry(e) if e.kind == Kind::File));
-        assert_eq!(stats[2], Stat::Folder { marker: None, disk });
-        assert!(stats[3..].iter().all(|stat| *stat == Stat::Absent { disk }), "{stats:?}");
+        assert_eq!(stats[2], folder);
+        assert!(
+            stats[3..].iter().all(|stat| *stat == Stat::Absent { disk, left_out }),
+            "{stats:?}"
+        );
         assert!(stats.iter().all(|stat| stat.disk() == Some(disk)), "on the source's own disk");
         assert_eq!(entry(source, "link").await.kind, Kind::Link);
         for (name, mode) in [("empty", 0o40_755), ("own", 0o40_700)] {
