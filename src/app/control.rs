@@ -49,18 +49,24 @@ impl Facts<'_> {
     pub async fn guard(&self, max_delete: MaxDelete, tally: &Tally) -> Result<Guard, Failure> {
         let row = self.state.backup().await?;
         let same_source = self.is_source_of(&row).await;
-        Ok(Guard {
-            max_delete,
-            same_source,
-            displaced: if same_source { self.displaced().await? } else { None },
-            files: tally.files,
-            pending: tally.pending,
-            spent: tally.spent,
-            files_max: tally.files_max.max(tally.files + tally.pending),
-            state_rebuilt: row.rebuilt,
-            held_before: row.held_since(tally.oldest_missing),
-            held_why: row.held_why,
-        })
+        let displaced = if same_source { self.displaced().await? } else { None };
+        Ok(Guard { same_source, displaced, ..guard(max_delete, tally, &row) })
+    }
+}
+
+/// The facts that the guard judges, of a source that nothing else can be in the place of.
+pub fn guard(max_delete: MaxDelete, tally: &Tally, row: &BackupRow) -> Guard {
+    Guard {
+        max_delete,
+        same_source: true,
+        displaced: None,
+        files: tally.files,
+        pending: tally.pending,
+        spent: tally.spent,
+        files_max: tally.files_max.max(tally.files + tally.pending),
+        state_rebuilt: row.rebuilt,
+        held_before: row.held_since(tally.oldest_missing),
+        held_why: row.held_why.clone(),
     }
 }
 
@@ -147,6 +153,16 @@ pub async fn pause(
     let at = paused.then(|| clock.now());
     state.apply(vec![Change::Paused { at }]).await?;
     Ok(true)
+}
+
+/// Records what ended a run, for whoever asks when nothing runs; `None` where nothing did.
+pub async fn note_end(state: &dyn StateStore, by: Option<String>) {
+    // A database that is broken is told of where work needs it.
+    if let Ok(row) = state.backup().await
+        && row.ended_by != by
+    {
+        state.apply(vec![Change::Ended { by }]).await.ok();
+    }
 }
 
 /// What waits, and what belongs to nobody.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::config::BackupConfig;
+use crate::config::{BackupConfig, Destination};
 use crate::model::Escaped;
 use crate::service::paths;
 use crate::service::socket::{Answer, AskError, Request, ask};
-use crate::wire::state_folder;
+use crate::state::BackupId;
+use crate::wire::{destination_of, state_folder};
 
 use super::args::Global;
 use super::error::{CliError, Code};
@@ -25,6 +26,22 @@ pub async fn ask_daemon(
 ) -> Result<Option<Value>, CliError> {
     let path = paths::control_socket(&state_folder(global.state_dir.as_deref())?);
     understood(ask(&path, request, within).await.map_err(|error| explain(error, &path))?)
+}
+
+/// The same; where neither is, what the records say, which are looked into then. Where these could
+/// not be used, a daemon that did not listen yet may have them, and listen now.
+pub async fn ask_or(
+    global: &Global,
+    request: &Request,
+    recorded: impl Future<Output = Result<Value, CliError>>,
+) -> Result<Value, CliError> {
+    if let Some(answer) = ask_daemon(global, request, ANSWER).await? {
+        return Ok(answer);
+    }
+    match recorded.await {
+        Err(error) => ask_daemon(global, request, ANSWER).await?.ok_or(error),
+        recorded => recorded,
+    }
 }
 
 fn understood(answer: Option<Answer>) -> Result<Option<Value>, CliError> {
@@ -110,6 +127,25 @@ impl Called {
             source: Escaped(config.source.as_os_str().as_encoded_bytes()).to_string(),
             destination: config.destination.to_string(),
         }
+    }
+}
+
+impl Called {
+    /// As it is on record.
+    pub fn on_record(name: &str, id: &BackupId) -> Self {
+        Self {
+            name: name.to_owned(),
+            source: Escaped(&id.source).to_string(),
+            destination: destination_of(id),
+        }
+    }
+
+    /// Whether the record of that name is of this, as it is configured or kept now. Where `default`
+    /// leads to, its record tells.
+    pub fn has_record(&self, record: &Self) -> bool {
+        let is_default = self.destination == Destination::Default.to_string();
+        self.source == record.source
+            && (self.destination == record.destination || (is_default && self.name == record.name))
     }
 }
 

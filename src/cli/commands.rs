@@ -11,24 +11,20 @@ use serde_json::{Value, json};
 use crate::app::control::{self, DeletionList, Facts, FilePage};
 use crate::app::mirror::orders;
 use crate::app::status::BackupStatus;
-use crate::config::{
-    BackupConfig, ConfigFile, Defaults, Destination, EXAMPLE, MirrorConfig, resolve, schema,
-};
+use crate::config::{BackupConfig, ConfigFile, Defaults, EXAMPLE, MirrorConfig, resolve, schema};
 use crate::fs::{RuleOptions, Rules, Tree};
+use crate::model::Key;
 use crate::model::key::KEY_MAX_BYTES;
-use crate::model::{Escaped, Key};
 use crate::plan::MaxDelete;
 use crate::ports::Clock as _;
 use crate::report::{log, text};
 use crate::service::paths;
 use crate::service::socket::{DeletionVerb, Request};
 use crate::state::{BackupId, BackupState};
-use crate::wire::{
-    OpenState, SystemClock, check, destination_of, open_state, open_state_to_read, state_folder,
-};
+use crate::wire::{OpenState, SystemClock, check, open_state, open_state_to_read, state_folder};
 
 use super::args::{Config, ConfigVerb, Deletions, Flush, Global, Status};
-use super::ask::{ANSWER, Called, as_called, ask_daemon, ask_to_flush, chosen};
+use super::ask::{Called, as_called, ask_or, ask_to_flush, chosen};
 use super::doors::{files, recorded};
 use super::error::{CliError, Code};
 use super::out::print_line;
@@ -38,24 +34,9 @@ use super::sync::{config_file, faulty};
 pub const NO_BACKUP: &str =
     "no backup is on record; start one with: keepwatch watch SOURCE DESTINATION";
 
-/// Where the state could not be used: a daemon that did not listen yet may have it, and listen now.
-pub async fn or_ask_again(
-    recorded: Result<Value, CliError>,
-    global: &Global,
-    request: &Request,
-) -> Result<Value, CliError> {
-    match recorded {
-        Err(error) => ask_daemon(global, request, ANSWER).await?.ok_or(error),
-        recorded => recorded,
-    }
-}
-
 pub async fn status(global: &Global, options: &Status) -> Result<Code, CliError> {
     log::init(global.log(false), &MultiProgress::new());
-    let mut report = match ask_daemon(global, &Request::Status, ANSWER).await? {
-        Some(report) => report,
-        None => or_ask_again(recorded_status(global).await, global, &Request::Status).await?,
-    };
+    let mut report = ask_or(global, &Request::Status, recorded_status(global)).await?;
     let backups: Vec<BackupStatus> =
         serde_json::from_value(report["backups"].clone()).unwrap_or_default();
     if options.files {
@@ -117,13 +98,8 @@ async fn all_files(global: &Global, backup: &BackupStatus) -> Result<Vec<Value>,
     loop {
         let (source, destination) = (source.clone(), destination.clone());
         let request = Request::Files { source, destination, after: after.clone() };
-        let page = match ask_daemon(global, &request, ANSWER).await? {
-            Some(page) => page,
-            None => {
-                let page = recorded_files(global, backup, after.as_deref()).await;
-                or_ask_again(page, global, &request).await?
-            }
-        };
+        let recorded = recorded_files(global, backup, after.as_deref());
+        let page = ask_or(global, &request, recorded).await?;
         let page: FilePage = serde_json::from_value(page).unwrap_or_default();
         all.extend(page.files.iter().map(|file| json!(file)));
         after = page.next;
@@ -170,7 +146,7 @@ async fn recorded_status(global: &Global) -> Result<Value, CliError> {
     let mut never: Vec<BackupStatus> =
         configs.iter().map(|config| never_started(Called::of(config), false)).collect();
     never.extend(mirrors);
-    never.retain(|new| !backups.iter().any(|known| is_record_of(known, new)));
+    never.retain(|new| !backups.iter().any(|known| called(new).has_record(&called(known))));
     backups.extend(never);
     Ok(json!({
         "version": 1, "daemon": false, "sync": false, "config_error": error, "backups": backups,
@@ -191,11 +167,10 @@ fn never_started(called: Called, is_mirror: bool) -> BackupStatus {
     }
 }
 
-/// Whether this record is that configured backup's. Where `default` leads to, its record tells.
-fn is_record_of(known: &BackupStatus, config: &BackupStatus) -> bool {
-    let is_default = config.destination == Destination::Default.to_string();
-    known.source == config.source
-        && (known.destination == config.destination || (is_default && known.name == config.name))
+fn called(status: &BackupStatus) -> Called {
+    let BackupStatus { name, source, destination, .. } = status;
+    let [name, source, destination] = [name, source, destination].map(String::clone);
+    Called { name, source, destination }
 }
 
 pub async fn flush(global: &Global, options: &Flush) -> Result<Code, CliError> {
@@ -240,13 +215,7 @@ pub async fn deletions(global: &Global, options: Deletions) -> Result<Code, CliE
     let Deletions { names, all, new_root, .. } = options;
     let names: Vec<String> = names.iter().map(|name| as_called(name)).collect();
     let request = Request::Deletions { verb, names, all, new_root };
-    let answer = match ask_daemon(global, &request, ANSWER).await? {
-        Some(answer) => answer,
-        None => {
-            let recorded = recorded_deletions(global, &request).await;
-            or_ask_again(recorded, global, &request).await?
-        }
-    };
+    let answer = ask_or(global, &request, recorded_deletions(global, &request)).await?;
     if global.json {
         print_line(&answer.to_string());
         return Ok(Code::Done);
@@ -323,12 +292,8 @@ async fn recorded_deletions(global: &Global, request: &Request) -> Result<Value,
         Some(state) => state.state.backups().await?,
         None => vec![],
     };
-    let called = |(name, id): &(String, BackupId)| Called {
-        name: name.clone(),
-        source: Escaped(&id.source).to_string(),
-        destination: destination_of(id),
-    };
-    let all_called: Vec<Called> = known.iter().map(called).collect();
+    let all_called: Vec<Called> =
+        known.iter().map(|(name, id)| Called::on_record(name, id)).collect();
     let places = match *all || (*verb == DeletionVerb::List && names.is_empty()) {
         true => (0..known.len()).collect(),
         false => chosen(&all_called, names)?,

@@ -8,11 +8,10 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::app::control::Command;
+use crate::app::control::{self, Command};
 use crate::app::{CONDITION, Driver, Ended};
 use crate::config::{BackupConfig, Defaults, MirrorConfig};
 use crate::engine::Mode;
-use crate::ports::Change;
 use crate::report::progress::Work;
 use crate::service::notify::ServiceManager;
 use crate::service::paths;
@@ -40,10 +39,6 @@ type Backups = BTreeMap<String, Running>;
 
 pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let mut audience = Audience::new(global, true);
-    if global.dry_run {
-        return Err(CliError::new(Code::Usage, "a daemon has no dry run")
-            .hint("see what would be done with: keepwatch sync --dry-run"));
-    }
     let configs = choose(global, &run, Defaults::DAEMON, false)?;
     let mirrored = configured_for(global, &run)?;
     let failed =
@@ -173,8 +168,7 @@ impl Daemon<'_> {
             && let Err(failure) = wired.backup.check_owner().await
             && wired.backup.owner.is_refused()
         {
-            let by = Some(failure.to_string());
-            wired.backup.state.apply(vec![Change::Ended { by }]).await.ok();
+            control::note_end(&*wired.backup.state, Some(failure.to_string())).await;
             return Err(failure.into());
         }
         let (name, source) = (&config.name, config.source.display());

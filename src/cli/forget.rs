@@ -4,16 +4,13 @@
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
-use crate::config::Destination;
-use crate::model::Escaped;
 use crate::report::log;
 use crate::service::socket::Request;
 use crate::state::State;
-use crate::wire::destination_of;
 
 use super::args::{Forget, Global};
-use super::ask::{ANSWER, Called, as_called, ask_daemon, chosen};
-use super::commands::{open_known_state, or_ask_again};
+use super::ask::{Called, as_called, ask_or, chosen};
+use super::commands::open_known_state;
 use super::error::{CliError, Code};
 use super::out::print_line;
 
@@ -21,13 +18,7 @@ pub async fn run(global: &Global, options: Forget) -> Result<Code, CliError> {
     log::init(global.log(false), &MultiProgress::new());
     let names: Vec<String> = options.names.iter().map(|name| as_called(name)).collect();
     let request = Request::Forget { names: names.clone() };
-    let answer = match ask_daemon(global, &request, ANSWER).await? {
-        Some(answer) => answer,
-        None => {
-            let recorded = on_record(global, &names).await;
-            or_ask_again(recorded, global, &request).await?
-        }
-    };
+    let answer = ask_or(global, &request, on_record(global, &names)).await?;
     if global.json {
         print_line(&answer.to_string());
         return Ok(Code::Done);
@@ -56,23 +47,9 @@ async fn on_record(global: &Global, names: &[String]) -> Result<Value, CliError>
 /// Forgets those that are named, if none of them is `kept` now.
 pub async fn forget(state: &State, kept: &[Called], names: &[String]) -> Result<Value, CliError> {
     let known = state.backups().await?;
-    let called: Vec<Called> = known
-        .iter()
-        .map(|(name, id)| Called {
-            name: name.clone(),
-            source: Escaped(&id.source).to_string(),
-            destination: destination_of(id),
-        })
-        .collect();
+    let called: Vec<Called> = known.iter().map(|(name, id)| Called::on_record(name, id)).collect();
     let places = chosen(&called, names)?;
-    let default = Destination::Default.to_string();
-    let is_kept = |one: &Called| {
-        kept.iter().any(|kept| {
-            let same = kept.destination == one.destination
-                || (kept.destination == default && kept.name == one.name);
-            kept.source == one.source && same
-        })
-    };
+    let is_kept = |one: &Called| kept.iter().any(|kept| kept.has_record(one));
     if let Some(one) = places.iter().map(|at| &called[*at]).find(|one| is_kept(one)) {
         let message = format!("{} is being kept, so its records are needed", one.name);
         return Err(CliError::new(Code::NeedsPerson, message)

@@ -99,9 +99,13 @@ fn parse() -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
+const DAEMON: (&str, &str) = ("a daemon", "see what would be done with: keepwatch sync --dry-run");
+
 /// Commands that do one thing, which is told of elsewhere: asked to do nothing, they refuse.
-fn without_dry_run(command: &Command) -> Option<(&'static str, &'static str)> {
+fn without_dry_run(command: Option<&Command>) -> Option<(&'static str, &'static str)> {
+    let Some(command) = command else { return Some(DAEMON) };
     Some(match command {
+        Command::Watch(_) => DAEMON,
         Command::Pause(_) => ("pause", "see what is paused with: keepwatch status"),
         Command::Resume(_) => ("resume", "see what is paused with: keepwatch status"),
         Command::Forget(_) => ("forget", "see what is on record with: keepwatch status"),
@@ -130,7 +134,8 @@ fn dispatch(cli: Cli) -> Result<Code, CliError> {
             .hint("keepwatch --restore [NAME...] [--to DIR]"));
     }
     if global.dry_run
-        && let Some((word, instead)) = command.as_ref().and_then(without_dry_run)
+        && !restore.is_asked()
+        && let Some((word, instead)) = without_dry_run(command.as_ref())
     {
         return Err(CliError::new(Code::Usage, format!("{word} has no dry run")).hint(instead));
     }

@@ -4,14 +4,13 @@ use indicatif::MultiProgress;
 use serde_json::{Value, json};
 
 use crate::app::control;
-use crate::model::Escaped;
 use crate::report::log;
 use crate::service::socket::Request;
-use crate::wire::{SystemClock, destination_of};
+use crate::wire::SystemClock;
 
 use super::args::{Global, Named};
-use super::ask::{ANSWER, Called, as_called, ask_daemon, chosen};
-use super::commands::{NO_BACKUP, open_known_state, or_ask_again};
+use super::ask::{Called, as_called, ask_or, chosen};
+use super::commands::{NO_BACKUP, open_known_state};
 use super::error::{CliError, Code};
 use super::out::print_line;
 
@@ -24,13 +23,7 @@ pub async fn run(global: &Global, named: Named, paused: bool) -> Result<Code, Cl
     }
     let names: Vec<String> = names.iter().map(|name| as_called(name)).collect();
     let request = Request::Pause { paused, names: names.clone(), all };
-    let answer = match ask_daemon(global, &request, ANSWER).await? {
-        Some(answer) => answer,
-        None => {
-            let recorded = recorded(global, &names, all, paused).await;
-            or_ask_again(recorded, global, &request).await?
-        }
-    };
+    let answer = ask_or(global, &request, recorded(global, &names, all, paused)).await?;
     if global.json {
         print_line(&answer.to_string());
         return Ok(Code::Done);
@@ -63,14 +56,7 @@ async fn recorded(
         return Ok(json!({ "backups": [] }));
     };
     let known = state.state.backups().await?;
-    let called: Vec<Called> = known
-        .iter()
-        .map(|(name, id)| Called {
-            name: name.clone(),
-            source: Escaped(&id.source).to_string(),
-            destination: destination_of(id),
-        })
-        .collect();
+    let called: Vec<Called> = known.iter().map(|(name, id)| Called::on_record(name, id)).collect();
     let places = if all { (0..known.len()).collect() } else { chosen(&called, names)? };
     let mut done = vec![];
     for (name, id) in places.into_iter().map(|at| known[at].clone()) {

@@ -1,20 +1,25 @@
 //! What every command that works for a while has in common: who looks on meanwhile, the wish to
 //! stop, and the end.
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::MultiProgress;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::app::Progress;
 use crate::app::publish::Followed;
+use crate::app::status::Summary;
 use crate::report::log;
 use crate::report::progress::{Show, When, Work};
 use crate::service::signals::{self, Wish};
 
 use super::args::Global;
 use super::error::{CliError, Code};
+use super::out::print_line;
 use super::published::Published;
 
 /// Who looks on: a person at a terminal, and a service that keeps numbers.
@@ -94,10 +99,49 @@ pub async fn until_end<T>(
 }
 
 /// The numbers that a command ends with.
-pub trait Sum {
-    /// Takes down how it ended.
-    fn end(&mut self, code: Code, error: Option<&CliError>, elapsed: Duration);
-    fn print(&self, global: &Global, error: Option<&CliError>);
+pub trait Sum: Serialize {
+    fn common(&mut self) -> &mut Summary;
+    fn text(&self, dry_run: bool) -> String;
+    /// Names what failed.
+    fn list_failed(&self);
+}
+
+/// Takes down how a command ended.
+pub fn conclude(summary: &mut Summary, code: Code, error: Option<&CliError>, started: Instant) {
+    summary.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    summary.result = code.word().to_owned();
+    summary.error = error.map(CliError::line);
+}
+
+/// The code that these numbers ask for.
+pub fn code_of(summary: &Summary) -> Code {
+    let mut code = Code::Done;
+    for (holds, other) in [
+        (summary.failed > 0, Code::Failed),
+        (summary.held > 0, Code::Held),
+        (summary.skipped > 0, Code::Skipped),
+    ] {
+        if holds {
+            code = code.and(other);
+        }
+    }
+    code
+}
+
+/// Names up to `most` of what failed.
+pub fn list_failed(named: &[(impl Display, String)], most: usize) {
+    let mut stderr = std::io::stderr();
+    for (name, why) in named.iter().take(most) {
+        writeln!(stderr, "failed: {name}: {why}").ok();
+    }
+}
+
+/// Says how many failed beside those that were named.
+pub fn list_more(all: u64, most: usize) {
+    let more = all.saturating_sub(most as u64);
+    if more > 0 {
+        writeln!(std::io::stderr(), "and {more} more").ok();
+    }
 }
 
 /// Prints the numbers, lets the audience go, and says how the program ends.
@@ -112,8 +156,17 @@ pub async fn end(
         Ok((code, error)) => (code, error),
         Err(error) => (error.code, Some(error)),
     };
-    sum.end(code, error.as_ref(), started.elapsed());
-    sum.print(global, error.as_ref());
+    conclude(sum.common(), code, error.as_ref(), started);
+    if !global.quiet {
+        sum.list_failed();
+    }
+    // Where nothing was begun, the error says it all.
+    let begun = sum.common().scanned > 0 || error.is_none();
+    if global.json {
+        print_line(&serde_json::to_string(&sum).unwrap_or_default());
+    } else if !global.quiet && begun {
+        print_line(&sum.text(global.dry_run));
+    }
     audience.leave(code).await;
     match error {
         Some(error) => Err(CliError { code, ..error }),

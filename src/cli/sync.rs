@@ -1,6 +1,5 @@
 //! `sync`: one pass over each backup, then a summary and an exit code.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +11,7 @@ use crate::app::backup::PlanSink;
 use crate::app::control::Command;
 use crate::app::deletions;
 use crate::app::status::Summary;
-use crate::app::{Driver, Ended, PlannedAction};
+use crate::app::{Driver, PlannedAction};
 use crate::config::{
     BackupConfig, BackupOptions, ConfigFile, Defaults, real_path, resolve, resolve_one,
 };
@@ -28,7 +27,7 @@ use super::ask::no_such_backup;
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code, Ends, of_exit};
 use super::out::print_line;
-use super::run::{Audience, listen, until_end};
+use super::run::{Audience, code_of, conclude, list_failed, list_more, listen, until_end};
 
 /// Failed paths that are listed by name.
 const LISTED_MAX: usize = 20;
@@ -41,9 +40,7 @@ pub async fn run(global: &Global, sync: Sync) -> Result<Code, CliError> {
         Ok((summary, code, error)) => (summary, code, error),
         Err(error) => (Summary::default(), error.code, Some(error)),
     };
-    summary.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    summary.result = code.word().to_owned();
-    summary.error = error.as_ref().map(CliError::line);
+    conclude(&mut summary, code, error.as_ref(), started);
     if global.json {
         let line = serde_json::to_string(&summary).unwrap_or_default();
         print_line(&line);
@@ -279,44 +276,19 @@ impl OneRun<'_> {
                 tracing::warn!("{what} would be held: {}", hold.why());
                 summary.held = hold.pending;
                 let left = planned.saturating_sub(hold.pending);
-                (summary.deleted, summary.tagged) = match summary.tagged {
-                    0 => (left, 0),
-                    _ => (0, left),
-                };
+                // One policy holds: what is deleted is not tagged.
+                summary.deleted = summary.deleted.min(left);
+                summary.tagged = summary.tagged.min(left);
             }
         }
         summary.unclaimed = tally.unclaimed;
         if !global.quiet {
-            list_failed(&ended);
+            list_failed(&ended.failed, LISTED_MAX);
+            list_more(ended.failed.len() as u64, LISTED_MAX);
         }
         let code = code_of(&summary);
         let error = of_exit(ended.exit);
         let code = error.as_ref().map_or(code, |error| code.and(error.code));
         Ok((summary, code, error))
-    }
-}
-
-fn code_of(summary: &Summary) -> Code {
-    let mut code = Code::Done;
-    for (holds, other) in [
-        (summary.failed > 0, Code::Failed),
-        (summary.held > 0, Code::Held),
-        (summary.skipped > 0, Code::Skipped),
-    ] {
-        if holds {
-            code = code.and(other);
-        }
-    }
-    code
-}
-
-fn list_failed(ended: &Ended) {
-    let mut stderr = std::io::stderr();
-    for (path, message) in ended.failed.iter().take(LISTED_MAX) {
-        writeln!(stderr, "failed: {path}: {message}").ok();
-    }
-    let more = ended.failed.len().saturating_sub(LISTED_MAX);
-    if more > 0 {
-        writeln!(stderr, "and {more} more").ok();
     }
 }

@@ -70,10 +70,11 @@ fn one(
     if path.is_root() {
         return Ok(Stat::Folder { marker: None, disk, left_out: LeftOut::default() });
     }
-    let left_out = inner.rules.left_out(&level, path);
+    let left_out = || inner.rules.left_out(&level, path);
+    let absent = || Stat::Absent { disk, left_out: left_out() };
     let stat = match place.stat(path.name()) {
-        _ if !whole => return Ok(Stat::Absent { disk, left_out }),
-        Err(errno) if beneath::is_gone(errno) => return Ok(Stat::Absent { disk, left_out }),
+        _ if !whole => return Ok(absent()),
+        Err(errno) if beneath::is_gone(errno) => return Ok(absent()),
         stat => stat?,
     };
     match what(&stat, disk) {
@@ -87,7 +88,7 @@ fn one(
                 return Ok(Stat::Excluded);
             }
             let marker = marker(inner, root, path, &level, entry)?;
-            Ok(Stat::Folder { marker, disk, left_out })
+            Ok(Stat::Folder { marker, disk, left_out: left_out() })
         }
     }
 }

@@ -70,8 +70,7 @@ impl Driver {
                 tracing::warn!(target: CONDITION, backup = %name, "{failure}; nothing is deleted");
             }
             Notice::Held(hold) => {
-                let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
-                let reasons = reasons.join("; ");
+                let reasons = hold.why();
                 let files = match hold.pending {
                     1 => "1 file".to_owned(),
                     files => format!("{files} files"),

@@ -9,6 +9,7 @@ use crate::engine::Exit;
 use crate::model::Millis;
 use crate::ports::Change;
 
+use super::super::control;
 use super::super::status::{self, Live};
 use super::{Back, Driver};
 
@@ -81,13 +82,8 @@ impl Driver {
             (Some(Exit::NeedsPerson(failure) | Exit::GaveUp(failure)), _) => Some(failure.clone()),
             (_, waiting) => waiting.map(|waiting| waiting.failure),
         };
-        let by = by.map(|failure| failure.to_string());
-        // A database that is broken is told of where work needs it.
-        if let Ok(row) = self.backup.state.backup().await
-            && row.ended_by != by
-            && !self.backup.is_dry_run()
-        {
-            self.backup.record(vec![Change::Ended { by }]).await.ok();
+        if !self.backup.is_dry_run() {
+            control::note_end(&*self.backup.state, by.map(|failure| failure.to_string())).await;
         }
     }
 

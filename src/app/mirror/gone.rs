@@ -85,10 +85,11 @@ impl Mirror {
         }
     }
 
-    /// The facts that the guard judges.
+    /// The facts that the guard judges. A bucket is what its name says: there is no other in its
+    /// place.
     async fn guard(&self, tally: &Tally) -> Result<Guard, Stop> {
         let row = self.state.backup().await.map_err(|e| Stop::All(e.into()))?;
-        Ok(super::orders::guard(self.settings.max_delete, tally, &row))
+        Ok(super::super::control::guard(self.settings.max_delete, tally, &row))
     }
 
     /// What a run would hold, or do.

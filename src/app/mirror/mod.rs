@@ -27,6 +27,7 @@ use crate::ports::{
 };
 
 use super::backup::{PlanSink, PlannedAction};
+use super::control;
 use super::copy::Copier;
 use super::orphans;
 use super::owner::{self, Owner, OwnerIdentity, Tenant};
@@ -114,12 +115,8 @@ impl Mirror {
             End::Failed(failure) => Some(failure.to_string()),
             End::Done { .. } | End::Interrupted => None,
         };
-        // A database that is broken is told of where work needs it.
-        if let Ok(row) = self.state.backup().await
-            && row.ended_by != by
-            && self.plan.is_none()
-        {
-            self.state.apply(vec![Change::Ended { by }]).await.ok();
+        if !self.is_dry_run() {
+            control::note_end(&*self.state, by).await;
         }
         end
     }

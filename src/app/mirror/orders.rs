@@ -2,26 +2,10 @@
 //! to become of them.
 
 use crate::model::Millis;
-use crate::plan::{Failure, Guard, MaxDelete};
-use crate::ports::{BackupRow, Change, Clock, StateStore, Tally};
+use crate::plan::{Failure, MaxDelete};
+use crate::ports::{Change, Clock, StateStore};
 
-use super::super::control::{DeletionList, Verdict};
-
-/// The facts that the guard judges. A bucket is what its name says: there is no other in its place.
-pub(super) fn guard(max_delete: MaxDelete, tally: &Tally, row: &BackupRow) -> Guard {
-    Guard {
-        max_delete,
-        same_source: true,
-        displaced: None,
-        files: tally.files,
-        pending: tally.pending,
-        spent: tally.spent,
-        files_max: tally.files_max.max(tally.files + tally.pending),
-        state_rebuilt: row.rebuilt,
-        held_before: row.held_since(tally.oldest_missing),
-        held_why: row.held_why.clone(),
-    }
-}
+use super::super::control::{DeletionList, Verdict, guard};
 
 /// Lists up to `max` names of each kind.
 pub async fn list(

@@ -1,17 +1,12 @@
 //! The end of a mirror, of a comparison, or of a restore into a bucket: for a person, and as the
 //! last line of `--json`.
 
-use std::io::Write as _;
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::app::copy::Copier;
 use crate::app::status::{Requests, Summary};
-use crate::cli::args::Global;
-use crate::cli::error::{CliError, Code};
-use crate::cli::out::print_line;
-use crate::cli::run::Sum;
+use crate::cli::error::Code;
+use crate::cli::run::{Sum, code_of, list_failed, list_more};
 use crate::report::text;
 
 /// Keys that are listed by name.
@@ -47,17 +42,13 @@ impl MirrorSummary {
         self.copied_bytes += counts.copied_bytes;
         self.untagged += counts.untagged;
         self.failed_keys.extend(copier.failed());
-        let mut code = Code::Done;
-        for (holds, other) in [
-            (one.failed > 0, Code::Failed),
-            (one.held > 0, Code::Held),
-            (one.skipped > 0, Code::Skipped),
-        ] {
-            if holds {
-                code = code.and(other);
-            }
-        }
-        code
+        code_of(&one)
+    }
+}
+
+impl Sum for MirrorSummary {
+    fn common(&mut self) -> &mut Summary {
+        &mut self.common
     }
 
     fn text(&self, dry_run: bool) -> String {
@@ -98,36 +89,9 @@ impl MirrorSummary {
         }
         lines.join("\n")
     }
-}
 
-impl Sum for MirrorSummary {
-    fn end(&mut self, code: Code, error: Option<&CliError>, elapsed: Duration) {
-        self.common.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.common.result = code.word().to_owned();
-        self.common.error = error.map(CliError::line);
-    }
-
-    fn print(&self, global: &Global, error: Option<&CliError>) {
-        if !global.quiet {
-            list_named(&self.failed_keys, self.common.failed);
-        }
-        // Where nothing was begun, the error says it all.
-        let begun = self.common.scanned > 0 || error.is_none();
-        if global.json {
-            print_line(&serde_json::to_string(self).unwrap_or_default());
-        } else if !global.quiet && begun {
-            print_line(&self.text(global.dry_run));
-        }
-    }
-}
-
-fn list_named(named: &[(String, String)], all: u64) {
-    let mut stderr = std::io::stderr();
-    for (key, why) in named.iter().take(LISTED_MAX) {
-        writeln!(stderr, "failed: {key}: {why}").ok();
-    }
-    let more = all.saturating_sub(LISTED_MAX as u64);
-    if more > 0 {
-        writeln!(stderr, "and {more} more").ok();
+    fn list_failed(&self) {
+        list_failed(&self.failed_keys, LISTED_MAX);
+        list_more(self.common.failed, LISTED_MAX);
     }
 }

@@ -15,7 +15,7 @@ use crate::wire::mirror::{connect, copier, filter};
 use super::super::args::Global;
 use super::super::error::{CliError, Code};
 use super::super::out::print_line;
-use super::super::run::{Audience, Sum as _, listen, until_end};
+use super::super::run::{Audience, conclude, listen, until_end};
 use super::summary::MirrorSummary;
 use super::{args, choose, ended};
 
@@ -31,7 +31,7 @@ pub async fn verify(global: &Global, options: args::Verify) -> Result<Code, CliE
     sum.common.unchanged = report.same;
     sum.common.verified = report.same;
     sum.common.tagged = report.tagged;
-    sum.end(code, error.as_ref(), started.elapsed());
+    conclude(&mut sum.common, code, error.as_ref(), started);
     if global.json {
         let mut line = serde_json::to_value(&sum).unwrap_or_default();
         for (name, number) in

@@ -1,16 +1,11 @@
 //! The end of a restore: for a person, and as the last line of `--json`.
 
-use std::io::Write as _;
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::app::restore::Counts;
 use crate::app::status::{Requests, Summary};
-use crate::cli::args::Global;
-use crate::cli::error::{CliError, Code};
-use crate::cli::out::print_line;
-use crate::cli::run::Sum;
+use crate::cli::error::Code;
+use crate::cli::run::{Sum, code_of, list_failed};
 use crate::ports::RequestCounts;
 use crate::report::text;
 
@@ -70,28 +65,16 @@ impl RestoreSummary {
         self.verified_by.etag_of_parts += counts.verified_parts;
         self.unverified += counts.unverified;
         self.failed_paths.extend(counts.failed.named.iter().cloned());
-        let mut code = Code::Done;
-        for (holds, other) in [
-            (one.failed > 0, Code::Failed),
-            (one.held > 0, Code::Held),
-            (one.skipped > 0 || counts.frozen > 0, Code::Skipped),
-        ] {
-            if holds {
-                code = code.and(other);
-            }
+        match counts.frozen {
+            0 => code_of(&one),
+            _ => code_of(&one).and(Code::Skipped),
         }
-        code
     }
+}
 
-    fn list_failed(&self) {
-        let mut stderr = std::io::stderr();
-        for (path, why) in self.failed_paths.iter().take(LISTED_MAX) {
-            writeln!(stderr, "failed: {path}: {why}").ok();
-        }
-        let more = self.common.failed.saturating_sub(LISTED_MAX as u64);
-        if more > 0 {
-            writeln!(stderr, "and {more} more").ok();
-        }
+impl Sum for RestoreSummary {
+    fn common(&mut self) -> &mut Summary {
+        &mut self.common
     }
 
     fn text(&self, dry_run: bool) -> String {
@@ -147,25 +130,8 @@ impl RestoreSummary {
         }
         lines.join("\n")
     }
-}
 
-impl Sum for RestoreSummary {
-    fn end(&mut self, code: Code, error: Option<&CliError>, elapsed: Duration) {
-        self.common.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.common.result = code.word().to_owned();
-        self.common.error = error.map(CliError::line);
-    }
-
-    fn print(&self, global: &Global, error: Option<&CliError>) {
-        if !global.quiet {
-            self.list_failed();
-        }
-        // Where nothing was begun, the error says it all.
-        let begun = self.common.scanned > 0 || error.is_none();
-        if global.json {
-            print_line(&serde_json::to_string(self).unwrap_or_default());
-        } else if !global.quiet && begun {
-            print_line(&self.text(global.dry_run));
-        }
+    fn list_failed(&self) {
+        list_failed(&self.failed_paths, LISTED_MAX);
     }
 }
