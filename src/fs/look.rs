@@ -22,14 +22,20 @@ pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
         Failure::new(ErrorClass::Configuration, message).because(explain_unread(errno))
     })?;
     let device = rustix::fs::fstat(&root).map(|stat| device(&stat)).ok();
-    let one = |path| one(inner, &root, device, path).unwrap_or_else(|hidden| hidden.into());
-    Ok(paths.iter().map(one).collect())
+    let look = |path| one(inner, &root, device, path);
+    let again = |path| match look(path) {
+        Err(Hidden::Gone(_)) => look(path),
+        seen => seen,
+    };
+    Ok(paths.iter().map(|path| again(path).unwrap_or_else(Stat::from)).collect())
 }
 
 /// Why there is nothing to be seen at a path.
 enum Hidden {
     Excluded,
     Unknown(Skip),
+    /// A folder went while it was looked at.
+    Gone(Errno),
 }
 
 impl From<Hidden> for Stat {
@@ -37,13 +43,17 @@ impl From<Hidden> for Stat {
         match hidden {
             Hidden::Excluded => Self::Excluded,
             Hidden::Unknown(skip) => Self::Unknown(skip),
+            Hidden::Gone(errno) => Self::Unknown(Skip::Unreadable(explain_unread(errno))),
         }
     }
 }
 
 impl From<Errno> for Hidden {
     fn from(errno: Errno) -> Self {
-        Self::Unknown(Skip::Unreadable(explain_unread(errno)))
+        match beneath::is_gone(errno) {
+            true => Self::Gone(errno),
+            false => Self::Unknown(Skip::Unreadable(explain_unread(errno))),
+        }
     }
 }
 

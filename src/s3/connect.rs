@@ -23,6 +23,7 @@ use thiserror::Error;
 use super::count::Counter;
 use super::direct::Direct;
 use super::keys::Chain;
+use super::trust;
 
 /// How to reach S3.
 #[derive(Clone, Default)]
@@ -46,6 +47,12 @@ pub enum ConnectError {
     Http(String),
     #[error("no secret belongs in a URL, and that of the endpoint has a user in it")]
     SecretInUrl,
+    #[error(
+        "the authorities in {} cannot be used: {cause} (the file is named by AWS_CA_BUNDLE, or by \
+         ca_bundle of the profile)",
+        file.display()
+    )]
+    Bundle { file: PathBuf, cause: String },
 }
 
 /// The resolved configuration; clients are made from it.
@@ -74,7 +81,10 @@ impl Connection {
     ) -> Result<Self, ConnectError> {
         let http = match http {
             Some(http) => http,
-            None => http_client(endpoint.connections_max)?,
+            None => {
+                let trusted = trust::trusted(endpoint.profile.as_deref()).await?;
+                http_client(endpoint.connections_max, trusted)?
+            }
         };
         // Without a configured region, asking the instance metadata would stall for seconds
         // everywhere but on EC2; a wrong guess is corrected by the bucket's own answer.
@@ -243,7 +253,10 @@ async fn configured_region(profile: Option<&str>) -> Option<Region> {
     builder.build().region().await
 }
 
-fn http_client(connections_max: usize) -> Result<SharedHttpClient, ConnectError> {
+fn http_client(
+    connections_max: usize,
+    trusted: tls::TlsContext,
+) -> Result<SharedHttpClient, ConnectError> {
     let failed = |error: &dyn std::fmt::Display| ConnectError::Http(error.to_string());
     let pool = pool::ConnectionPool::builder()
         .idle_timeout(IDLE)
@@ -252,6 +265,7 @@ fn http_client(connections_max: usize) -> Result<SharedHttpClient, ConnectError>
         .max_connections_per_host(connections_max.max(1))
         .proxy_config(proxy::ProxyConfig::from_env())
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+        .tls_context(trusted)
         .build_https()
         .map_err(|e| failed(&e))?;
     Ok(SharedHttpClient::new(pool::Client::new(&pool).map_err(|e| failed(&e))?))

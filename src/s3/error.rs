@@ -330,6 +330,13 @@ where
                 .with_hint("check the bucket's name and --endpoint-url"),
         );
     }
+    // As rustls says it, below errors of other crates that hide its type.
+    if joined.contains("invalid peer certificate") {
+        return StoreError::Failed(what.unanswered(ErrorClass::Unreachable, &joined).with_hint(
+            "the server's certificate is of no authority that is trusted here, not for this name, \
+             or not valid now; AWS_CA_BUNDLE names a file of authorities of your own",
+        ));
+    }
     unreachable(what, &joined)
 }
 

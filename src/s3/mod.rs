@@ -26,6 +26,7 @@ mod read;
 mod reader;
 mod tags;
 mod thaw;
+mod trust;
 mod versions;
 
 use std::sync::Arc;

@@ -40,4 +40,6 @@ mod support;
 mod sweep;
 mod sync;
 mod tidy;
+
+mod tls;
 mod told;

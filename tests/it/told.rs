@@ -441,3 +441,21 @@ fn asking_changes_nothing() {
     assert_eq!(new.run(&["status"]).code, 0);
     assert!(!new.state_folder().exists());
 }
+
+#[test]
+fn a_daemon_that_ends_while_it_is_asked_is_none() {
+    let scene = Scene::with_files(3);
+    scene.sync(&[], 0);
+    // The kernel answers for one that is being killed: it accepts, and closes at once.
+    let socket = scene.user.state_folder().join("control.sock");
+    let ending = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let user = &scene.user;
+    std::thread::scope(|threads| {
+        threads.spawn(|| drop(ending.accept().unwrap()));
+        let said = user.run(&["status", "--json"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(said.json()["backups"][0]["files"], 3, "{said:?}");
+    });
+    drop(ending);
+    scene.watch(&[]).stop();
+}

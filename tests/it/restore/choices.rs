@@ -307,3 +307,27 @@ fn in_place_nothing_is_taken_from_what_is_right() {
     assert_eq!((said.code, said.number("retouched")), (0, 0), "{said:?}");
     scene.is_settled(0);
 }
+
+#[test]
+fn places_that_are_none_are_refused_with_the_next_step() {
+    let scene = Scene::with_files(2);
+    scene.sync(&[], 0);
+    let dangling = scene.user.home.path().join("link");
+    std::os::unix::fs::symlink("/not/there", &dangling).unwrap();
+    let said = again(&scene.user, TO, &dangling, &[], 4);
+    assert!(said.stderr.contains("is a link to nothing"), "{said:?}");
+    assert!(dangling.is_symlink());
+
+    let state = scene.user.state_folder();
+    let through = scene.user.home.path().join("through");
+    std::os::unix::fs::symlink(&state, &through).unwrap();
+    let names =
+        || fs::read_dir(&state).unwrap().map(|e| e.unwrap().file_name()).collect::<BTreeSet<_>>();
+    let before = names();
+    for target in [state.join("back"), state.clone(), through.join("back")] {
+        let said = again(&scene.user, TO, &target, &[], 4);
+        assert!(said.stderr.contains("is in the state folder"), "{said:?}");
+    }
+    assert_eq!(names(), before);
+    scene.sync(&[], 0);
+}

@@ -399,17 +399,32 @@ fn is_listening(port: u16) -> bool {
 
 /// moto: versions, tags, Glacier, conditional writes; checks neither bodies nor signatures.
 pub fn moto() -> External {
+    moto_with("http", &[])
+}
+
+/// The authority of [`moto_with_tls`]: its own certificate, for localhost.
+pub const AUTHORITY: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/certificate.pem");
+
+/// moto over HTTPS, with a certificate that no system trusts.
+pub fn moto_with_tls() -> External {
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key-of-tests.pem");
+    moto_with("https", &["--ssl-cert", AUTHORITY, "--ssl-key", key])
+}
+
+fn moto_with(scheme: &str, options: &[&str]) -> External {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let child = Command::new(tools::python_tool("moto_server"))
         .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        .args(options)
         .env("S3_IGNORE_SUBDOMAIN_BUCKETNAME", "true")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let reach = Reach {
-        endpoint: format!("http://127.0.0.1:{port}"),
+        endpoint: format!("{scheme}://127.0.0.1:{port}"),
         access_key: "moto".to_owned(),
         secret_key: "moto".to_owned(),
         region: "us-east-1".to_owned(),
