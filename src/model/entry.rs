@@ -134,6 +134,8 @@ pub struct ObjectHead {
     pub meta: Meta,
     /// The full-object CRC64NVME, where the server keeps one.
     pub crc64: Option<Crc64>,
+    /// Number of tags, where the server tells.
+    pub tags: Option<u32>,
 }
 
 #[cfg(test)]

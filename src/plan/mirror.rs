@@ -12,6 +12,7 @@
 //! | --- | --- | --- | --- |
 //! | excluded | none | present | unclaimed |
 //! | excluded | some | absent | forget the record |
+//! | excluded | tagged | present, as recorded | nothing: it would be forgotten that it is tagged |
 //! | excluded | some | present | forget the record; the copy is kept, unclaimed |
 //! | absent | none | present | unclaimed; in a sweep: ask for its tags |
 //! | absent | some | absent | forget the record |
@@ -20,11 +21,12 @@
 //! | absent | some | present | it is gone: mark it, then tag or delete the copy |
 //! | older than asked for | any | absent | nothing |
 //! | present | any | absent | copy |
-//! | present | uploading | present | adopt if the ETags are equal, else copy again |
+//! | present | uploading | present, and surely written since | adopt, once its tags were looked at |
+//! | present | uploading | present | copy again |
 //! | present | any | present, differs | copy over it, unless older than asked for |
 //! | present | any | present, nobody can tell | look at both, unless older than asked for |
 //! | present | tagged, deleting | present, the same | take the tags off |
-//! | present | none | present, the same | adopt; in a sweep: ask for its tags |
+//! | present | none | present, the same | adopt; where there may be marks, look at its tags |
 //! | present | synced | present, the same | nothing, or bring the record up to date |
 
 use crate::model::{Entry, Fingerprint, Key, Kind, Md5, Millis, Object, Record, Timestamp, Trust};
@@ -145,46 +147,64 @@ pub fn entry_of(object: &Object) -> Entry {
     Entry { kind: Kind::File, fingerprint, mode: 0, uid: 0, gid: 0 }
 }
 
-/// Decides about one key. `sweeping`: the records were lost, and only tags can tell what was
-/// tagged before.
+/// Which copies without a record are asked for their tags: only these tell that it was deleted
+/// once, and what a restore leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskTags {
+    /// None: nothing is ever tagged there.
+    Never,
+    /// Those that are adopted or written over.
+    Adopting,
+    /// All: the records were lost, and only tags can tell what was tagged before.
+    Sweeping,
+}
+
+/// Decides about one key.
 pub fn decide(
     source: SourceSide<'_>,
     base: Option<&Record>,
     copy: Option<&Object>,
     compare: MirrorCompare,
-    sweeping: bool,
+    ask: AskTags,
 ) -> Step {
     match source {
         SourceSide::Excluded => match (base, copy) {
             (None, None) => Step::Nothing,
             (None, Some(_)) => Step::Unclaimed,
             (Some(_), None) => Step::Forget,
+            (Some(record), Some(copy))
+                if record.trust == Trust::Tagged && is_recorded(record, copy) =>
+            {
+                Step::Nothing
+            }
             (Some(_), Some(_)) => Step::Disown,
         },
-        SourceSide::Absent => absent(base, copy, sweeping),
+        SourceSide::Absent => absent(base, copy, ask),
         SourceSide::Older(object) => match copy {
             None => Step::Nothing,
-            Some(copy) => match present(object, base, copy, compare, sweeping) {
+            Some(copy) => match present(object, base, copy, compare, ask) {
                 Step::Copy(_) | Step::Look => Step::Nothing,
                 step => step,
             },
         },
         SourceSide::Present(object) => match copy {
             None => Step::Copy(Reason::Missing),
-            Some(copy) => present(object, base, copy, compare, sweeping),
+            Some(copy) => present(object, base, copy, compare, ask),
         },
     }
 }
 
-fn absent(base: Option<&Record>, copy: Option<&Object>, sweeping: bool) -> Step {
+fn absent(base: Option<&Record>, copy: Option<&Object>, ask: AskTags) -> Step {
     match (base, copy) {
         (None, None) => Step::Nothing,
-        (None, Some(_)) if sweeping => Step::Ask,
+        (None, Some(_)) if ask == AskTags::Sweeping => Step::Ask,
         (None, Some(_)) => Step::Unclaimed,
         (Some(_), None) => Step::Forget,
         (Some(record), Some(copy)) => match record.trust {
-            // What was there before the request is not ours; what the request wrote is.
-            Trust::Uploading if !is_of(record, copy) => Step::Disown,
+            // Ours is what the request wrote, and what we wrote before it. The rest is not.
+            Trust::Uploading if !is_recorded(record, copy) && !is_wanted(record, copy) => {
+                Step::Disown
+            }
             Trust::Synced | Trust::Deleting | Trust::Tagged if !is_recorded(record, copy) => {
                 Step::Disown
             }
@@ -199,12 +219,12 @@ fn present(
     base: Option<&Record>,
     copy: &Object,
     compare: MirrorCompare,
-    sweeping: bool,
+    ask: AskTags,
 ) -> Step {
     let verdict = match base {
         Some(record) if record.trust == Trust::Uploading => {
-            return match object.etag == copy.etag && object.size_bytes == copy.size_bytes {
-                true => Step::Adopt,
+            return match was_written(record, object, copy) {
+                true => Step::AdoptUntagged,
                 false => Step::Copy(Reason::Uncertain),
             };
         }
@@ -214,8 +234,8 @@ fn present(
     match (verdict, base) {
         (Verdict::Differs(reason), _) => Step::Copy(reason),
         (Verdict::Unsure, _) => Step::Look,
-        (Verdict::Same, None) if sweeping => Step::AdoptUntagged,
-        (Verdict::Same, None) => Step::Adopt,
+        (Verdict::Same, None) if ask == AskTags::Never => Step::Adopt,
+        (Verdict::Same, None) => Step::AdoptUntagged,
         (Verdict::Same, Some(record)) => match record.trust {
             Trust::Tagged | Trust::Deleting => Step::Untag,
             _ if !is_of(record, object) || !is_recorded(record, copy) => Step::Adopt,
@@ -223,6 +243,22 @@ fn present(
             _ => Step::Nothing,
         },
     }
+}
+
+/// Whether a request of which nobody heard has surely written this copy of the object. What it
+/// was to write over may have the same content with other metadata, or with marks.
+fn was_written(record: &Record, object: &Object, copy: &Object) -> bool {
+    let equal = object.etag == copy.etag && object.size_bytes == copy.size_bytes;
+    match &record.etag {
+        Some(before) => equal && *before != copy.etag,
+        None => equal && copy.modified > object.modified,
+    }
+}
+
+/// Whether this has the content that the request was to write.
+fn is_wanted(record: &Record, copy: &Object) -> bool {
+    let wanted = &record.entry.fingerprint;
+    Fingerprint { mtime: wanted.mtime, ..fingerprint_of(copy) } == *wanted
 }
 
 /// Whether this is the source that was copied.

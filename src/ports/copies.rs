@@ -110,6 +110,4 @@ pub trait CopyTarget: ObjectStore {
     ) -> Fut<'_, Result<String, StoreError>>;
     fn copy_part(&self, part: CopyPart) -> Fut<'_, Result<Fetched<ETag>, StoreError>>;
     fn put_copy(&self, put: PutCopy) -> Fut<'_, Result<Stored, StoreError>>;
-    /// Takes `Deleted` and `DeletedAt` off; answers whether they were there. Others stay.
-    fn untag_deleted(&self, key: &Key) -> Fut<'_, Result<bool, StoreError>>;
 }

@@ -179,6 +179,8 @@ pub trait ObjectStore: Send + Sync {
     ) -> Fut<'_, Result<Vec<Result<(), StoreError>>, StoreError>>;
     /// Adds `Deleted=True` and `DeletedAt` to the object's tags; succeeds when it is not there.
     fn tag_deleted(&self, key: &Key, at: Millis) -> Fut<'_, Result<(), StoreError>>;
+    /// Takes `Deleted` and `DeletedAt` off; answers whether they were there. Others stay.
+    fn untag_deleted(&self, key: &Key) -> Fut<'_, Result<bool, StoreError>>;
 
     fn create_upload(&self, key: &Key, meta: &Meta) -> Fut<'_, Result<String, StoreError>>;
     fn put_part(&self, part: PutPart) -> Fut<'_, Result<ETag, StoreError>>;

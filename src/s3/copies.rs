@@ -320,11 +320,6 @@ impl CopyTarget for S3Store {
     fn put_copy(&self, put: PutCopy) -> Fut<'_, Result<Stored, StoreError>> {
         Box::pin(self.put_whole(put))
     }
-
-    fn untag_deleted(&self, key: &Key) -> Fut<'_, Result<bool, StoreError>> {
-        let key = key.clone();
-        Box::pin(async move { self.take_marks_off(&key).await })
-    }
 }
 
 #[cfg(test)]

@@ -28,8 +28,9 @@ impl S3Store {
             .await;
         match sent {
             Ok(reply) => match told!(reply).head() {
-                Some(ReadHead { object, meta, crc64, .. }) => {
-                    Ok(Some(ObjectHead { object, meta, crc64 }))
+                Some(ReadHead { object, meta, crc64, tags, .. }) => {
+                    let tags = tags.or_else(|| self.tells_all().then_some(0));
+                    Ok(Some(ObjectHead { object, meta, crc64, tags }))
                 }
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),
             },

@@ -282,6 +282,11 @@ impl ObjectStore for S3Store {
         Box::pin(async move { self.tag_as_deleted(&key, at).await })
     }
 
+    fn untag_deleted(&self, key: &Key) -> Fut<'_, Result<bool, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move { self.take_marks_off(&key).await })
+    }
+
     fn create_upload(&self, key: &Key, meta: &Meta) -> Fut<'_, Result<String, StoreError>> {
         let (key, meta) = (key.clone(), *meta);
         Box::pin(async move { self.create_multipart(&key, &meta).await })

@@ -47,7 +47,9 @@ impl S3Store {
     // lost. Nobody else should write here.
     pub(super) async fn take_marks_off(&self, key: &Key) -> Result<bool, StoreError> {
         let what = self.describe("take the marks off", key);
-        let Some(known) = self.current_tags(key, &what).await? else { return Ok(false) };
+        let id = ObjectId { key: key.clone(), version: None, etag: None };
+        // What tells no tags was never given the marks: they are read before they are put there.
+        let Fetched::Found(known) = self.read_tags(&id, &what).await? else { return Ok(false) };
         let marked = known.iter().any(|(name, _)| is_mark(name));
         if marked {
             let tags = known.into_iter().filter(|(name, _)| !is_mark(name)).collect();

@@ -241,6 +241,7 @@ impl ObjectStore for SimStore {
                     object: listed(object),
                     meta: object.meta,
                     crc64: Some(Crc64::of(&object.body)),
+                    tags: Some(if object.deleted_tag { 2 } else { 0 }),
                 };
                 Ok(store.bucket().objects.get(&key).map(head))
             },
@@ -331,6 +332,19 @@ impl ObjectStore for SimStore {
                     object.deleted_tag = true;
                 }
                 Ok(())
+            },
+        ))
+    }
+
+    fn untag_deleted(&self, key: &Key) -> Fut<'_, Result<bool, StoreError>> {
+        let key = key.clone();
+        Box::pin(self.call(
+            |c| &mut c.other,
+            move |store| {
+                store.tell(&Writing::Retouch(&key));
+                let mut bucket = store.bucket();
+                let object = bucket.objects.get_mut(&key);
+                Ok(object.is_some_and(|object| std::mem::take(&mut object.deleted_tag)))
             },
         ))
     }

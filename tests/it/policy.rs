@@ -46,6 +46,38 @@ fn tag_marks_what_is_gone() {
     scene.is_settled(0);
 }
 
+/// A file that is back is not left out of a restore, whatever went wrong when it came.
+#[test]
+fn what_is_back_has_no_marks_after_a_refusal_or_with_the_state_lost() {
+    use crate::support::server::Fault;
+    let tag = ["--deletions", "tag", "--retry-for", "1s"];
+    for is_lost in [false, true] {
+        let scene = Scene::with_files(4);
+        scene.sync(&tag, 0);
+        let aside = tempfile::tempdir_in(scene.tree.folder.path().parent().unwrap()).unwrap();
+        let (file, aside) = (scene.tree.folder.path().join("f/1"), aside.path().join("1"));
+        std::fs::rename(&file, &aside).unwrap();
+        assert_eq!(scene.sync(&tag, 0).number("tagged"), 1);
+        std::fs::rename(&aside, &file).unwrap();
+        match is_lost {
+            true => std::fs::remove_dir_all(scene.user.state_folder()).unwrap(),
+            false => {
+                scene.server.rule(|seen| {
+                    match seen.method == "PUT" && seen.path.ends_with("f/1") {
+                        true => Fault::Error(400, "InvalidRequest"),
+                        false => Fault::Pass,
+                    }
+                });
+                scene.sync(&tag, 1);
+                scene.server.no_rule();
+            }
+        }
+        let said = scene.sync(&tag, 0);
+        assert_eq!((said.number("uploaded"), tags(&scene, "f/1")), (0, vec![]), "{said:?}");
+        scene.is_settled(0);
+    }
+}
+
 #[test]
 fn what_was_tagged_is_deleted_once_the_policy_says_so() {
     let scene = Scene::with_files(4);

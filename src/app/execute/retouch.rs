@@ -2,9 +2,10 @@
 //! where it differs, without sending a byte.
 
 use crate::model::{ContentMd5, ETag, Entry, ObjectHead, Record};
-use crate::plan::{Done, Job, LookAgain, Outcome};
+use crate::plan::{Deletions, Done, Job, LookAgain, Outcome};
 use crate::ports::{Change, StoreError};
 
+use super::super::FILE;
 use super::super::backup::Backup;
 use super::{Stop, intend, record_synced, tell, write_error};
 
@@ -31,7 +32,8 @@ pub(crate) async fn unchanged(
     replace_meta(backup, job, entry, content, etag, racy, fits).await
 }
 
-/// The object has the right content; takes it over, and mends its metadata.
+/// The object has the right content; takes it over, and mends its metadata. The marks of its
+/// deletion come off: a restore would leave it out.
 pub(crate) async fn adopt(
     backup: &Backup,
     job: &Job,
@@ -41,6 +43,7 @@ pub(crate) async fn adopt(
     racy: bool,
 ) -> Result<Done, Stop> {
     let etag = head.object.etag.clone();
+    take_marks_off(backup, job, &entry, head.tags).await?;
     if head.meta == entry.meta() {
         if backup.is_dry_run() {
             return Ok(tell(backup, job, "adopt", Done::Adopted));
@@ -54,6 +57,37 @@ pub(crate) async fn adopt(
     }
     replace_meta(backup, job, entry, content, &etag, racy, fits).await?;
     Ok(Done::Adopted)
+}
+
+/// No record tells whether what is adopted was tagged as deleted: the number of its tags does.
+/// Where the server does not tell that, they are asked for where deletions are tagged.
+async fn take_marks_off(
+    backup: &Backup,
+    job: &Job,
+    entry: &Entry,
+    tags: Option<u32>,
+) -> Result<(), Stop> {
+    let may_be_marked = match tags {
+        Some(count) => count > 0,
+        None => backup.settings.deletions == Deletions::Tag,
+    };
+    if !may_be_marked || backup.is_dry_run() {
+        return Ok(());
+    }
+    intend(backup, job, entry).await?;
+    let sent = {
+        let _slot = backup.slot().await;
+        backup.store.untag_deleted(&job.key).await
+    };
+    match sent {
+        Ok(true) => {
+            tracing::info!(target: FILE, backup = %backup.settings.name, "untagged {}", job.key);
+            Ok(())
+        }
+        // A server without tags has no marks.
+        Ok(false) | Err(StoreError::Unsupported(_)) => Ok(()),
+        Err(error) => Err(write_error(error, &format!("take the marks off {}", job.key))),
+    }
 }
 
 async fn replace_meta(

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::model::{Key, Millis, Object, Record, Trust};
-use crate::plan::mirror::{Reason, SourceSide, Step, decide, record_of};
+use crate::plan::mirror::{AskTags, Reason, SourceSide, Step, decide, record_of};
 use crate::plan::{Merge, Side, merge};
 use crate::ports::{Change, KeyRange, LineQueue, StoreError};
 
@@ -76,9 +76,11 @@ impl Found {
 /// Letters of what is to be done with an item.
 pub(super) mod what {
     pub const COPY: char = 'c';
-    /// Over a copy that is tagged as deleted.
+    /// Over a copy that is tagged as deleted, or may be.
     pub const RETURN: char = 'r';
     pub const LOOK: char = 'l';
+    /// At a copy that may be tagged as deleted.
+    pub const LOOK_RETURN: char = 'm';
     pub const UNTAG: char = 'u';
     pub const GONE: char = 'g';
     pub const FOUND: char = 'f';
@@ -90,11 +92,11 @@ pub(super) mod what {
 }
 
 impl Mirror {
-    pub(super) async fn compare(self: &Arc<Self>, sweeping: bool) -> Result<Found, Stop> {
+    pub(super) async fn compare(self: &Arc<Self>, ask: AskTags) -> Result<Found, Stop> {
         let progress = &self.copier.progress;
         progress.scanning.store(true, Ordering::Relaxed);
         let mut running = JoinSet::new();
-        let result = self.compare_shares(sweeping, &mut running).await;
+        let result = self.compare_shares(ask, &mut running).await;
         running.shutdown().await;
         progress.scanning.store(false, Ordering::Relaxed);
         result
@@ -104,7 +106,7 @@ impl Mirror {
     /// late, and several are not slower than one. The records know where to cut.
     async fn compare_shares(
         self: &Arc<Self>,
-        sweeping: bool,
+        ask: AskTags,
         running: &mut JoinSet<Result<(usize, Found), Stop>>,
     ) -> Result<Found, Stop> {
         let tally = self.state.tally(self.clock.now()).await.map_err(|e| Stop::All(e.into()))?;
@@ -120,7 +122,7 @@ impl Mirror {
             let mirror = self.clone();
             running.spawn(async move {
                 let mut readers = JoinSet::new();
-                let found = mirror.compare_share(sweeping, &share, &mut readers).await;
+                let found = mirror.compare_share(ask, &share, &mut readers).await;
                 readers.shutdown().await;
                 found.map(|found| (at, found))
             });
@@ -139,7 +141,7 @@ impl Mirror {
 
     async fn compare_share(
         self: &Arc<Self>,
-        sweeping: bool,
+        ask: AskTags,
         share: &Share,
         readers: &mut JoinSet<()>,
     ) -> Result<Found, Stop> {
@@ -166,9 +168,9 @@ impl Mirror {
                         raise(&self.copier.progress.scanned, 1);
                     }
                     let compare = self.settings.compare;
-                    let step = decide(side, base.as_ref(), target.as_ref(), compare, sweeping);
+                    let step = decide(side, base.as_ref(), target.as_ref(), compare, ask);
                     let seen = Seen { key, source, base, copy: target };
-                    if let Some(change) = self.write_down(&mut found, step, seen).await? {
+                    if let Some(change) = self.write_down(&mut found, step, ask, seen).await? {
                         adopted.push(change);
                     }
                 }
@@ -228,6 +230,7 @@ impl Mirror {
         &self,
         found: &mut Found,
         step: Step,
+        ask: AskTags,
         seen: Seen,
     ) -> Result<Option<Change>, Stop> {
         let progress = &self.copier.progress;
@@ -262,15 +265,21 @@ impl Mirror {
         }
         let bytes = seen.source.as_ref().map_or(0, |kept| kept.object.size_bytes);
         let letter = match letter(step) {
-            what::COPY if seen.is_tagged() => what::RETURN,
+            what::COPY if seen.may_be_marked(ask) => what::RETURN,
+            what::LOOK if seen.may_be_marked(ask) => what::LOOK_RETURN,
+            what::ADOPT_UNTAGGED if seen.base.is_some() => what::UNTAG,
             letter => letter,
         };
         push(queue, &seen.item(letter)).await?;
+        if let (Step::Gone, Some(copy)) = (step, seen.unsettled_copy()) {
+            let record = record_of(copy, copy);
+            return Ok(Some(Change::Synced { key: seen.key, record }));
+        }
         if matches!(step, Step::Copy(_) | Step::Look) {
             found.bytes += bytes;
             raise(&progress.planned_bytes, bytes);
         }
-        if matches!(step, Step::Copy(_) | Step::Look | Step::Untag) {
+        if matches!(step, Step::Copy(_) | Step::Look) || letter == what::UNTAG {
             raise(&progress.planned, 1);
         }
         Ok(None)
@@ -440,8 +449,18 @@ struct Seen {
 
 impl Seen {
     /// Whether the copy has, or may have, the marks of its deletion.
-    fn is_tagged(&self) -> bool {
-        self.base.as_ref().is_some_and(|base| matches!(base.trust, Trust::Tagged | Trust::Deleting))
+    fn may_be_marked(&self, ask: AskTags) -> bool {
+        self.copy.is_some()
+            && match &self.base {
+                Some(base) => base.trust != Trust::Synced,
+                None => ask != AskTags::Never,
+            }
+    }
+
+    /// Ours, although nobody heard what came of the last request: so it is from now on.
+    fn unsettled_copy(&self) -> Option<&Object> {
+        let base = self.base.as_ref()?;
+        self.copy.as_ref().filter(|_| base.trust == Trust::Uploading)
     }
 
     fn item(&self, what: char) -> Item {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::Key;
-use crate::plan::mirror::MirrorCompare;
+use crate::plan::mirror::{AskTags, MirrorCompare};
 use crate::plan::{Deletions, ErrorClass, Failure, Hold, MaxDelete};
 use crate::ports::{
     Change, Clock, Fetched, Fut, LineQueue, ObjectId, ObjectStore, Scratch, StateStore,
@@ -141,8 +141,12 @@ impl Mirror {
         self.check_tags().await?;
         self.check_owner().await?;
         let began = self.clock.now();
-        let sweeping = self.is_sweep().await?;
-        let found = self.compare(sweeping).await?;
+        let ask = match self.settings.deletions {
+            _ if self.is_sweep().await? => AskTags::Sweeping,
+            Deletions::Tag => AskTags::Adopting,
+            Deletions::Delete | Deletions::Keep => AskTags::Never,
+        };
+        let found = self.compare(ask).await?;
         if self.is_dry_run() {
             let hold = self.would_hold(&found).await?;
             self.held.store(hold.as_ref().map_or(0, |hold| hold.pending), Ordering::Relaxed);

@@ -26,10 +26,12 @@ impl Mirror {
             Box::pin(async move {
                 let result = mirror.work(&item).await;
                 let bytes = item.source.as_ref().map_or(0, |object| object.size_bytes);
-                if matches!(item.what, what::COPY | what::RETURN | what::LOOK | what::UNTAG) {
+                let copies =
+                    matches!(item.what, what::COPY | what::RETURN | what::LOOK | what::LOOK_RETURN);
+                if copies || item.what == what::UNTAG {
                     raise(&mirror.copier.progress.handled, 1);
                 }
-                if matches!(item.what, what::COPY | what::RETURN | what::LOOK) {
+                if copies {
                     raise(&mirror.copier.progress.handled_bytes, bytes);
                 }
                 mirror.copier.note(&item.key, result)
@@ -60,10 +62,14 @@ impl Mirror {
         // One that is gone by now is seen to be so by the next run.
         let Some(full) = self.copier.look(&id).await? else { return Ok(()) };
         let object = &full.head.object;
-        if item.what == what::LOOK
+        let may_be_marked = matches!(item.what, what::RETURN | what::LOOK_RETURN);
+        if matches!(item.what, what::LOOK | what::LOOK_RETURN)
             && let Some(copy) = self.same_as(&full, item).await?
         {
             raise(&self.copier.progress.adopted, 1);
+            if may_be_marked {
+                self.free(key).await?;
+            }
             let record = record_of(object, &copy);
             return self.note(vec![Change::Synced { key: key.clone(), record }]).await;
         }
@@ -71,7 +77,7 @@ impl Mirror {
         self.note(vec![Change::Uploading { key: key.clone(), entry }]).await?;
         let etag = self.copier.transfer(key, &full).await?;
         // A copy brings the tags of its source; not every server takes off those that were there.
-        if item.what == what::RETURN {
+        if may_be_marked {
             self.take_marks_off(key).await?;
         }
         self.copier.copied(key, object.size_bytes);
@@ -101,12 +107,22 @@ impl Mirror {
     async fn untag(&self, item: &Item) -> Result<(), Stop> {
         let key = &item.key;
         let (Some(source), Some(copy)) = (&item.source, &item.copy) else { return Ok(()) };
-        if self.take_marks_off(key).await? {
+        let is_freed = self.free(key).await?;
+        if !is_freed && item.what == what::UNTAG {
+            raise(&self.copier.progress.unchanged, 1);
+        }
+        self.synced(key, source, copy.etag.clone()).await
+    }
+
+    /// Takes the marks off a copy that is right, and tells. Whether they were there.
+    async fn free(&self, key: &Key) -> Result<bool, Stop> {
+        let is_freed = self.take_marks_off(key).await?;
+        if is_freed {
             raise(&self.copier.progress.untagged, 1);
             tracing::info!(target: FILE, backup = %self.settings.name, "untagged {key}");
             self.copier.tell(&Event::Untagged { key: key.clone() });
         }
-        self.synced(key, source, copy.etag.clone()).await
+        Ok(is_freed)
     }
 
     /// Whether the marks of its deletion were there.

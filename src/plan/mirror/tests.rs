@@ -33,6 +33,7 @@ fn bases() -> Vec<(&'static str, Option<Record>)> {
         ("parts", Some(Record { etag: Some(ETag::new("p-2")), ..known.clone() })),
         ("missing", Some(Record { missing_since: Some(Millis(1)), ..known.clone() })),
         ("uploading", Some(Record { etag: None, trust: Trust::Uploading, ..known.clone() })),
+        ("over", with(Trust::Uploading)),
         ("deleting", with(Trust::Deleting)),
         ("tagged", with(Trust::Tagged)),
     ]
@@ -59,12 +60,16 @@ fn each_row(mut f: impl FnMut(&str, SourceSide<'_>, Option<&Record>, Option<&Obj
         sides.push((format!("older:{name}"), SourceSide::Older(object)));
     }
     for compare in COMPARE {
-        for sweeping in [false, true] {
+        for ask in [AskTags::Never, AskTags::Adopting, AskTags::Sweeping] {
             for (source_name, source) in &sides {
                 for (base_name, base) in bases() {
                     for (copy_name, copy) in copies() {
-                        let step = decide(*source, base.as_ref(), copy.as_ref(), compare, sweeping);
-                        let sweep = if sweeping { " sweeping" } else { "" };
+                        let step = decide(*source, base.as_ref(), copy.as_ref(), compare, ask);
+                        let sweep = match ask {
+                            AskTags::Never => "",
+                            AskTags::Adopting => " adopting",
+                            AskTags::Sweeping => " sweeping",
+                        };
                         let row =
                             format!("{source_name} {base_name} {copy_name} {compare:?}{sweep}");
                         f(&row, *source, base.as_ref(), copy.as_ref(), step);
@@ -108,6 +113,17 @@ fn laws() {
         {
             assert_ne!(step, Step::Nothing, "{row}: what is back is not left tagged");
         }
+        if let (Some(record), SourceSide::Present(_)) = (base, source)
+            && record.trust == Trust::Uploading
+        {
+            assert!(
+                matches!(step, Step::Copy(_) | Step::AdoptUntagged),
+                "{row}: what was under way is not believed, nor its tags"
+            );
+        }
+        if base.is_none() && row.ends_with("ing") {
+            assert_ne!(step, Step::Adopt, "{row}: adopting looks at the tags");
+        }
         if let (SourceSide::Present(_), None) = (source, copy) {
             assert_eq!(step, Step::Copy(Reason::Missing), "{row}");
         }
@@ -120,7 +136,13 @@ fn the_record_beats_clocks_and_etags() {
     let (source, copy) = (object(2, "v1", 1_000), object(2, "p-2", 10));
     let record = record_of(&source, &copy);
     for compare in COMPARE {
-        let step = decide(SourceSide::Present(&source), Some(&record), Some(&copy), compare, false);
+        let step = decide(
+            SourceSide::Present(&source),
+            Some(&record),
+            Some(&copy),
+            compare,
+            AskTags::Never,
+        );
         assert_eq!(step, Step::Nothing, "{compare:?}");
     }
     assert_eq!(

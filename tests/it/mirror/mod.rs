@@ -6,6 +6,7 @@ mod boto;
 mod choices;
 mod daemon;
 mod large;
+mod marks;
 mod runs;
 mod verify;
 
