@@ -1,8 +1,8 @@
 //! Other backups whose prefix lies around ours or inside it: neither could tell the objects of the
 //! other from its own.
 //!
-//! Looked for before a claim only. Whoever claims later looks, too, and finds our record; so what
-//! was clear once stays clear.
+//! Looked for with each claim, once its record is written. Whoever claims later looks, too, and
+//! finds our record; so what was clear once stays clear.
 
 use crate::model::Key;
 use crate::plan::{ErrorClass, Failure};

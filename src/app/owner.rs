@@ -156,10 +156,16 @@ async fn read_and_judge(tenant: &dyn Tenant, seen: Option<ETag>) -> Result<(), F
             }
             Ok(())
         }
+        SmallObject::Absent if tenant.is_dry_run() => {
+            neighbours::check(tenant, &row).await.map_err(|failure| refuse(tenant, failure))
+        }
         SmallObject::Absent => {
-            neighbours::check(tenant, &row).await.map_err(|failure| refuse(tenant, failure))?;
-            if row.owner_etag.is_some() && !tenant.is_dry_run() {
-                doubt(tenant).await?;
+            // No claim is made and withdrawn again and again beside one that was seen.
+            if tenant.owner().is_refused() {
+                neighbours::check(tenant, &row).await.map_err(|failure| refuse(tenant, failure))?;
+            }
+            if row.owner_etag.is_some() {
+                doubt(tenant, "gone from the destination").await?;
             }
             claim(tenant, &row, None).await
         }
@@ -167,13 +173,14 @@ async fn read_and_judge(tenant: &dyn Tenant, seen: Option<ETag>) -> Result<(), F
     }
 }
 
-/// Our record was here and is gone, and nobody knows what went with it: the bucket was emptied, or
-/// it is another one. What is recorded is not believed until the bucket has been listed, also when
-/// a crash comes between the new claim and the listing.
-async fn doubt(tenant: &dyn Tenant) -> Result<(), Failure> {
+/// Our record is not the one that was here, and nobody knows what else is not: the bucket was
+/// emptied or rolled back, or it is another one, as with disks that take turns. What is recorded is
+/// not believed until the bucket has been listed, also when a crash comes between the new claim and
+/// the listing.
+async fn doubt(tenant: &dyn Tenant, how: &str) -> Result<(), Failure> {
     tracing::warn!(
         backup = tenant.name(),
-        "the owner record is gone from the destination: everything is compared with the bucket anew"
+        "the owner record is {how}: everything is compared with the bucket anew"
     );
     tenant.record(vec![Change::Listed { at: Millis(0) }]).await
 }
@@ -191,8 +198,13 @@ async fn judge(
             tenant.owner().see(etag);
             return Ok(());
         }
+        if record.generation <= row.owner_generation {
+            doubt(tenant, "an earlier one of ours").await?;
+            return claim(tenant, row, Some((etag, record.generation))).await;
+        }
         // Our own claim, cut off before it was recorded.
         let conditional = honours_conditions(tenant, row.conditional, &body, &mut etag).await?;
+        stay_alone(tenant, row, &etag).await?;
         return remember(tenant, etag, record.generation, conditional).await;
     }
     let same = record.machine == me.machine && record.user == me.user && record.source == me.source;
@@ -250,7 +262,10 @@ async fn claim(
         return Ok(());
     }
     let me = tenant.identity().clone();
-    let generation = known.as_ref().map_or(1, |(_, generation)| generation + 1);
+    // Above all that this state has seen: what was claimed before, at a place that was exchanged
+    // since, is told apart from what is claimed now.
+    let found = known.as_ref().map_or(0, |(_, generation)| *generation);
+    let generation = found.max(row.owner_generation).saturating_add(1);
     let record = OwnerRecord {
         version: 1,
         machine: me.machine,
@@ -282,7 +297,25 @@ async fn claim(
     if !conditional {
         read_back(tenant, &record).await?;
     }
+    if known.is_none() {
+        stay_alone(tenant, row, &etag).await?;
+    }
     remember(tenant, etag, generation, conditional).await
+}
+
+/// Withdraws a claim that overlaps another's. Looked for after the claim: of two at the same moment
+/// at least one then sees the other. Until this was seen the claim is not recorded, so that one
+/// which was cut off here is looked at again.
+async fn stay_alone(tenant: &dyn Tenant, row: &BackupRow, etag: &ETag) -> Result<(), Failure> {
+    let Err(failure) = neighbours::check(tenant, row).await else { return Ok(()) };
+    if failure.class == ErrorClass::Configuration {
+        let ours = [(Key::literal(OWNER_KEY), Some(etag.clone()))];
+        match tenant.store().delete(&ours).await {
+            Ok(results) if results.iter().all(Result::is_ok) => {}
+            _ => tracing::warn!(backup = tenant.name(), "the claim could not be withdrawn"),
+        }
+    }
+    Err(refuse(tenant, failure))
 }
 
 /// Asked once, unless it is `known`: the record is there now, and a server that honours conditions

@@ -1,12 +1,12 @@
 //! What can be typed. Each option has a variable `KEEPWATCH_…`; a flag beats it.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::units::Span;
-use crate::config::{BackupOptions, EndpointUrl, Line, MirrorOptions};
+use crate::config::{BackupOptions, EndpointUrl, Line, MirrorOptions, given_by_systemd};
 use crate::report::log::{Format, LogOptions};
 use crate::report::progress::When;
 use crate::service::socket::DeletionVerb;
@@ -392,10 +392,14 @@ impl Global {
     }
 }
 
-/// A file that was typed is found from the folder one is in; `~/` is the home folder, as in the
-/// configuration.
+/// A file that was typed is found from the folder one is in; `~/` is the home folder, and what is
+/// not there may be a name that systemd knows, as in the configuration.
 fn absolute(file: Line) -> Line {
     let text = file.to_string();
+    let is_here = || Path::new(&text).exists();
+    if text.starts_with("%d/") || (given_by_systemd(&text).is_some() && !is_here()) {
+        return file;
+    }
     let found = std::path::absolute(&text).ok().filter(|_| !text.starts_with("~/"));
     found.and_then(|path| path.to_str()?.parse().ok()).unwrap_or(file)
 }

@@ -23,7 +23,7 @@ pub use file::{ConfigFile, NamedBackup, NamedMirror, read};
 pub use mirror::{Bucket, MirrorConfig, MirrorOptions, resolve_mirror, resolve_mirrors};
 pub use options::BackupOptions;
 pub use place::real_path;
-pub use resolve::{BackupConfig, Defaults, resolve, resolve_one};
+pub use resolve::{BackupConfig, Defaults, given_by_systemd, resolve, resolve_one};
 pub use status::{Loopback, StatusOptions};
 pub use words::{EndpointUrl, Line, Pattern};
 

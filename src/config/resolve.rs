@@ -325,19 +325,22 @@ fn overlap(a: &BackupConfig, b: &BackupConfig) -> bool {
     }
 }
 
+/// Where systemd places what the service of the machine is given.
+const OF_THE_SERVICE: &str = "/run/credentials/keepwatch.service";
+
 /// A file of credentials. One without a folder, or below `%d`, is among those that systemd gives
-/// the service (`LoadCredential`).
+/// the service (`LoadCredential`); outside of it, where that is.
 pub(super) fn credentials(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
-    let name = text.strip_prefix("%d/").unwrap_or(text);
-    let is_name = !name.contains('/') && !matches!(name, "" | "." | "..");
+    let Some(name) = given_by_systemd(text) else { return expand(text, home) };
     let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
-    match folder {
-        Some(folder) if is_name && !name.starts_with('~') => Ok(Path::new(&folder).join(name)),
-        None if text.starts_with("%d/") => Err(format!(
-            "{text:?} is given by systemd (LoadCredential), and there is no $CREDENTIALS_DIRECTORY"
-        )),
-        _ => expand(text, home),
-    }
+    Ok(Path::new(folder.as_deref().unwrap_or(OF_THE_SERVICE.as_ref())).join(name))
+}
+
+/// The name of what systemd gives, if this is one.
+pub fn given_by_systemd(text: &str) -> Option<&str> {
+    let name = text.strip_prefix("%d/").unwrap_or(text);
+    let is_odd = name.contains('/') || name.starts_with('~') || matches!(name, "" | "." | "..");
+    (!is_odd).then_some(name)
 }
 
 /// Paths may begin with `~/`. They must be absolute then: a daemon has no folder to be relative to.

@@ -134,7 +134,7 @@ fn numbers_go_where_the_table_says() {
         ("namespace = \"\"", "namespace cannot be \"\""),
         ("namespace = \"a;b\"", "namespace cannot be \"a;b\""),
         ("namespace = \"n\"\nevery = \"500ms\"", "every must be at least 1s"),
-        ("namespace = \"n\"\ncredentials_file = \"keys\"", "\"keys\" is not an absolute path"),
+        ("namespace = \"n\"\ncredentials_file = \"./keys\"", "\"./keys\" is not an absolute path"),
         ("namespce = \"n\"", "unknown key namespce"),
     ] {
         assert_eq!(resolved(table, &session).1, [title], "{table}");
@@ -231,7 +231,7 @@ fn a_list_shows_which_of_its_values_is_wrong() {
 region = ""
 storage_class = "very cold"
 sse = "yes"
-credentials_file = "keys"
+credentials_file = "./keys"
 exclude = ["*.tmp", "{x", "[z-a]", "", "#recycle"]
 [[backup]]
 name = "a"
@@ -246,7 +246,7 @@ destination = "s3://bucket/x/.keepwatch"
             "region cannot be \"\"",
             "storage_class cannot be \"very cold\"",
             "sse cannot be \"yes\"",
-            "\"keys\" is not an absolute path",
+            "\"./keys\" is not an absolute path",
             "exclude cannot be \"[z-a]\"",
             "exclude cannot be \"\"",
             "exclude cannot be \"#recycle\"",

@@ -324,6 +324,13 @@ where
     let mut words: Vec<String> = causes(error).map(ToString::to_string).collect();
     words.dedup();
     let joined = words.join(": ");
+    // Such a name can be sent, but not asked for: the SDK takes it for none. One path's trouble.
+    if matches!(error, SdkError::ConstructionFailure(_)) && joined.contains("key was missing") {
+        let cause = "the SDK of AWS refuses a key of white space only";
+        return StoreError::Failed(what.failed(ErrorClass::Path, cause).with_hint(
+            "give it another name, or use a prefix: behind one such a name is as good as any",
+        ));
+    }
     if matches!(error, SdkError::ConstructionFailure(_)) {
         return StoreError::Failed(
             what.unanswered(ErrorClass::Configuration, &joined)

@@ -27,7 +27,7 @@ use crate::fs::{RuleOptions, Rules, Tree};
 use crate::model::key::KEY_MAX_BYTES;
 use crate::model::{Escaped, Millis, Prefix};
 use crate::plan::ErrorClass;
-use crate::ports::{Clock, LocalTree};
+use crate::ports::{Clock, LocalTree, StateStore as _};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
 use crate::service::{lock, machine, paths};
 use crate::state::{BackupId, BackupState, State};
@@ -171,7 +171,14 @@ pub async fn wire(
     let source = source_path(config, run.mode)?;
     refuse_nested(&config.destination, &source, "source")?;
     let mut config = config.clone();
-    let endpoint_name = endpoint_name(&config);
+    if let Destination::Store { folder, .. } = &config.destination
+        && !is_store(folder)
+        && is_on_record(&config, &source, state).await?
+    {
+        return Err(store_is_gone(folder, &config.name));
+    }
+    let way = way_to(&config, run.plan.is_some()).await?;
+    let endpoint_name = endpoint_name(&config, &way);
     if config.destination == Destination::Default {
         config.destination = default_destination(&source, &endpoint_name, state, run).await?;
         config.create_bucket = true;
@@ -183,7 +190,7 @@ pub async fn wire(
         bucket: bucket.clone(),
         prefix: prefix.as_str().to_owned(),
     };
-    let store = connect(&config, bucket, &prefix, run.plan.is_some()).await?;
+    let store = store_of(&config, way, bucket, &prefix);
     let rules = rules(&config)?;
     let records = records_of(&config.name, id, state, run.plan.is_some()).await?;
     let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
@@ -250,12 +257,45 @@ fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), Error> {
         .hint("keepwatch would back up its own notes for ever: choose another --state-dir"))
 }
 
-/// What the records know the endpoint by.
-fn endpoint_name(config: &BackupConfig) -> String {
+/// What the records know the endpoint by: where the way leads, whoever named it; empty for AWS.
+fn endpoint_name(config: &BackupConfig, way: &Reach) -> String {
     match &config.destination {
-        Destination::Store { folder, .. } => format!("file://{}", folder.display()),
-        _ => s3_endpoint_name(config.endpoint_url.clone()),
+        Destination::Store { folder, .. } => store_name(folder),
+        _ => way.connection.endpoint().unwrap_or_default(),
     }
+}
+
+fn store_name(folder: &Path) -> String {
+    format!("file://{}", folder.display())
+}
+
+/// Whether this backup has been in its store before.
+async fn is_on_record(
+    config: &BackupConfig,
+    source: &Path,
+    state: &OpenState,
+) -> Result<bool, Error> {
+    let Destination::Store { folder, bucket, prefix } = &config.destination else {
+        return Ok(false);
+    };
+    let id = BackupId {
+        source: source.as_os_str().as_bytes().to_owned(),
+        endpoint: store_name(folder),
+        bucket: bucket.clone(),
+        prefix: prefix.as_str().to_owned(),
+    };
+    let Some(known) = state.state.known_backup(id).await? else { return Ok(false) };
+    Ok(known.backup().await?.owner_etag.is_some())
+}
+
+/// One is not made anew where one was: more likely its disk is not mounted, and what is kept below
+/// the mount point is on another disk than the person believes.
+fn store_is_gone(folder: &Path, name: &str) -> Error {
+    let message = format!("the store in {} is not there any more", folder.display());
+    Error::new(ErrorClass::Configuration, message).hint(format!(
+        "check that its disk is mounted; if it is gone for good, `keepwatch forget {name}` lets \
+         --create-bucket make another"
+    ))
 }
 
 /// The URL that is given, or that the environment has; empty for AWS itself. One with a secret in
@@ -328,6 +368,11 @@ pub async fn connect(
     prefix: &Prefix,
     dry_run: bool,
 ) -> Result<S3Store, Error> {
+    let way = way_to(config, dry_run).await?;
+    Ok(store_of(config, way, bucket, prefix))
+}
+
+fn store_of(config: &BackupConfig, way: Reach, bucket: String, prefix: &Prefix) -> S3Store {
     let place = match &config.destination {
         Destination::Store { .. } => Some(as_typed(&config.destination)),
         _ => None,
@@ -342,9 +387,14 @@ pub async fn connect(
         bucket_owner: config.bucket_owner.clone(),
         bandwidth: config.bandwidth,
     };
-    let reached = match &config.destination {
+    S3Store::new(way.connection, options)
+}
+
+/// The way to the destination of a backup.
+async fn way_to(config: &BackupConfig, dry_run: bool) -> Result<Reach, Error> {
+    match &config.destination {
         Destination::Store { folder, .. } => {
-            store_reach(folder, config.create_bucket, dry_run).await?
+            store_reach(folder, config.create_bucket, dry_run).await
         }
         _ => {
             reach(Endpoint {
@@ -357,10 +407,9 @@ pub async fn connect(
                 // Beside the transfers: the owner record, a listing, a batch of deletions.
                 connections_max: config.transfers + 4,
             })
-            .await?
+            .await
         }
-    };
-    Ok(S3Store::new(reached.connection, options))
+    }
 }
 
 /// The way to a server.

@@ -10,6 +10,8 @@ use crate::support::server::{Embedded, Reach, garage, moto};
 use crate::support::tree::{Tree, differences};
 use crate::support::{rclone, wait_for};
 
+const OWNER: &str = "/.keepwatch/owner.json";
+
 /// Keys that requests of this operation were about, the owner record's left out.
 fn keys(server: &Embedded, operation: &str) -> BTreeSet<String> {
     let log = server.log().into_iter().filter(|access| access.operation == operation);
@@ -314,6 +316,68 @@ fn one_backup_inside_another_is_refused() {
     std::fs::remove_dir_all(user.state_folder()).unwrap();
     sync(&user, &outer, "s3://bucket/three", &[], 0);
     assert!(bucket.get("three/copy/.keepwatch/owner.json").is_some());
+}
+
+#[test]
+fn two_that_overlap_and_begin_at_once_do_not_both_win() {
+    let server = Embedded::start();
+    let bucket = Bucket::create(&server.reach, "bucket");
+    let (outer, inner) = (Tree::new(&[("d/x", b"outer")]), Tree::new(&[("x", b"inner")]));
+    let (left, right) = (User::of(&server.reach), elsewhere(&server.reach));
+    let run = |user: &User, tree: &Tree, to: &str| {
+        user.run(&["sync", tree.folder.path().to_str().unwrap(), to]).code
+    };
+    for round in 0..4 {
+        let (one, two) = (format!("s3://bucket/{round}"), format!("s3://bucket/{round}/d"));
+        let codes = std::thread::scope(|threads| {
+            let first = threads.spawn(|| run(&left, &outer, &one));
+            let second = threads.spawn(|| run(&right, &inner, &two));
+            [first.join().unwrap(), second.join().unwrap()]
+        });
+        assert!(codes.contains(&4), "{codes:?}");
+        let own = |key: &String| key.starts_with(&format!("{round}/")) && key.ends_with(OWNER);
+        let records = bucket.keys().into_iter().filter(own).count();
+        assert_eq!(records, codes.iter().filter(|&&code| code == 0).count(), "{codes:?}");
+    }
+}
+
+#[test]
+fn disks_that_take_turns_are_compared_anew() {
+    let user = User::new();
+    let tree = Tree::new(&[("a", b"1"), ("b", b"1"), ("c", b"1")]);
+    let disks = tempfile::tempdir().unwrap();
+    let (here, other) = (disks.path().join("usb"), disks.path().join("other"));
+    let to = format!("file://{}", here.display());
+    let create = ["--create-bucket"];
+    let keep = || user.sync(tree.folder.path(), &to, &create, 0);
+    let exchange = || {
+        let aside = disks.path().join("aside");
+        std::fs::rename(&here, &aside).unwrap();
+        std::fs::rename(&other, &here).unwrap();
+        std::fs::rename(&aside, &other).unwrap();
+    };
+    keep();
+    std::fs::rename(&here, &other).unwrap();
+    // None is made in the place of one that was: its disk may not be mounted.
+    std::fs::create_dir(&here).unwrap();
+    for more in [&create[..], &[]] {
+        let said = user.sync(tree.folder.path(), &to, more, 4);
+        is_refused(&said, &["is not there any more", "hint: check that its disk is mounted"]);
+    }
+    assert_eq!(std::fs::read_dir(&here).unwrap().count(), 0);
+    // A second disk, with another store on it.
+    std::fs::remove_dir(&here).unwrap();
+    User::new().sync(tree.folder.path(), &format!("{to}#another"), &create, 0);
+    tree.write("a", b"22");
+    tree.write("d", b"2");
+    assert_eq!(keep().number("uploaded"), 4);
+    exchange();
+    assert_eq!(keep().number("uploaded"), 2);
+    tree.write("b", b"333");
+    assert_eq!(keep().number("uploaded"), 1);
+    exchange();
+    assert_eq!(keep().number("uploaded"), 1);
+    assert_eq!(keep().number("requests.list"), 0);
 }
 
 #[test]

@@ -110,10 +110,14 @@ fn what_systemd_gives_is_found_by_its_name() {
         std::fs::write(&config, text).unwrap();
         user.run(&["sync", "-c", config.to_str().unwrap(), "--json"])
     };
-    let said = sync(&keys.user, "%d/keys");
-    assert_eq!(said.code, 4, "{said:?}");
-    assert!(said.stderr.contains("there is no $CREDENTIALS_DIRECTORY"), "{said:?}");
-    assert_eq!(sync(&keys.user, "keys").code, 4, "no folder to be relative to");
+    // Outside of the service it is where systemd places it for that: a configuration can be checked.
+    for name in ["%d/keys", "keys"] {
+        let said = sync(&keys.user, name);
+        assert_eq!(said.code, 4, "{said:?}");
+        assert!(said.stderr.contains("/run/credentials/keepwatch.service/keys"), "{said:?}");
+        let said = keys.user.run(&["config", "check", "-c", config.to_str().unwrap()]);
+        assert_eq!(said.code, 0, "{said:?}");
+    }
     // There the mode says nothing: it is the folder that keeps others out.
     std::fs::set_permissions(&keys.file, Permissions::from_mode(0o440)).unwrap();
     let Keys { scene, user, file } = &keys;
@@ -126,6 +130,10 @@ fn what_systemd_gives_is_found_by_its_name() {
         assert_eq!(said.code, 0, "{name}: {said:?}");
     }
     scene.is_kept();
+    for name in ["%d/keys", "keys"] {
+        let said = service.sync(scene.tree.folder.path(), TO, &["--credentials-file", name], 0);
+        assert_eq!(said.number("unchanged"), scene.tree.expected("").len() as u64, "{said:?}");
+    }
 }
 
 #[test]

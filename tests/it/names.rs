@@ -148,3 +148,23 @@ fn rclone_check_finds_no_difference() {
     ]);
     assert!(told.contains("4 matching files"), "{told}");
 }
+
+#[test]
+fn a_name_of_white_space_alone_stops_no_other() {
+    let server = Embedded::start();
+    let user = User::of(&server.reach);
+    let tree = Tree::new(&[(" ", b"blank"), ("a", b"1"), ("d/ ", b"2")]);
+    user.sync(tree.folder.path(), "s3://bucket", &["--create-bucket"], 0);
+    let back = user.home.path().join("back");
+    let said = user.run(&["restore", "s3://bucket", back.to_str().unwrap()]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("refuses a key of white space only"), "{said:?}");
+    assert_eq!(std::fs::read(back.join("a")).unwrap(), b"1");
+    assert_eq!(std::fs::read(back.join("d/ ")).unwrap(), b"2");
+    // Behind a prefix it is a name like any other.
+    user.sync(tree.folder.path(), "s3://another/p", &["--create-bucket"], 0);
+    let whole = user.home.path().join("whole");
+    let said = user.run(&["restore", "s3://another/p", whole.to_str().unwrap()]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(std::fs::read(whole.join(" ")).unwrap(), b"blank");
+}

@@ -2,6 +2,7 @@
 //!
 //! The target is walked in key order beside the listing, twice: to count, and to delete.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -27,6 +28,9 @@ struct Extra {
     alike: u64,
     /// Of these, the empty ones, which are alike everywhere.
     empty: u64,
+    /// Keys of the backup that are quoted in another way than ours. They stand elsewhere in the
+    /// listing, often behind what they are to be compared with, and are known after one walk only.
+    literal: BTreeSet<Key>,
 }
 
 impl Extra {
@@ -52,7 +56,7 @@ impl Restore {
         if self.look(&RelPath::root()).await? == LocalLook::Absent {
             return Ok(());
         }
-        let extra = self.walk(None).await?;
+        let extra = self.walk(None, BTreeSet::new()).await?;
         if !extra.is_unrelated() {
             return Ok(());
         }
@@ -91,7 +95,7 @@ impl Restore {
         if self.plan.is_some() && self.look(&RelPath::root()).await? == LocalLook::Absent {
             return Ok(());
         }
-        let extra = self.walk(None).await?;
+        let extra = self.walk(None, BTreeSet::new()).await?;
         let guard = Guard {
             max_delete: self.settings.max_delete,
             same_source: true,
@@ -107,14 +111,14 @@ impl Restore {
                 true => "held for safety: the target looks like another folder",
                 false => "held for safety: more than --max-delete allows",
             };
-            self.walk(Some(why)).await?;
+            self.walk(Some(why), extra.literal.clone()).await?;
         }
         if unrelated {
             raise(&self.tally.held, extra.files);
             return Ok(());
         }
         let Some(hold) = hold else {
-            self.walk(Some("the backup does not have it")).await?;
+            self.walk(Some("the backup does not have it"), extra.literal).await?;
             if self.plan.is_some() {
                 raise(&self.tally.deleted, extra.files);
             }
@@ -142,21 +146,21 @@ impl Restore {
     }
 
     /// Goes through the target beside the listing; deletes what only the target has, if there is a
-    /// reason to.
-    async fn walk(&self, reason: Option<&str>) -> Result<Extra, Stop> {
+    /// reason to; then `literal` is what a first walk found.
+    async fn walk(&self, reason: Option<&str>, literal: BTreeSet<Key>) -> Result<Extra, Stop> {
         let top = self.settings.within.clone().unwrap_or_else(RelPath::root);
         let mut walk = self.here.walk(top, None);
         let mut objects = self.objects();
         let mut merge: Merge<Seen, (), u64> = Merge::default();
         merge.end(Side::Base);
         let mut extra = Extra::default();
-        let mut markers = Markers::default();
+        let mut markers = Markers { literal, ..Markers::default() };
         loop {
             if self.cancel.is_cancelled() {
                 return Err(Stop::Interrupted);
             }
             match merge.next() {
-                Step::Done => return Ok(extra),
+                Step::Done => return Ok(Extra { literal: markers.literal, ..extra }),
                 Step::Need(Side::Source) => match walk.next().await {
                     None => merge.end(Side::Source),
                     Some(batch) => {
@@ -259,7 +263,7 @@ fn alike(here: Option<&Seen>, size_bytes: Option<u64>) -> Option<u64> {
 #[derive(Default)]
 struct Markers {
     above: Vec<Key>,
-    literal: std::collections::BTreeSet<Key>,
+    literal: BTreeSet<Key>,
 }
 
 impl Markers {
@@ -273,7 +277,8 @@ impl Markers {
     }
 
     fn has(&self, folder: &RelPath) -> bool {
-        self.above.contains(&Key::folder(folder))
+        let key = Key::folder(folder);
+        self.above.contains(&key) || self.literal.contains(&key)
     }
 }
 

@@ -331,3 +331,21 @@ fn places_that_are_none_are_refused_with_the_next_step() {
     assert_eq!(names(), before);
     scene.sync(&[], 0);
 }
+
+#[test]
+fn a_key_that_is_quoted_in_another_way_is_not_taken_for_extra() {
+    let scene = Scene::with_files(6);
+    // Our own key for this file sorts between the foreign one and ours for the foreign one's file.
+    scene.tree.write("\u{201b}\u{3044}", b"ours");
+    scene.sync(&[], 0);
+    scene.bucket.put("p/\u{201b}\u{3042}", b"foreign");
+    scene.bucket.put("p/\u{201b}\u{3042}d/x", b"foreign");
+    let back = restore(&scene.user, TO, &["--delete"], 0);
+    assert_eq!(back.said.number("deleted"), 0, "{:?}", back.said);
+    for name in ["\u{201b}\u{3042}", "\u{201b}\u{3042}d/x"] {
+        assert_eq!(fs::read(back.path().join(name)).unwrap(), b"foreign");
+    }
+    fs::write(back.path().join("extra"), b"").unwrap();
+    let said = again(&scene.user, TO, &back.path(), &["--delete"], 0);
+    assert_eq!((said.number("deleted"), said.number("downloaded")), (1, 0), "{said:?}");
+}
