@@ -179,6 +179,8 @@ pub struct Live {
     pub source_missing: Option<(String, Tick)>,
     /// When the first look at everything had ended.
     pub first_pass: Option<Tick>,
+    /// How far changes of files with more than one name are known; `None` where no such file is.
+    pub linked_until: Option<Tick>,
     pub was_away: bool,
     /// The latest moment before which everything was known to be in the destination.
     pub proven: Option<Millis>,
@@ -307,6 +309,7 @@ fn watermark(live: &Live) -> Option<Millis> {
     // What the watcher does not see is known only as of the last pass.
     let sees_all = matches!(&live.sight, Some((Sight::Full, _)));
     let known_until = if sees_all && !live.was_away { live.tick } else { last_full };
+    let known_until = live.linked_until.map_or(known_until, |until| until.min(known_until));
     let until = snapshot.oldest.map_or(known_until, |oldest| oldest.min(known_until));
     Some(live.at.minus_ms(live.tick.since(until)))
 }
@@ -436,6 +439,7 @@ mod tests {
             stopping: false,
             source_missing: None,
             first_pass: Some(Tick(20_000)),
+            linked_until: None,
             was_away: false,
             proven: None,
         }
@@ -449,6 +453,8 @@ mod tests {
     fn the_watermark_is_not_ahead_of_what_is_known() {
         assert_eq!(age_s(&live(None, Sight::Full)), Some(0));
         assert_eq!(age_s(&live(None, Sight::Partial)), Some(40), "as of the last pass");
+        let linked = Live { linked_until: Some(Tick(70_000)), ..live(None, Sight::Full) };
+        assert_eq!(age_s(&linked), Some(30), "as of the last look at linked files");
         let away = Live { was_away: true, ..live(None, Sight::Full) };
         assert_eq!(age_s(&away), Some(40));
         assert_eq!(age_s(&live(Some(70), Sight::Full)), Some(30), "as of the oldest change");

@@ -97,6 +97,7 @@ impl Engine {
         match event {
             Event::Start => self.looks.want_full(now),
             Event::Hints(hints) => self.hinted(hints, now),
+            Event::Unheard { paths, since } => self.unheard(&paths, since, now),
             Event::Overflow => self.overflowed(now),
             Event::SourceGone => self.source_gone(now),
             Event::Sight(sight) => self.sighted(sight, now),

@@ -118,6 +118,19 @@ impl Engine {
         for hint in hints {
             self.hint_path(hint.path, hint.deep, now);
         }
+        self.bound_dirty(now);
+    }
+
+    /// Looks at these at once: nobody knows how long ago they changed.
+    pub(super) fn unheard(&mut self, paths: &[RelPath], since: Tick, now: Tick) {
+        for path in paths {
+            self.dirty.look_after(path.clone(), now, 0);
+            self.dirty.backdate(path, since);
+        }
+        self.bound_dirty(now);
+    }
+
+    fn bound_dirty(&mut self, now: Tick) {
         if self.dirty.len() > self.settings.dirty_max {
             self.looks.lose(self.dirty.oldest().unwrap_or(now));
             self.dirty.clear();

@@ -42,7 +42,7 @@ pub use backoff::{Backoff, Jitter};
 pub use gate::Waiting;
 pub use schedule::OpId;
 
-use crate::model::{Key, RelPath};
+use crate::model::{Key, RelPath, Tick};
 use crate::plan::{DeleteItem, Deletions, Failure, Hint, Hold, Job, Outcome, Scope, Skip};
 
 /// Daemon or one-shot: the only difference in control.
@@ -102,6 +102,11 @@ pub enum Event {
     /// The first event: look at everything.
     Start,
     Hints(Vec<Hint>),
+    /// Paths that changed at some time since then, and of which no hint told.
+    Unheard {
+        paths: Vec<RelPath>,
+        since: Tick,
+    },
     /// The watcher lost events.
     Overflow,
     /// The source was moved, removed or unmounted.

@@ -12,7 +12,7 @@ use crate::ports::{LeftOut, Stat};
 
 use super::Inner;
 use super::beneath::{self, Place};
-use super::meta::{What, device, explain_unread, has_own_mode, what};
+use super::meta::{What, device, explain_unread, has_own_mode, names, what};
 use super::own::is_staging;
 use super::rules::{Level, Unopened};
 
@@ -27,7 +27,14 @@ pub fn stat(inner: &Inner, paths: &[RelPath]) -> Result<Vec<Stat>, Failure> {
         Err(Hidden::Gone(_)) => look(path),
         seen => seen,
     };
-    Ok(paths.iter().map(|path| again(path).unwrap_or_else(Stat::from)).collect())
+    let seen = |path| {
+        let stat = again(path).unwrap_or_else(Stat::from);
+        if !matches!(stat, Stat::Entry(_) | Stat::Unknown(_)) {
+            inner.links.forget(path);
+        }
+        stat
+    };
+    Ok(paths.iter().map(seen).collect())
 }
 
 /// Why there is nothing to be seen at a path.
@@ -90,7 +97,10 @@ fn one(
     match what(&stat, disk) {
         What::Special => Ok(Stat::Unknown(Skip::Special)),
         What::Entry(entry) if inner.rules.excludes_file(&level, path, &entry) => Ok(Stat::Excluded),
-        What::Entry(entry) => Ok(Stat::Entry(entry)),
+        What::Entry(entry) => {
+            inner.links.note(path, entry.fingerprint.inode, names(&stat));
+            Ok(Stat::Entry(entry))
+        }
         What::Folder(entry) => {
             let mounted = root_device.is_some_and(|known| known != device(&stat));
             let elsewhere = inner.rules.one_file_system() && mounted;

@@ -55,6 +55,15 @@ pub fn what(stat: &Stat, device: u64) -> What {
     }
 }
 
+/// How many names a file has. One of a link, a folder or anything else that is no file.
+#[allow(clippy::unnecessary_cast, reason = "the types differ between platforms")]
+pub fn names(stat: &Stat) -> u64 {
+    match FileType::from_raw_mode(stat.st_mode as _) {
+        FileType::RegularFile => stat.st_nlink as u64,
+        _ => 1,
+    }
+}
+
 /// The system's number of the file system that this is on. It may be another after each start.
 #[allow(clippy::unnecessary_cast, reason = "the types differ between platforms")]
 pub fn device(stat: &Stat) -> u64 {

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use crate::model::{Entry, RelPath};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{
-    FolderWatch, Fut, Identity, LocalTree, OpenFile, ReadError, Stat, Walk, WholeRead,
+    FolderWatch, Fut, Identity, Links, LocalTree, OpenFile, ReadError, Stat, Walk, WholeRead,
 };
 
 pub use rules::{IGNORE_FILE, RuleError, RuleOptions, Rules};
@@ -48,13 +48,15 @@ struct Inner {
     /// Longest key, in bytes, below the destination's prefix.
     key_max_bytes: usize,
     threads: Threads,
+    links: Links,
 }
 
 impl Tree {
     /// `key_max_bytes` is what S3 allows, less the destination's prefix.
     pub fn new(root: &Path, rules: Rules, key_max_bytes: usize) -> Self {
-        let threads = Threads::default();
-        Self { inner: Arc::new(Inner { root: root.to_owned(), rules, key_max_bytes, threads }) }
+        let (threads, links) = (Threads::default(), Links::default());
+        let inner = Inner { root: root.to_owned(), rules, key_max_bytes, threads, links };
+        Self { inner: Arc::new(inner) }
     }
 }
 
@@ -87,6 +89,10 @@ impl LocalTree for Tree {
             let threads = inner.threads.clone();
             threads.run(move || look::stat(&inner, &paths)).await.ok_or_else(crashed)?
         })
+    }
+
+    fn links(&self) -> &Links {
+        &self.inner.links
     }
 
     fn read_whole(&self, path: RelPath, limit: u64) -> Fut<'_, Result<WholeRead, ReadError>> {

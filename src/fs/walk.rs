@@ -21,7 +21,7 @@ use crate::ports::{Batch, FolderWatch, Fut, Seen, Veil, Walk};
 use super::Inner;
 use super::beneath::{self, Place};
 use super::look::too_long;
-use super::meta::{What, device, explain_unread, has_own_mode, what};
+use super::meta::{What, device, explain_unread, has_own_mode, names, what};
 use super::own::is_staging;
 use super::rules::{Level, RulesUnread, Unopened};
 
@@ -228,6 +228,7 @@ impl Walker<'_> {
                 if self.inner.rules.excludes_file(&frame.level, &path, &entry) {
                     self.veil(&key, true, false, None)?;
                 } else {
+                    self.inner.links.note(&path, entry.fingerprint.inode, names(&stat));
                     self.emit(Key::literal(&key), Seen::Entry(path, entry))?;
                 }
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::model::{ContentMd5, Crc64, Entry, Key, Md5, Observed, RelPath, Source};
 use crate::plan::{Failure, Skip};
 
-use super::{FolderWatch, Fut};
+use super::{FolderWatch, Fut, Links};
 
 /// Which folder the source is, beyond its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +190,9 @@ pub trait LocalTree: Send + Sync {
 
     /// Looks at single paths. Fails as a whole when the source cannot be opened.
     fn stat(&self, paths: Vec<RelPath>) -> Fut<'_, Result<Vec<Stat>, Failure>>;
+
+    /// The files with more than one name, as walks and looks at single paths have seen them.
+    fn links(&self) -> &Links;
 
     /// Reads a file of at most `limit` bytes; more are cut off, and `before` tells.
     fn read_whole(&self, path: RelPath, limit: u64) -> Fut<'_, Result<WholeRead, ReadError>>;

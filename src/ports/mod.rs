@@ -7,6 +7,7 @@
 //! in the adapter, where the cause is known.
 
 mod copies;
+mod links;
 mod local;
 mod metrics;
 mod objects;
@@ -26,6 +27,7 @@ use crate::plan::ErrorClass;
 pub use copies::{
     Copy, CopyPart, CopySource, CopyTarget, FullHead, Headers, Origin, PutCopy, Tags,
 };
+pub use links::Links;
 pub use local::{
     Batch, Chunk, Identity, LeftOut, LocalTree, OpenFile, PartDigest, ReadError, Seen, Stat, Veil,
     Walk, WholeRead,

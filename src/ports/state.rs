@@ -1,5 +1,7 @@
 //! The state database: durable observations, changed in lists that hold as a whole or not at all.
 
+use std::collections::BTreeSet;
+
 use crate::engine::Problem;
 use crate::model::{ETag, Entry, Fingerprint, Key, Millis, Object, Record, RelPath};
 use crate::plan::{DeleteItem, ErrorClass, Failure};
@@ -266,6 +268,8 @@ pub trait StateStore: Send + Sync {
     fn due(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<DeleteItem>, StateError>>;
     /// Records whose file was young when it was read, at or before `before`.
     fn racy(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<RelPath>, StateError>>;
+    /// The names on record of the files with these inodes. Goes through all records.
+    fn named(&self, inodes: BTreeSet<u64>) -> Fut<'_, Result<Vec<RelPath>, StateError>>;
     fn upload(&self, key: &Key) -> Fut<'_, Result<Option<UploadJournal>, StateError>>;
     /// Problems after `after`, in key order.
     fn problems(

@@ -429,6 +429,17 @@ impl StateStore for SimState {
         })
     }
 
+    fn named(&self, inodes: BTreeSet<u64>) -> Fut<'_, Result<Vec<RelPath>, StateError>> {
+        Box::pin(async move {
+            let tables = self.tables();
+            let known = tables.objects.iter().filter(|(_, (record, _))| {
+                let entry = &record.entry;
+                entry.kind == Kind::File && inodes.contains(&entry.fingerprint.inode)
+            });
+            Ok(known.filter_map(|(key, _)| path_of(key)).collect())
+        })
+    }
+
     fn upload(&self, key: &Key) -> Fut<'_, Result<Option<UploadJournal>, StateError>> {
         let key = key.clone();
         Box::pin(async move { Ok(self.tables().uploads.get(&key).cloned()) })

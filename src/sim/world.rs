@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::app::control::Command;
 use crate::app::driver::Watching;
 use crate::app::owner::OwnerIdentity;
+use crate::app::status::BackupStatus;
 use crate::app::{Backup, BackupSettings, Driver, Ended};
 use crate::engine::Mode;
 use crate::model::{Key, KeyTarget, Kind, Record, RelPath, Trust};
@@ -164,6 +165,14 @@ impl World {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
+    }
+
+    /// What the running program says of itself.
+    pub async fn status(&self) -> Option<BackupStatus> {
+        let (answer, answered) = oneshot::channel();
+        let program = self.program.as_ref()?;
+        program.commands.send(Command::Status(answer)).await.ok()?;
+        answered.await.ok()
     }
 
     pub async fn approve(&self) {

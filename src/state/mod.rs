@@ -12,6 +12,7 @@ mod schema;
 mod thread;
 mod write;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -270,6 +271,10 @@ impl StateStore for BackupState {
 
     fn racy(&self, before: Millis, limit: usize) -> Fut<'_, Result<Vec<RelPath>, StateError>> {
         self.query(move |c, backup| read::racy(c, backup, before, limit))
+    }
+
+    fn named(&self, inodes: BTreeSet<u64>) -> Fut<'_, Result<Vec<RelPath>, StateError>> {
+        self.query(move |c, backup| read::named(c, backup, &inodes))
     }
 
     fn upload(&self, key: &Key) -> Fut<'_, Result<Option<UploadJournal>, StateError>> {

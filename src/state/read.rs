@@ -1,5 +1,7 @@
 //! Queries over the records of one backup.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::model::{Crc64, ETag, Key, KeyTarget, Millis, Object, Record, RelPath};
@@ -264,6 +266,23 @@ pub fn racy(
     let rows = statement.query_map(params![backup, before.0, limit as i64], rows::key)?;
     let keys: Vec<Key> = rows.collect::<rusqlite::Result<_>>()?;
     Ok(keys.iter().filter_map(path_of).collect())
+}
+
+pub fn named(
+    c: &Connection,
+    backup: i64,
+    inodes: &BTreeSet<u64>,
+) -> rusqlite::Result<Vec<RelPath>> {
+    let sql = "SELECT key, inode FROM object WHERE backup = ?1 AND kind = 0";
+    let mut statement = c.prepare_cached(sql)?;
+    let mut rows = statement.query([backup])?;
+    let mut names = vec![];
+    while let Some(row) = rows.next()? {
+        if inodes.contains(&unsigned(row.get(1)?)) {
+            names.extend(path_of(&rows::key(row)?));
+        }
+    }
+    Ok(names)
 }
 
 pub fn upload(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<Option<UploadJournal>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepwatch::model::{Key, Meta};
+use keepwatch::model::{Key, Meta, Millis, RelPath};
 use keepwatch::ports::{Clock as _, ObjectStore as _};
 use keepwatch::sim::world::{self, World};
 
@@ -61,6 +61,74 @@ fn only_uploads_of_a_lost_state_are_aborted() {
         let requests = world.store.requests().multipart;
         tokio::time::sleep(Duration::from_secs(45 * 60)).await;
         assert_eq!(world.store.requests().multipart, requests, "no pass without a listing asks");
+        world.crash().await;
+    });
+}
+
+/// A world with `a/f`, which was backed up a while ago, in which a file may have more names.
+async fn quiet(before: impl FnOnce(&World)) -> World {
+    let mut world = World::new(1);
+    world.fs.write(&path("a/f"), b"one");
+    world.fs.make_folder(&path("b"));
+    before(&world);
+    world.start();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(world.differences(), [""; 0]);
+    world
+}
+
+fn path(name: &str) -> RelPath {
+    RelPath::new(name.as_bytes()).unwrap()
+}
+
+/// The moment before which all is in the bucket, as the program says.
+async fn watermark(world: &World) -> Millis {
+    Millis(world.status().await.unwrap().watermark_ms.unwrap())
+}
+
+#[test]
+fn every_name_of_a_file_is_looked_at_when_one_is_written_to() {
+    let (a, b) = (path("a/f"), path("b/f"));
+    for linked_first in [true, false] {
+        world::in_virtual_time(async {
+            let link = |world: &World| world.fs.hard_link(&a, Some(&b));
+            let mut world = match linked_first {
+                true => quiet(link).await,
+                false => {
+                    let world = quiet(|_| {}).await;
+                    link(&world);
+                    tokio::time::sleep(Duration::from_secs(120)).await;
+                    world
+                }
+            };
+            // Only the name that is written to makes an event.
+            world.fs.write(&b, b"two");
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(world.differences(), [""; 0], "linked before the start: {linked_first}");
+            world.crash().await;
+        });
+    }
+}
+
+#[test]
+fn a_write_through_a_name_outside_is_found_and_never_denied() {
+    world::in_virtual_time(async {
+        let a = path("a/f");
+        let mut world = quiet(|world| world.fs.hard_link(&a, None)).await;
+        let end = world.clock.now().plus_ms(10 * 60_000);
+        while world.clock.now() < end {
+            let written = world.clock.now();
+            world.fs.write_outside(&a, format!("{}", written.0).as_bytes());
+            let mut waited = 0;
+            while !world.differences().is_empty() {
+                assert!(watermark(&world).await <= written, "everything until then is not there");
+                assert!(waited < 90, "{:?}", world.differences());
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                waited += 1;
+            }
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            assert!(watermark(&world).await > written, "and then it is");
+        }
         world.crash().await;
     });
 }

@@ -3,6 +3,7 @@
 //! Everything that takes time runs in a task of its own and comes back as an event. The loop itself
 //! never waits for anything but the next event, and is the only place that starts tasks.
 
+mod again;
 mod notices;
 mod pause;
 mod proof;
@@ -25,7 +26,7 @@ use crate::model::{Key, Millis, RelPath, Tick};
 use crate::plan::{Failure, Hint, Job, Outcome, Skip};
 use crate::ports::{FolderWatch, HintSource, WatchEvent};
 
-use super::backup::{Backup, RACY_MS};
+use super::backup::Backup;
 use super::control::{self, Command, Verdict};
 use super::progress::raise;
 use super::status::{self, Live};
@@ -35,9 +36,6 @@ use super::{deletions, execute, observe, owner, pulse};
 const DRAIN: Duration = Duration::from_secs(10);
 /// And then for what was told to end, as a part on a slow line, which cannot end before it is sent.
 const LEAVE: Duration = Duration::from_secs(2);
-/// How often files that were young when they were read are looked at again.
-const RACY_EVERY: Duration = Duration::from_secs(30);
-const RACY_AT_ONCE: usize = 500;
 /// Counting goes through all that is pending: not with every file.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Problems that are listed by name at the end of a run.
@@ -66,6 +64,7 @@ enum Back {
     Due(DueReport),
     Probed(Result<(), Failure>),
     Racy(Vec<RelPath>),
+    Linked(again::LookedLinked),
     Proven(Option<Millis>),
     Paused(bool, Result<bool, Failure>, oneshot::Sender<Result<bool, Failure>>),
     Verdict(Result<Verdict, Failure>, oneshot::Sender<Result<Verdict, Failure>>),
@@ -96,7 +95,8 @@ pub struct Driver {
     flying: BTreeMap<OpId, (Key, u64)>,
     failed: BTreeMap<Key, (RelPath, String)>,
     skipped: BTreeMap<Key, (RelPath, Skip)>,
-    racy_at: Option<Instant>,
+    again_at: Option<Instant>,
+    linked: again::Linked,
     drain_by: Option<Instant>,
     /// When what is pending is counted again, for whoever looks at the progress.
     count_at: Option<Instant>,
@@ -121,7 +121,7 @@ impl Driver {
             planner,
             hints,
             sight: folders.as_ref().map(|_| (Sight::Full, String::new())),
-            racy_at: folders.as_ref().map(|_| started + RACY_EVERY),
+            again_at: folders.as_ref().map(|_| started + again::EVERY),
             folders,
             started,
             source_missing: None,
@@ -133,6 +133,7 @@ impl Driver {
             flying: BTreeMap::new(),
             failed: BTreeMap::new(),
             skipped: BTreeMap::new(),
+            linked: again::Linked::default(),
             drain_by: None,
             count_at: None,
             exit: None,
@@ -186,7 +187,7 @@ impl Driver {
     fn wake_at(&self) -> Instant {
         let engine =
             self.engine.next_wake().map(|tick| self.started + Duration::from_millis(tick.0));
-        let wakes = [engine, self.racy_at, self.drain_by, self.count_at];
+        let wakes = [engine, self.again_at, self.drain_by, self.count_at];
         wakes
             .into_iter()
             .flatten()
@@ -196,9 +197,10 @@ impl Driver {
 
     fn woken(&mut self) {
         let now = Instant::now();
-        if self.racy_at.is_some_and(|at| at <= now) {
-            self.racy_at = Some(now + RACY_EVERY);
+        if self.again_at.is_some_and(|at| at <= now) {
+            self.again_at = Some(now + again::EVERY);
             self.look_for_racy();
+            self.look_at_linked();
             self.prove();
         }
         if self.count_at.is_some_and(|at| at <= now) {
@@ -286,6 +288,7 @@ impl Driver {
                 let hints = paths.into_iter().map(|path| Hint { path, deep: false }).collect();
                 self.handle(Event::Hints(hints));
             }
+            Ok(Back::Linked(looked)) => self.linked_looked(looked),
             Ok(Back::Proven(before)) => self.proven.note(before),
             Ok(Back::Paused(paused, result, answer)) => self.paused(paused, result, answer),
             Ok(Back::Verdict(verdict, answer)) => {
@@ -379,23 +382,6 @@ impl Driver {
         }
     }
 
-    fn look_for_racy(&mut self) {
-        if self.engine.snapshot().in_flight > 0 || self.drain_by.is_some() {
-            return;
-        }
-        let backup = self.backup.clone();
-        self.tasks.spawn(async move {
-            let before = backup.clock.now().minus_ms(RACY_MS);
-            match backup.state.racy(before, RACY_AT_ONCE).await {
-                Ok(paths) => Back::Racy(paths),
-                Err(error) => {
-                    tracing::debug!(%error, "looking for young records");
-                    Back::Nothing
-                }
-            }
-        });
-    }
-
     fn command(&mut self, command: Command) {
         let backup = self.backup.clone();
         match command {
@@ -474,6 +460,7 @@ impl Driver {
             stopping: self.drain_by.is_some(),
             source_missing: self.source_missing.clone(),
             first_pass: self.first_pass,
+            linked_until: self.linked_until(),
             was_away: self.was_away,
             proven: self.proven.before,
         }

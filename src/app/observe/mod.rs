@@ -2,6 +2,7 @@
 //! of records. Sends nothing to the destination; deletions are only marked here.
 
 mod findings;
+mod linked;
 mod pass;
 mod paths;
 
@@ -15,6 +16,7 @@ use crate::ports::FolderWatch;
 
 use super::backup::Backup;
 use findings::Findings;
+pub use linked::{LinkedReport, linked};
 
 /// Jobs found by a look, on their way to the engine. The channel is short: the look waits while
 /// the engine has enough to do.

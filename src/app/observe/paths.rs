@@ -1,6 +1,6 @@
 //! A look at single paths and subtrees, as hints ask for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{Key, Observed, RelPath, Source};
@@ -14,6 +14,8 @@ use super::findings::Findings;
 use super::pass::{forgive_what_is_gone, join};
 
 const ROWS_PER_PAGE: usize = 1_000;
+/// Other names of changed files that are looked at with them. More are looked at later.
+const OTHERS_MAX: usize = 256;
 
 /// Looks at these paths; `true` with everything below.
 pub async fn run(
@@ -26,6 +28,8 @@ pub async fn run(
     let paths: Vec<RelPath> = wanted.keys().cloned().collect();
     let stats = backup.tree.stat(paths).await.map_err(Stop::SourceMissing)?;
     let mut trees: Vec<RelPath> = vec![];
+    let looked_at: BTreeSet<RelPath> = wanted.keys().cloned().collect();
+    let mut written: BTreeSet<u64> = BTreeSet::new();
     for ((path, deep), stat) in wanted.into_iter().zip(stats) {
         if backup.cancel.is_cancelled() {
             return Err(Stop::Cancelled);
@@ -34,9 +38,29 @@ pub async fn run(
         if trees.iter().any(|tree| path.is_within(tree)) {
             continue;
         }
-        if one(backup, findings, &path, deep, stat, watch.clone()).await? {
+        if one(backup, findings, &path, deep, stat, watch.clone(), &mut written).await? {
             trees.push(path);
         }
+    }
+    others(backup, findings, &written, &looked_at).await
+}
+
+/// Looks at the other names of files that have changed: no watcher tells of them.
+async fn others(
+    backup: &Arc<Backup>,
+    findings: &mut Findings,
+    written: &BTreeSet<u64>,
+    looked_at: &BTreeSet<RelPath>,
+) -> Result<(), Stop> {
+    if written.is_empty() {
+        return Ok(());
+    }
+    let mut names = backup.tree.links().of(written, OTHERS_MAX + looked_at.len());
+    names.retain(|name| !looked_at.contains(name));
+    names.truncate(OTHERS_MAX);
+    let stats = backup.tree.stat(names.clone()).await.map_err(Stop::SourceMissing)?;
+    for (name, stat) in names.iter().zip(stats) {
+        one(backup, findings, name, false, stat, None, &mut BTreeSet::new()).await?;
     }
     Ok(())
 }
@@ -80,7 +104,8 @@ fn wanted(backup: &Backup, scopes: Vec<Scope>) -> BTreeMap<RelPath, bool> {
     wanted
 }
 
-/// Looks at one path. Answers with whether everything below was looked at too.
+/// Looks at one path. Answers with whether everything below was looked at too; a file with more
+/// than one name, and another content than is on record, is added to those `written`.
 async fn one(
     backup: &Arc<Backup>,
     findings: &mut Findings,
@@ -88,6 +113,7 @@ async fn one(
     deep: bool,
     stat: Stat,
     watch: Option<Arc<dyn FolderWatch>>,
+    written: &mut BTreeSet<u64>,
 ) -> Result<bool, Stop> {
     if path.is_root() {
         if deep {
@@ -106,6 +132,12 @@ async fn one(
     let (at_file, at_folder) = (stat.at(&file_key), stat.at(&folder_key));
     if let Stat::Unknown(skip) = &stat {
         findings.skip(file_key.clone(), path.clone(), skip.clone()).await?;
+    }
+    if let Stat::Entry(entry) = &stat
+        && file_row.as_ref().is_none_or(|row| row.entry.fingerprint != entry.fingerprint)
+        && backup.tree.links().contains(path)
+    {
+        written.insert(entry.fingerprint.inode);
     }
     let known = Some(path.clone());
     findings.triple(file_key, known.clone(), at_file, file_row, Observed::Unknown).await?;

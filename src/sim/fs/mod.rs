@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::model::{Entry, Fingerprint, Kind, RelPath};
 use crate::plan::{ErrorClass, Failure, Hint};
-use crate::ports::{FolderWatch, Identity, WatchEvent};
+use crate::ports::{FolderWatch, Identity, Links, WatchEvent};
 
 use super::chance::Chance;
 use super::clock::SimClock;
@@ -43,6 +43,8 @@ struct Disk {
     history: BTreeMap<RelPath, Vec<Bytes>>,
     events: VecDeque<WatchEvent>,
     watched: BTreeSet<RelPath>,
+    /// Files that have one more name outside the source.
+    outside: BTreeSet<u64>,
     /// Percent of events that are lost without a word, and of those that end in an overflow.
     lost_percent: u64,
     overflow_percent: u64,
@@ -60,6 +62,33 @@ impl Disk {
         }
     }
 
+    /// How many names a file has.
+    fn names(&self, entry: &Entry) -> u64 {
+        let inode = entry.fingerprint.inode;
+        let here = self.nodes.values().filter(|node| node.entry.fingerprint.inode == inode);
+        match entry.kind {
+            Kind::File => here.count() as u64 + u64::from(self.outside.contains(&inode)),
+            Kind::Link | Kind::Folder => 1,
+        }
+    }
+
+    /// What was written to one name of a file is there under its others, too.
+    fn spread(&mut self, path: &RelPath) {
+        let Some(written) = self.nodes.get(path).cloned() else { return };
+        let is_other = |other: &RelPath, node: &Node| {
+            let (a, b) = (&node.entry, &written.entry);
+            other != path
+                && (a.kind, b.kind) == (Kind::File, Kind::File)
+                && a.fingerprint.inode == b.fingerprint.inode
+        };
+        for (name, node) in self.nodes.iter_mut().filter(|(name, node)| is_other(name, node)) {
+            let device = node.entry.fingerprint.device;
+            *node = written.clone();
+            node.entry.fingerprint.device = device;
+            self.history.entry(name.clone()).or_default().push(written.content.clone());
+        }
+    }
+
     /// Whether a disk is mounted here, or below.
     fn is_busy(&self, path: &RelPath) -> bool {
         self.mounted.as_ref().is_some_and(|folder| folder.is_within(path))
@@ -71,6 +100,7 @@ impl Disk {
 pub struct SimFs {
     disk: Arc<Mutex<Disk>>,
     bell: Arc<tokio::sync::Notify>,
+    links: Arc<Links>,
     clock: SimClock,
     chance: Chance,
 }
@@ -81,6 +111,7 @@ impl SimFs {
         Self {
             disk: Arc::new(Mutex::new(disk)),
             bell: Arc::default(),
+            links: Arc::default(),
             clock,
             chance: chance.clone(),
         }
@@ -179,9 +210,44 @@ impl SimFs {
         let entry = Entry { kind, fingerprint, mode, uid: 0, gid: 0 };
         disk.history.entry(path.clone()).or_default().push(bytes.clone());
         disk.nodes.insert(path.clone(), Node { entry, content: bytes });
+        disk.spread(path);
         drop(disk);
         self.event(path, false, new);
         true
+    }
+
+    /// Gives a file one more name, outside the source where none is given. No watcher tells its
+    /// first name.
+    pub fn hard_link(&self, from: &RelPath, to: Option<&RelPath>) {
+        let stamp = self.clock.stamp();
+        let mut disk = self.disk();
+        let Some(node) = disk.nodes.get_mut(from).filter(|n| n.entry.kind == Kind::File) else {
+            return;
+        };
+        node.entry.fingerprint.ctime = stamp;
+        let node = node.clone();
+        disk.spread(from);
+        let Some(to) = to else {
+            disk.outside.insert(node.entry.fingerprint.inode);
+            return;
+        };
+        disk.history.entry(to.clone()).or_default().push(node.content.clone());
+        disk.nodes.insert(to.clone(), node);
+        drop(disk);
+        self.event(to, false, true);
+    }
+
+    /// Somebody writes through a name that is not in the source: no watcher tells.
+    pub fn write_outside(&self, path: &RelPath, content: &[u8]) {
+        let stamp = self.clock.stamp();
+        let mut disk = self.disk();
+        let Some(node) = disk.nodes.get_mut(path) else { return };
+        node.content = Bytes::copy_from_slice(content);
+        let f = &mut node.entry.fingerprint;
+        (f.size_bytes, f.mtime, f.ctime) = (content.len() as u64, stamp, stamp);
+        let content = node.content.clone();
+        disk.history.entry(path.clone()).or_default().push(content);
+        disk.spread(path);
     }
 
     /// Rewrites in place with the same size and puts the old mtime back: only ctime tells.
@@ -196,6 +262,7 @@ impl SimFs {
         node.entry.fingerprint.ctime = stamp;
         let content = node.content.clone();
         disk.history.entry(path.clone()).or_default().push(content);
+        disk.spread(path);
         drop(disk);
         self.event(path, false, false);
     }

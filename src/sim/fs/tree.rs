@@ -9,8 +9,8 @@ use crate::model::key::encode_name;
 use crate::model::{Crc64, Entry, Key, Kind, Md5, Observed, RelPath};
 use crate::plan::{Failure, Skip};
 use crate::ports::{
-    Batch, Chunk, FolderWatch, Fut, Identity, LeftOut, LocalTree, OpenFile, PartDigest, ReadError,
-    Seen, Stat, Veil, Walk, WholeRead,
+    Batch, Chunk, FolderWatch, Fut, Identity, LeftOut, Links, LocalTree, OpenFile, PartDigest,
+    ReadError, Seen, Stat, Veil, Walk, WholeRead,
 };
 
 use super::SimFs;
@@ -72,7 +72,10 @@ impl SimWalk {
         let mut seen = vec![];
         let Some((entry, _)) = self.fs.content(&path) else { return Some(Ok(seen)) };
         match (is_folder, entry.kind == Kind::Folder) {
-            (false, false) => seen.push((Key::literal(&key), Seen::Entry(path, entry))),
+            (false, false) => {
+                self.fs.note(&path, &entry);
+                seen.push((Key::literal(&key), Seen::Entry(path, entry)));
+            }
             (true, true) => {
                 if let Some(watch) = &self.watch {
                     watch.watch(std::slice::from_ref(&path));
@@ -111,6 +114,13 @@ impl Walk for SimWalk {
     }
 }
 
+impl SimFs {
+    fn note(&self, path: &RelPath, entry: &Entry) {
+        let names = self.disk().names(entry);
+        self.links.note(path, entry.fingerprint.inode, names);
+    }
+}
+
 impl LocalTree for SimFs {
     fn identity(&self) -> Fut<'_, Result<Identity, Failure>> {
         Box::pin(async { self.identity_now().ok_or_else(Self::missing) })
@@ -142,15 +152,26 @@ impl LocalTree for SimFs {
             let one = |path: &RelPath| match disk.nodes.get(path) {
                 _ if path.is_root() => folder(None, path),
                 _ if hidden(path) => Stat::Unknown(Skip::Unreadable("hidden".to_owned())),
-                None => Stat::Absent { disk: disk.device(path), left_out: LeftOut::default() },
+                None => {
+                    self.links.forget(path);
+                    Stat::Absent { disk: disk.device(path), left_out: LeftOut::default() }
+                }
                 Some(node) if node.entry.kind == Kind::Folder => {
                     let marker = Self::marker(&disk, path, &node.entry);
                     folder(marker, path)
                 }
-                Some(node) => Stat::Entry(node.entry),
+                Some(node) => {
+                    let inode = node.entry.fingerprint.inode;
+                    self.links.note(path, inode, disk.names(&node.entry));
+                    Stat::Entry(node.entry)
+                }
             };
             Ok(paths.iter().map(one).collect())
         })
+    }
+
+    fn links(&self) -> &Links {
+        &self.links
     }
 
     fn read_whole(&self, path: RelPath, limit: u64) -> Fut<'_, Result<WholeRead, ReadError>> {

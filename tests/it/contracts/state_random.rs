@@ -1,6 +1,8 @@
 //! The state database under random histories: SQLite, closed and opened again now and then, must
 //! answer every question as the one in memory does.
 
+use std::collections::BTreeSet;
+
 use keepwatch::model::{Key, Kind, Millis, Record};
 use keepwatch::ports::{Change, Identity, KeyRange, StateStore};
 use keepwatch::sim::{Chance, SimState};
@@ -17,6 +19,7 @@ async fn answers(state: &dyn StateStore, now: Millis, chance: &Chance) -> Vec<St
     let limit = usize::try_from(1 + chance.below(12)).unwrap();
     let before = now.minus_ms(chance.below(3 * HOUR_MS));
     let keys: Vec<Key> = NAMES.map(key).to_vec();
+    let inodes = BTreeSet::from([entry(Kind::File, 1, 1).fingerprint.inode]);
     let mut backup = state.backup().await.unwrap();
     backup.owner_id.clear();
     backup.made_at = None;
@@ -27,6 +30,7 @@ async fn answers(state: &dyn StateStore, now: Millis, chance: &Chance) -> Vec<St
         format!("owes {:?}", state.owes(chance.percent(50)).await.unwrap()),
         format!("due {:?}", state.due(before, limit).await.unwrap()),
         format!("racy {:?}", state.racy(before, limit).await.unwrap()),
+        format!("named {:?}", state.named(inodes).await.unwrap()),
         format!("problems {:?}", state.problems(after.clone(), limit).await.unwrap()),
         format!("unclaimed {:?}", state.unclaimed(after.clone(), limit).await.unwrap()),
     ];
