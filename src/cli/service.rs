@@ -172,8 +172,11 @@ fn can_be_used(global: &Global, service: &Service) -> Result<(), CliError> {
     let config = service.config.display();
     if !service.config.exists() {
         let message = format!("there is no configuration {config}");
+        let missing = service.config.parent().filter(|folder| !folder.exists());
+        let folder = missing.map(|folder| format!("mkdir -p {} && ", folder.display()));
+        let folder = folder.unwrap_or_default();
         return Err(CliError::new(Code::NeedsPerson, message)
-            .hint(format!("begin with: keepwatch config example > {config}")));
+            .hint(format!("begin with: {folder}keepwatch config example > {config}")));
     }
     let global = Global { config: Some(service.config.clone()), ..global.clone() };
     if let Some(file) = config_file(&global)? {
@@ -327,7 +330,10 @@ fn uninstall(global: &Global, service: &Service) -> Result<Code, CliError> {
         print_line(&format!("would stop the service and remove {}", path.display()));
         return Ok(Code::Done);
     }
+    // Where there is no systemd any more nothing runs, and the unit can go.
+    let is_managed = service.manager == Manager::Launchd || has_systemctl();
     let stopped = match service.manager {
+        Manager::Systemd if !is_managed => Ok(()),
         Manager::Systemd => call(&systemctl(service, &["disable", "--now", UNIT])),
         Manager::Launchd => {
             let target = format!("{}/{}", domain(service), service.label());
@@ -345,7 +351,7 @@ fn uninstall(global: &Global, service: &Service) -> Result<Code, CliError> {
         })?;
         told.done.push(format!("removed {}", path.display()));
     }
-    if service.manager == Manager::Systemd {
+    if service.manager == Manager::Systemd && is_managed {
         call(&systemctl(service, &["daemon-reload"]))?;
     }
     told.done.push(format!("the configuration {} and the state stay", service.config.display()));
@@ -354,6 +360,11 @@ fn uninstall(global: &Global, service: &Service) -> Result<Code, CliError> {
 }
 
 /// Runs a command of the service manager to its end.
+fn has_systemctl() -> bool {
+    let asked = Command::new("systemctl").arg("--version").stdout(Stdio::null()).status();
+    !asked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn call(words: &[String]) -> Result<(), CliError> {
     let line = words.join(" ");
     let Some((program, rest)) = words.split_first() else { return Ok(()) };

@@ -8,6 +8,7 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::StatusCode;
 
+use crate::model::Escaped;
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::StoreError;
 
@@ -265,7 +266,9 @@ impl Reply<'_> {
 
     fn words(&self) -> String {
         let status = self.status.as_u16();
-        let mut words = match (self.code, self.message) {
+        // The server's words are bytes from outside.
+        let message = self.message.map(|message| Escaped(message.as_bytes()));
+        let mut words = match (self.code, message) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
             (None, _) => format!("status {status}"),

@@ -63,7 +63,7 @@ pub struct Service {
 
 /// A path that the service manager has no way to write.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{} cannot be named in a service: its name is not plain text", .0.display())]
+#[error("{} cannot be named in a service: its name is not plain text, or has quotes in it", .0.display())]
 pub struct Unwritable(pub PathBuf);
 
 impl Service {
@@ -187,6 +187,10 @@ fn unit_word(word: &Path, is_program: bool) -> Result<String, Unwritable> {
     if text.chars().all(is_plain) {
         return Ok(text.to_owned());
     }
+    // However they are written, systemd does not run a program that has one of these in its name.
+    if is_program && text.contains(['"', '\'', '\\']) {
+        return Err(Unwritable(word.to_owned()));
+    }
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {
@@ -272,6 +276,10 @@ mod tests {
         let bytes = PathBuf::from(std::ffi::OsStr::from_bytes(b"/\xff/keepwatch"));
         let bad = Service { program: bytes.clone(), ..service(Manager::Systemd, For::User) };
         assert_eq!(bad.text(), Err(Unwritable(bytes)));
+        for path in ["/opt/it's/keepwatch", "/opt/\"k\"/keepwatch", "/opt/a\\b/keepwatch"] {
+            let quoted = Service { program: path.into(), ..odd.clone() };
+            assert_eq!(quoted.text(), Err(Unwritable(path.into())));
+        }
     }
 
     #[test]

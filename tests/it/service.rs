@@ -222,6 +222,11 @@ fn installed_for_a_user_and_undone() {
     let said = installer.run(&["uninstall", "--user"], 0);
     assert!(said.stdout.contains("nothing is installed"), "{said:?}");
     assert!(installer.notes().is_empty());
+    // Where systemd is gone, its unit can still be undone.
+    installer.run(&["install", "--user"], 0);
+    let mut undo = installer.user.command(&["service", "uninstall", "--user"]);
+    assert!(undo.env("PATH", "/nowhere").output().unwrap().status.success());
+    assert!(!unit.exists());
 }
 
 #[test]
