@@ -249,14 +249,11 @@ impl Compare {
         let sides = connect(&config, true).await?;
         let copier = copier(&config, &sides, None, self.run.retry_for_ms(), None);
         let tell = self.tell.clone();
-        let verify = Verify {
-            copier: copier.clone(),
-            compare: config.compare,
-            wanted: filter(&config.include, &config.exclude)?,
-            on_difference: Arc::new(move |key: &Key, difference: Difference| {
-                tell(&key.to_string(), difference.why());
-            }),
-        };
+        let wanted = filter(&config.include, &config.exclude)?;
+        let on_difference = Arc::new(move |key: &Key, difference: Difference| {
+            tell(&key.to_string(), difference.why());
+        });
+        let verify = Verify::new(copier.clone(), config.compare, wanted, on_difference);
         let stop = || copier.cancel.cancel();
         let (found, end) = self.run.drive(verify.run(), &copier.progress, stop).await;
         let stopped = is_stopped(end)?;
@@ -268,8 +265,12 @@ impl Compare {
             ..numbers(&copier)
         };
         let mut report = report(&copier, numbers, started, stopped);
-        report.differences =
-            Differences { missing: found.missing, differing: found.differing, extra: found.extra };
+        report.differences = Differences {
+            missing: found.missing,
+            differing: found.differing,
+            unknown: found.unknown,
+            extra: found.extra,
+        };
         if report.outcome == Outcome::Done && !found.is_same() {
             report.outcome = Outcome::Different;
             report.numbers.result = report.outcome.word().to_owned();

@@ -54,6 +54,8 @@ pub struct Differences {
     pub missing: u64,
     /// Both have them, and they are not the same.
     pub differing: u64,
+    /// Both have them, and nothing that they say of their content can be compared.
+    pub unknown: u64,
     /// Only the destination has them, and not as deleted.
     pub extra: u64,
 }

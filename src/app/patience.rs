@@ -58,6 +58,8 @@ pub(crate) struct Patience {
     cancel: CancellationToken,
     /// Is asked for another object, where no other request tells.
     reader: Option<Arc<dyn ObjectReader>>,
+    /// Instead of it: all of these are looked at.
+    sides: Vec<Arc<dyn ObjectReader>>,
     last_good: Mutex<Option<Instant>>,
     /// The object that was read well last.
     read_well: Mutex<Option<ObjectId>>,
@@ -110,6 +112,7 @@ impl Patience {
             backoff: Backoff { first_ms: 500, max_ms: retry_for_ms.clamp(500, PAUSE_MAX_MS) },
             cancel,
             reader: None,
+            sides: vec![],
             last_good: Mutex::new(None),
             read_well: Mutex::new(None),
             asked: tokio::sync::Mutex::new(None),
@@ -121,6 +124,11 @@ impl Patience {
     /// Another object is read here, where nothing else tells whether the server answers.
     pub(crate) fn asking(self, reader: Arc<dyn ObjectReader>) -> Self {
         Self { reader: Some(reader), ..self }
+    }
+
+    /// Both sides of a copy are asked: that one of them answers says nothing of the other.
+    pub(crate) fn asking_all(self, sides: [Arc<dyn ObjectReader>; 2]) -> Self {
+        Self { sides: sides.into(), ..self }
     }
 
     /// A request went well.
@@ -268,6 +276,14 @@ impl Patience {
     /// Whether the server can be read: the object that was read well last; without one, some of the
     /// first that are listed. Where there is one object only, the listing speaks for the server.
     async fn another_passes(&self) -> bool {
+        if !self.sides.is_empty() {
+            for side in &self.sides {
+                if !answers(&**side).await {
+                    return false;
+                }
+            }
+            return true;
+        }
         let Some(reader) = &self.reader else { return false };
         let read_well = lock(&self.read_well).clone();
         if let Some(id) = read_well {
@@ -285,6 +301,24 @@ impl Patience {
         }
         false
     }
+}
+
+/// Whether a place can be listed, and an object of the first page looked at. Where it has one or
+/// none, the listing speaks for the server.
+async fn answers(reader: &dyn ObjectReader) -> bool {
+    let Ok(page) = reader.list(None).await else { return false };
+    let count = page.objects.len();
+    if count <= 1 && page.more_after.is_none() {
+        return true;
+    }
+    // Neighbours may fail alike.
+    for listed in page.objects.into_iter().step_by(count.div_ceil(ASKED).max(1)) {
+        let id = ObjectId { key: listed.key, version: None, etag: None };
+        if reader.head(&id).await.is_ok() {
+            return true;
+        }
+    }
+    false
 }
 
 impl Attempts {

@@ -21,8 +21,8 @@
 //! | absent | some | present | it is gone: mark it, then tag or delete the copy |
 //! | older than asked for | any | absent | nothing |
 //! | present | any | absent | copy |
-//! | present | uploading | present, surely written since | adopt, once its tags were looked at |
-//! | present | uploading | present | copy again |
+//! | present | uploading | present, and surely written since | adopt, once its tags were looked at |
+//! | present | uploading | present | copy again; if older than asked for, adopt as above or nothing |
 //! | present | any | present, differs | copy over it, unless older than asked for |
 //! | present | any | present, nobody can tell | look at both, unless older than asked for |
 //! | present | tagged, deleting | present, the same | take the tags off |
@@ -183,6 +183,8 @@ pub fn decide(
         SourceSide::Older(object) => match copy {
             None => Step::Nothing,
             Some(copy) => match present(object, base, copy, compare, ask) {
+                // As it is it stays, but not with marks that a request was to take off.
+                Step::Copy(Reason::Uncertain) if object.etag == copy.etag => Step::AdoptUntagged,
                 Step::Copy(_) | Step::Look => Step::Nothing,
                 step => step,
             },
@@ -309,6 +311,9 @@ pub enum Back {
     Copy(Reason),
     /// What is there is right.
     Right,
+    /// What is there is newer and as large, and its ETag tells nothing: the checksums may. If they
+    /// do not say that it is right, it is kept or replaced, as is asked for.
+    Look,
     /// What is there is newer than the backup, or is never to be replaced.
     Kept(super::restore::Kept),
 }
@@ -329,7 +334,7 @@ pub fn bring_back(object: &Object, there: Option<&Object>, overwrite: Overwrite)
         Overwrite::IfChanged | Overwrite::IfNewer
             if same_size && there.modified > object.modified =>
         {
-            Back::Right
+            Back::Look
         }
         // Times are of one second: where they are equal, nobody knows.
         Overwrite::IfNewer if there.modified >= object.modified => Back::Kept(Kept::Newer),

@@ -42,6 +42,8 @@ pub struct ListedObject {
 #[derive(Clone, Debug, Default)]
 pub struct ObjectPage {
     pub objects: Vec<ListedObject>,
+    /// An object with content has the very name of the place, and so no key in it.
+    pub nameless: bool,
     /// The last key of the page, where more follow.
     pub more_after: Option<Key>,
 }

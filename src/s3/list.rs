@@ -71,12 +71,16 @@ impl S3Store {
         };
         let encoded = reply.encoding_type() == Some(&EncodingType::Url);
         let mut page = ObjectPage::default();
+        let prefix = self.options.prefix.as_str();
         let mut last = None;
         for listed in reply.contents() {
             let Some((absolute, object)) = read_object(listed, encoded) else {
                 return Err(error::not_s3(&what, "an entry has no key or no ETag"));
             };
-            let Some(key) = self.options.prefix.relative(&absolute) else { continue };
+            let Some(key) = self.options.prefix.relative(&absolute) else {
+                page.nameless |= absolute == prefix && object.size_bytes > 0;
+                continue;
+            };
             last = Some(key.clone());
             if !key.is_reserved() {
                 let thaw = self.thaw_of(&object, listed.restore_status());

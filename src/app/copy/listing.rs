@@ -93,6 +93,10 @@ async fn page_of(copier: &Copier, objects: &mut Objects, what: &str) -> Batch<Ke
         }
     }
     copier.patience.good();
+    if let Some(place) = objects.nameless() {
+        let why = "an object has the very name of the prefix, and so none below it";
+        copier.skip(&place, why.to_owned());
+    }
     Ok(page)
 }
 

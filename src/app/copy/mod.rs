@@ -19,11 +19,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{ETag, Key};
-use crate::plan::Failure;
 use crate::plan::parts::{MIB, PART_MAX_BYTES};
+use crate::plan::{ErrorClass, Failure};
 use crate::ports::{
-    Change, Copy, CopySource, CopyTarget, Fetched, FullHead, ObjectId, StateStore, StoreError,
-    Tags, Thaw,
+    Change, Copy, CopySource, CopyTarget, Fetched, FullHead, Fut, ObjectId, ObjectReader,
+    StateStore, StoreError, Tags, Thaw,
 };
 
 use super::FILE;
@@ -111,10 +111,11 @@ impl Copier {
         let Places { source, target, copies } = places;
         let cancel = CancellationToken::new();
         let transfers = settings.transfers.max(1);
+        let sides: [Arc<dyn ObjectReader>; 2] = [source.clone(), copies.clone()];
         Self {
             slots: Semaphore::new(transfers),
             memory: Semaphore::new((MEMORY_BYTES / 1024) as usize),
-            patience: Patience::new(settings.retry_for_ms, cancel.clone()),
+            patience: Patience::new(settings.retry_for_ms, cancel.clone()).asking_all(sides),
             tags: AtomicBool::new(true),
             named: Mutex::default(),
             progress: Arc::default(),
@@ -186,7 +187,8 @@ impl Copier {
             headers: full.headers.clone(),
         };
         let _slot = self.slot().await;
-        found(self.patience.insist(|| self.target.copy(copy.clone())).await?)
+        let copied = self.patience.insist(|| of_object(&id.key, self.target.copy(copy.clone())));
+        found(copied.await?)
     }
 
     /// The object's own tags, as far as both sides have any.
@@ -242,11 +244,12 @@ impl Copier {
                 Ok(())
             }
             Err(Stop::Skip(why)) => {
-                self.skip(key, why);
+                self.skip(&key.to_string(), why);
                 Ok(())
             }
             Err(Stop::Frozen) => {
-                self.skip(key, "archived: it must be thawed before it can be copied".to_owned());
+                let why = "archived: it must be thawed before it can be copied";
+                self.skip(&key.to_string(), why.to_owned());
                 Ok(())
             }
             Err(stop) => Err(stop),
@@ -254,7 +257,7 @@ impl Copier {
     }
 
     fn fail(&self, key: &Key, why: String) {
-        tracing::warn!("failed: {key}: {why}");
+        tracing::warn!(backup = %self.settings.name, "failed: {key}: {why}");
         raise(&self.progress.failed, 1);
         raise(&self.progress.failing, 1);
         self.tell(&Event::Failed { key: key.to_string(), why: why.clone() });
@@ -264,13 +267,14 @@ impl Copier {
         }
     }
 
-    fn skip(&self, key: &Key, why: String) {
-        tracing::warn!("skipped: {key}: {why}");
+    /// `name` is a key, or what has none.
+    pub(crate) fn skip(&self, name: &str, why: String) {
+        tracing::warn!(backup = %self.settings.name, "skipped: {name}: {why}");
         raise(&self.progress.skipped, 1);
-        self.tell(&Event::Skipped { key: key.to_string(), why: why.clone() });
+        self.tell(&Event::Skipped { key: name.to_owned(), why: why.clone() });
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         if named.skipped.len() < NAMED_MAX {
-            named.skipped.push((key.to_string(), why));
+            named.skipped.push((name.to_owned(), why));
         }
     }
 
@@ -297,6 +301,24 @@ pub(super) fn found<T>(fetched: Fetched<T>) -> Result<T, Stop> {
         Fetched::Gone | Fetched::Changed => Err(Stop::Again),
         Fetched::Archived => Err(Stop::Frozen),
     }
+}
+
+/// A request that copies one object: what the server does not offer for this one, as a redirection
+/// or a storage class, stops no other.
+pub(super) fn of_object<'a, T: Send + 'a>(
+    key: &Key,
+    sent: Fut<'a, Result<T, StoreError>>,
+) -> Fut<'a, Result<T, StoreError>> {
+    let key = key.clone();
+    Box::pin(async move {
+        sent.await.map_err(|error| match error {
+            StoreError::Unsupported(cause) => {
+                let failure = Failure::new(ErrorClass::Path, format!("cannot copy {key}"));
+                StoreError::Failed(failure.because(cause))
+            }
+            error => error,
+        })
+    })
 }
 
 /// An error of the store that is about one object.

@@ -18,7 +18,7 @@ use crate::ports::{
 use super::super::failure_of;
 use super::super::patience::{Attempts, Stop};
 use super::stream::Passed;
-use super::{Copier, found, of_path, of_store};
+use super::{Copier, found, of_object, of_path, of_store};
 
 /// Of objects that do not tell how they were cut: few requests within a server, little memory here.
 const COPIED_PART_BYTES: u64 = 64 * MIB;
@@ -219,9 +219,10 @@ impl Copier {
         self.note_in_journal(vec![Change::UploadOpening(journal)]).await?;
         let streamed = !self.settings.server_side;
         let _slot = self.slot().await;
-        let opened = self
-            .patience
-            .insist(|| self.target.create_copy(&key, full.headers.clone(), tags.clone(), streamed));
+        let opened = self.patience.insist(|| {
+            let (headers, tags) = (full.headers.clone(), tags.clone());
+            of_object(&key, self.target.create_copy(&key, headers, tags, streamed))
+        });
         let upload_id = opened.await?;
         let opened = Change::UploadOpened { key, upload_id: upload_id.clone() };
         self.note_in_journal(vec![opened]).await?;
@@ -281,7 +282,10 @@ impl Parts<'_> {
             length,
         };
         let _slot = self.copier.slot().await;
-        let copied = self.copier.patience.insist(|| self.copier.target.copy_part(part.clone()));
+        let copied = self
+            .copier
+            .patience
+            .insist(|| of_object(&part.key, self.copier.target.copy_part(part.clone())));
         let etag = found(copied.await?)?;
         self.copier.progress.advance(&self.id.key, length);
         Ok(of_server(StoredPart { number, size_bytes: length, etag }))

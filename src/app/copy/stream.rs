@@ -20,7 +20,7 @@ use crate::ports::{
 use super::super::failure_of;
 use super::super::patience::{Attempts, Stop};
 use super::parts::Parts;
-use super::{Copier, MEMORY_BYTES, found};
+use super::{Copier, MEMORY_BYTES, found, of_object};
 
 /// What came through, as a whole.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,8 @@ impl Copier {
         }
         let (key, headers) = (id.key.clone(), full.headers.clone());
         let put = PutCopy { key, body, md5, crc64, headers, tags };
-        let stored = self.patience.insist(|| self.target.put_copy(put.clone())).await?;
+        let stored =
+            self.patience.insist(|| of_object(&id.key, self.target.put_copy(put.clone()))).await?;
         if stored.is_md5 && stored.etag.as_md5() != Some((md5, 0)) {
             return Err(Stop::Path("the server stored something else".to_owned()));
         }
@@ -158,7 +159,10 @@ impl Parts<'_> {
             crc64: digest.crc64,
         };
         let _slot = copier.slot().await;
-        let etag = copier.patience.insist(|| copier.target.put_part(part.clone())).await?;
+        let etag = copier
+            .patience
+            .insist(|| of_object(&part.key, copier.target.put_part(part.clone())))
+            .await?;
         drop((part, room));
         let stored = StoredPart { number, size_bytes: digest.bytes, etag };
         let part = JournaledPart { stored, digest };

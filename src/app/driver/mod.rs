@@ -26,6 +26,8 @@ use crate::model::{Key, Millis, RelPath, Tick};
 use crate::plan::{Failure, Hint, Job, Outcome, Skip};
 use crate::ports::{FolderWatch, HintSource, WatchEvent};
 
+pub(crate) use pause::is_paused;
+
 use super::backup::Backup;
 use super::control::{self, Command, Verdict};
 use super::progress::raise;
@@ -397,7 +399,7 @@ impl Driver {
                 });
             }
             Command::Flush(answer) if self.engine.snapshot().paused => {
-                answer.send(Err(pause::is_paused())).ok();
+                answer.send(Err(is_paused())).ok();
             }
             Command::Flush(answer) => {
                 let id = FlushId(self.next_flush);

@@ -8,7 +8,7 @@ use crate::plan::{ErrorClass, Failure};
 use super::super::CONDITION;
 use super::Driver;
 
-pub(super) fn is_paused() -> Failure {
+pub(crate) fn is_paused() -> Failure {
     Failure::new(ErrorClass::Configuration, "it is paused, and sends nothing")
         .with_hint("let it go on with: keepwatch resume")
 }

@@ -14,7 +14,7 @@ use crate::plan::{ErrorClass, Failure};
 
 use super::super::CONDITION;
 use super::super::control::{self, Command};
-use super::super::driver::Ended;
+use super::super::driver::{Ended, is_paused};
 use super::super::pulse::Pulse;
 use super::super::status::{self, BackupStatus, Replies, Requests};
 use super::{End, Mirror, orders};
@@ -30,10 +30,6 @@ pub struct MirrorDriver {
     mirror: Arc<Mirror>,
     every: Duration,
     runs: JoinSet<End>,
-    /// When the run that is under way began.
-    began: Millis,
-    /// When the last run began that left nothing undone.
-    clean: Option<Millis>,
     last: Option<Millis>,
     failure: Option<(Failure, Instant)>,
     failures: u32,
@@ -48,8 +44,6 @@ impl MirrorDriver {
             mirror,
             every: Duration::from_millis(every_ms),
             runs: JoinSet::new(),
-            began: Millis(0),
-            clean: None,
             last: None,
             failure: None,
             failures: 0,
@@ -73,7 +67,6 @@ impl MirrorDriver {
                 Some(ended) = self.runs.join_next() => self.ended(ended),
                 () = tokio::time::sleep_until(self.next), if self.may_run() => {
                     let mirror = self.mirror.clone();
-                    self.began = mirror.clock.now();
                     self.runs.spawn(async move { mirror.run().await });
                 }
             }
@@ -110,15 +103,15 @@ impl MirrorDriver {
                 }
                 self.failures = 0;
                 let failed = self.mirror.copier.failed().len();
-                if failed == 0 {
-                    self.clean = Some(self.began);
-                }
+                let skipped = self.mirror.copier.skipped().len();
                 let counts = self.mirror.copier.progress.counts();
                 tracing::info!(
                     backup = name,
-                    "compared: {} copied, {} tagged, {failed} failed so far; again in {}",
+                    "compared: {} copied, {} tagged so far; {failed} failed, {skipped} skipped, \
+                     {} held; again in {}",
                     counts.copied,
                     counts.tagged,
+                    self.mirror.held(),
                     crate::model::words::duration(self.every.as_millis() as u64)
                 );
                 if failed == 0 { self.every } else { self.every.min(FAILED_AGAIN) }
@@ -148,9 +141,10 @@ impl MirrorDriver {
             Command::Status(answer) => {
                 answer.send(self.status().await).ok();
             }
-            // What a mirror has to do it does when its time comes; a flush is about folders.
+            // What a mirror has to do it does when its time comes; a flush is about folders. One
+            // that is paused does not even that.
             Command::Flush(answer) => {
-                answer.send(Ok(0)).ok();
+                answer.send(if self.paused { Err(is_paused()) } else { Ok(0) }).ok();
             }
             Command::Approve { answer, .. } => {
                 let verdict = orders::approve(state, clock).await;
@@ -212,7 +206,6 @@ impl MirrorDriver {
             kind: "mirror".to_owned(),
             every_ms: Some(self.every.as_millis() as u64),
             condition: self.condition(held, failing).to_owned(),
-            watermark_ms: self.clean.map(|at| at.0).or(recorded.watermark_ms),
             pending_files: if busy { all - done } else { 0 },
             pending_bytes: if busy { all_bytes - done_bytes } else { 0 },
             failing,

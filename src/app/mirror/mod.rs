@@ -36,6 +36,7 @@ use super::patience::{Attempts, Stop};
 pub use compare::Found;
 pub use driver::MirrorDriver;
 pub use verify::{Difference, OnDifference, Report, Verify};
+pub(crate) use work::same_content;
 
 /// How a mirror behaves.
 #[derive(Clone, Debug)]
@@ -139,6 +140,7 @@ impl Mirror {
     async fn steps(self: &Arc<Self>) -> Result<Option<Hold>, Stop> {
         let before = self.undone();
         self.check_tags().await?;
+        self.check_source().await?;
         self.check_owner().await?;
         let began = self.clock.now();
         let ask = match self.settings.deletions {
@@ -185,6 +187,15 @@ impl Mirror {
         ))
     }
 
+    /// A bucket is not made for a source that is not there.
+    async fn check_source(&self) -> Result<(), Stop> {
+        if !self.settings.create_bucket {
+            return Ok(());
+        }
+        let source = &self.copier.source;
+        self.copier.patience.insist_for_all(|| source.list(None)).await.map(drop)
+    }
+
     /// Waits for the destination, and makes sure that it is ours.
     pub(crate) async fn check_owner(&self) -> Result<(), Stop> {
         let mut attempts = Attempts::new();
@@ -217,8 +228,8 @@ impl Mirror {
     fn say(&self, found: &Found) {
         use crate::model::words::{bytes, count, grouped};
         tracing::info!(
-            "{}: {} compared; {} missing, {} different ({} to copy), {} back, {} gone",
-            self.settings.name,
+            backup = self.settings.name,
+            "{} compared; {} missing, {} different ({} to copy), {} back, {} gone",
             count(found.sources, "object"),
             grouped(found.missing.count()),
             grouped(found.differing.count()),

@@ -1,12 +1,12 @@
 //! Two buckets compared, and nothing done about it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::task::JoinSet;
 
-use crate::model::{Key, Object};
+use crate::model::Key;
 use crate::plan::mirror::{MirrorCompare, Reason, Verdict, by_listing};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{Fetched, ObjectId};
@@ -27,6 +27,10 @@ const CLOSER: usize = 1_000;
 pub enum Difference {
     Missing,
     Differs(Reason),
+    /// Both are the same, and the copy is tagged as deleted: a restore leaves it out.
+    Marked,
+    /// Nothing that both sides say of their content can be compared.
+    Unknown,
     /// Only the destination has it, and not as deleted.
     Extra,
 }
@@ -35,7 +39,8 @@ impl Difference {
     pub fn word(self) -> &'static str {
         match self {
             Self::Missing => "missing",
-            Self::Differs(_) => "differs",
+            Self::Differs(_) | Self::Marked => "differs",
+            Self::Unknown => "unknown",
             Self::Extra => "extra",
         }
     }
@@ -44,6 +49,8 @@ impl Difference {
         match self {
             Self::Missing => "not in the destination",
             Self::Differs(reason) => reason.words(),
+            Self::Marked => "tagged as deleted, although it is in the source",
+            Self::Unknown => "nobody can tell: no checksum of it is known on both sides",
             Self::Extra => "not in the source, and not tagged as deleted",
         }
     }
@@ -56,6 +63,8 @@ pub struct Report {
     pub same: u64,
     pub missing: u64,
     pub differing: u64,
+    /// Of which nobody can tell.
+    pub unknown: u64,
     pub extra: u64,
     /// Only in the destination, and tagged as deleted.
     pub tagged: u64,
@@ -63,7 +72,7 @@ pub struct Report {
 
 impl Report {
     pub fn is_same(&self) -> bool {
-        self.missing + self.differing + self.extra == 0
+        self.missing + self.differing + self.unknown + self.extra == 0
     }
 }
 
@@ -77,17 +86,28 @@ pub struct Verify {
     pub wanted: KeyFilter,
     /// Takes what differs, in key order as far as listings tell.
     pub on_difference: OnDifference,
+    /// Copies are asked for their tags: by content only, for it costs a request each.
+    tags: AtomicBool,
 }
 
 /// A key of which the listings do not tell all.
 enum Closer {
-    /// Are both the same?
-    Both(Key, Object, Object),
+    /// Are both the same, where the listings do not say so; and is the copy tagged as deleted?
+    Both(Key, Verdict),
     /// Is it tagged as deleted?
     Extra(Key),
 }
 
 impl Verify {
+    pub fn new(
+        copier: Arc<Copier>,
+        compare: MirrorCompare,
+        wanted: KeyFilter,
+        on_difference: OnDifference,
+    ) -> Self {
+        Self { copier, compare, wanted, on_difference, tags: AtomicBool::new(false) }
+    }
+
     pub async fn run(&self) -> (Report, End) {
         let mut report = Report::default();
         let progress = &self.copier.progress;
@@ -112,6 +132,8 @@ impl Verify {
         let source = Objects::new(self.copier.source.clone(), Where::default());
         let copies = Objects::new(self.copier.copies.clone(), Where::default());
         let copier = &self.copier;
+        let asks = self.compare == MirrorCompare::Checksum;
+        self.tags.store(asks && copier.learn_tags().await?, Ordering::Relaxed);
         let source = listing::read(readers, copier, source, Share::default(), "list the source");
         let copies =
             listing::read(readers, copier, copies, Share::default(), "list the destination");
@@ -129,11 +151,11 @@ impl Verify {
                 (Some(source), Some(copy)) => {
                     let (source, copy) = (source.object, copy.object);
                     match by_listing(&source, &copy, self.compare) {
-                        Verdict::Same => report.same += 1,
+                        Verdict::Same if !self.tags.load(Ordering::Relaxed) => report.same += 1,
                         Verdict::Differs(reason) => {
                             self.found(report, &key, Difference::Differs(reason));
                         }
-                        Verdict::Unsure => closer.push(Closer::Both(key, source, copy)),
+                        verdict => closer.push(Closer::Both(key, verdict)),
                     }
                 }
                 (None, _) => closer.push(Closer::Extra(key)),
@@ -148,7 +170,8 @@ impl Verify {
     fn found(&self, report: &mut Report, key: &Key, difference: Difference) {
         match difference {
             Difference::Missing => report.missing += 1,
-            Difference::Differs(_) => report.differing += 1,
+            Difference::Differs(_) | Difference::Marked => report.differing += 1,
+            Difference::Unknown => report.unknown += 1,
             Difference::Extra => report.extra += 1,
         }
         (self.on_difference)(key, difference);
@@ -182,19 +205,30 @@ impl Verify {
                 let deleted = copier.patience.insist(|| copier.copies.deleted_at(&id)).await?;
                 Ok(deleted.is_none().then_some(Difference::Extra))
             }
-            Closer::Both(key, source, copy) => {
-                let id = id(key);
-                let a = copier.patience.insist(|| copier.source.head(&id)).await?;
-                let b = copier.patience.insist(|| copier.copies.head(&id)).await?;
-                let same = match (a, b) {
-                    (Fetched::Found(a), Fetched::Found(b)) => same_content(&a, &b),
-                    _ => None,
-                };
-                let same = same.unwrap_or_else(|| {
-                    by_listing(source, copy, MirrorCompare::Modified) == Verdict::Same
-                });
-                Ok((!same).then_some(Difference::Differs(Reason::Content)))
-            }
+            Closer::Both(key, verdict) => self.both(&id(key), *verdict).await,
         }
+    }
+
+    async fn both(&self, id: &ObjectId, verdict: Verdict) -> Result<Option<Difference>, Stop> {
+        let copier = &self.copier;
+        let copy = copier.patience.insist(|| copier.copies.head(id)).await?;
+        let Fetched::Found(copy) = copy else { return Ok(Some(Difference::Unknown)) };
+        let same = match verdict {
+            Verdict::Same => Some(true),
+            _ => match copier.patience.insist(|| copier.source.head(id)).await? {
+                Fetched::Found(source) => same_content(&source, &copy),
+                _ => None,
+            },
+        };
+        match same {
+            None => return Ok(Some(Difference::Unknown)),
+            Some(false) => return Ok(Some(Difference::Differs(Reason::Content))),
+            Some(true) => {}
+        }
+        if copy.tags == Some(0) || !self.tags.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let deleted = copier.patience.insist(|| copier.copies.deleted_at(id)).await?;
+        Ok(deleted.map(|_| Difference::Marked))
     }
 }

@@ -39,12 +39,19 @@ pub struct Objects {
     next: Next,
     /// The key whose version was chosen last.
     chosen: Option<Key>,
+    nameless: bool,
 }
 
 impl Objects {
     pub fn new(reader: Arc<dyn ObjectReader>, place: Where) -> Self {
-        let mut objects =
-            Self { reader, place, page: VecDeque::new(), next: Next::Start, chosen: None };
+        let mut objects = Self {
+            reader,
+            place,
+            page: VecDeque::new(),
+            next: Next::Start,
+            chosen: None,
+            nameless: false,
+        };
         if let (Some(path), Some(_)) = (&objects.place.within, objects.place.at)
             && let Some(key) = just_before(&Key::file(path))
         {
@@ -62,6 +69,11 @@ impl Objects {
     pub fn from(reader: Arc<dyn ObjectReader>, place: Where, key: &Key) -> Self {
         let next = just_before(key).map_or(Next::Start, Next::After);
         Self { next, ..Self::new(reader, place) }
+    }
+
+    /// The place, once, where an object with content has its very name.
+    pub fn nameless(&mut self) -> Option<String> {
+        std::mem::take(&mut self.nameless).then(|| self.reader.place())
     }
 
     /// `None` at the end of an error-free listing.
@@ -102,6 +114,7 @@ impl Objects {
                 return Err(error);
             }
         };
+        self.nameless |= page.nameless;
         self.page.extend(page.objects.into_iter().map(|listed| Kept {
             id: ObjectId { key: listed.key, version: None, etag: Some(listed.object.etag.clone()) },
             object: listed.object,

@@ -34,9 +34,12 @@ pub async fn verify(global: &Global, options: args::Verify) -> Result<Code, CliE
     conclude(&mut sum.common, code, error.as_ref(), started);
     if global.json {
         let mut line = serde_json::to_value(&sum).unwrap_or_default();
-        for (name, number) in
-            [("missing", report.missing), ("differing", report.differing), ("extra", report.extra)]
-        {
+        for (name, number) in [
+            ("missing", report.missing),
+            ("differing", report.differing),
+            ("unknown", report.unknown),
+            ("extra", report.extra),
+        ] {
             line[name] = number.into();
         }
         print_line(&line.to_string());
@@ -54,6 +57,7 @@ fn words(report: &Report) -> String {
     for (number, what) in [
         (report.missing, "missing in the destination"),
         (report.differing, "different"),
+        (report.unknown, "of which nobody can tell"),
         (report.extra, "only in the destination"),
         (report.tagged, "tagged as deleted there"),
     ] {
@@ -88,24 +92,21 @@ async fn compare(
     let sides = connect(config, true).await?;
     let copier = copier(config, &sides, None, options.retry_for.millis(), None);
     let json = global.json;
-    let verify = Verify {
-        copier: copier.clone(),
-        compare: config.compare,
-        wanted: filter(&config.include, &config.exclude)?,
-        on_difference: Arc::new(move |key: &Key, difference: Difference| {
-            let (word, why, path) = (difference.word(), difference.why(), key.to_string());
-            print_line(&match json {
-                true => json!({ "difference": word, "path": path, "why": why }).to_string(),
-                false => format!("{word:<8} {path}  ({why})"),
-            });
-        }),
-    };
+    let wanted = filter(&config.include, &config.exclude)?;
+    let on_difference = Arc::new(move |key: &Key, difference: Difference| {
+        let (word, why, path) = (difference.word(), difference.why(), key.to_string());
+        print_line(&match json {
+            true => json!({ "difference": word, "path": path, "why": why }).to_string(),
+            false => format!("{word:<8} {path}  ({why})"),
+        });
+    });
+    let verify = Verify::new(copier.clone(), config.compare, wanted, on_difference);
     let following = audience.follow(&config.name, &copier.progress, Work::Copy);
     let ended_with = until_end(verify.run(), &mut wishes, || copier.cancel.cancel());
     let (report, end) = ended_with.await;
     following.finish();
-    sum.add(&copier, 0, 0);
-    let code = if report.is_same() { Code::Done } else { Code::Failed };
+    let left = sum.add(&copier, 0, 0);
+    let code = if report.is_same() { left } else { Code::Failed };
     let (code, error) = ended(end, code);
     Ok((report, code, error))
 }

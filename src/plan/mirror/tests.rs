@@ -164,7 +164,8 @@ fn what_is_brought_back() {
         (there(3, "v2", 50), Overwrite::IfNewer, Back::Kept(Kept::Newer)),
         (there(3, "v2", 10), Overwrite::IfNewer, Back::Kept(Kept::Newer)),
         (there(3, "v2", 50), Overwrite::IfChanged, Back::Copy(Reason::Size)),
-        (there(2, "p-2", 50), Overwrite::IfNewer, Back::Right),
+        (there(2, "p-2", 50), Overwrite::IfNewer, Back::Look),
+        (there(2, "v2", 50), Overwrite::IfChanged, Back::Look),
         (there(2, "p-2", 50), Overwrite::Always, Back::Copy(Reason::Content)),
     ] {
         assert_eq!(bring_back(&saved, there.as_ref(), overwrite), expected, "{there:?}");

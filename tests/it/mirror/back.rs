@@ -5,7 +5,7 @@ use aws_sdk_s3::types::StorageClass;
 use super::{Pair, keeps_versions, rich, whole};
 use crate::support::bucket::Bucket;
 use crate::support::program::Said;
-use crate::support::server::{External, Reach, moto, served};
+use crate::support::server::{Embedded, External, Reach, moto, served};
 
 /// A bucket that was mirrored: some of its objects are tagged as deleted, some archived.
 fn mirrored(reach: &Reach, count: usize, gone: &[usize]) -> Pair {
@@ -121,4 +121,20 @@ fn as_it_was_then_and_only_a_part() {
     restore(&pair, "s3://source/x", &["--delete"], 2);
     let said = restore(&pair, "s3://source/x", &["--path", "nowhere"], 4);
     assert_eq!(said.number("copied"), 0);
+}
+
+#[test]
+fn what_is_as_large_and_newer_there_is_not_taken_for_right() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    pair.copies.put("y", b"hello y");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    Bucket::create(&server.reach, "rebuilt").put("y", b"XXXXX y");
+    let said = restore(&pair, "s3://rebuilt", &["--overwrite", "if-newer"], 0);
+    assert_eq!((said.number("kept"), said.number("copied")), (1, 0), "{said:?}");
+    assert!(said.stderr.contains("kept: y"), "{said:?}");
+    let said = restore(&pair, "s3://rebuilt", &["--overwrite", "if-changed"], 0);
+    assert_eq!((said.number("kept"), said.number("copied")), (0, 1), "{said:?}");
+    let said = restore(&pair, "s3://rebuilt", &["--overwrite", "if-changed"], 0);
+    assert_eq!((said.number("unchanged"), said.number("copied")), (1, 0), "{said:?}");
 }

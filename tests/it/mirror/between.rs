@@ -188,3 +188,18 @@ fn stores_in_folders() {
     assert_eq!(back.code, 0, "{back:?}");
     assert_eq!(std::fs::read(user.home.path().join("back/b/c")).unwrap(), b"2");
 }
+
+#[test]
+fn what_the_destination_does_not_offer_for_one_object_stops_no_other() {
+    let (from, to) = (moto(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    for key in ["a", "b", "c"] {
+        let put = both.source.client.put_object().bucket("source").key(key);
+        let put = put.body(b"1".to_vec().into());
+        let put = if key == "b" { put.website_redirect_location("/else") } else { put };
+        both.source.run(put.send()).unwrap();
+    }
+    let said = both.mirror(&[], 1);
+    assert_eq!((said.number("copied"), said.number("failed")), (2, 1), "{said:?}");
+    assert!(said.stderr.contains("failed: b: cannot copy b: "), "{said:?}");
+}

@@ -100,6 +100,31 @@ fn only_mirrors_and_deletions_that_wait() {
 }
 
 #[test]
+fn what_is_held_is_not_proven_and_a_pause_ends_a_flush() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    (0..4).for_each(|n| pair.source.put(&format!("k/{n}"), b"1"));
+    configure(&pair, &mirror_entry("1s", "max_delete = 1"));
+    let daemon = pair.user.watch(&[]);
+    let number = |name: &str| status_of(&daemon, "offsite")[name].as_i64();
+    wait_for("a clean run", || number("watermark_ms").is_some());
+    assert_eq!(pair.user.run(&["flush"]).code, 0);
+    (0..2).for_each(|n| pair.source.delete(&format!("k/{n}")));
+    wait_for("the hold", || number("held") == Some(2));
+    let (proven, first) = (number("watermark_ms"), number("last_pass_ms"));
+    for _ in 0..2 {
+        let last = number("last_pass_ms");
+        wait_for("another run", || number("last_pass_ms") > last);
+    }
+    assert!(number("last_pass_ms") > first);
+    assert_eq!(number("watermark_ms"), proven, "what is gone is not marked yet");
+    assert_eq!(pair.user.run(&["pause", "offsite"]).code, 0);
+    let said = pair.user.run(&["flush"]);
+    assert!(said.code == 4 && said.stderr.contains("paused"), "{said:?}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn a_mirror_that_cannot_run_says_why_and_goes_on_by_itself() {
     let server = Embedded::start();
     let pair = Pair::new(&server.reach);

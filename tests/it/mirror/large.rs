@@ -17,7 +17,7 @@ fn bytes(length: usize, seed: usize) -> Vec<u8> {
 }
 
 /// Sent in parts of this size, with a header, metadata and a tag; answers with its ETag.
-fn put_in_parts(bucket: &Bucket, key: &str, body: &[u8], part: usize) -> String {
+pub(super) fn put_in_parts(bucket: &Bucket, key: &str, body: &[u8], part: usize) -> String {
     bucket.run(async {
         let upload = bucket.client.create_multipart_upload().bucket(&bucket.name).key(key);
         let upload = upload.content_type("text/large").metadata("own", "word").tagging("a=b");

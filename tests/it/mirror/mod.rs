@@ -5,6 +5,7 @@ mod between;
 mod boto;
 mod choices;
 mod daemon;
+mod faults;
 mod large;
 mod marks;
 mod runs;

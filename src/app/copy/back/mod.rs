@@ -14,19 +14,26 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::model::words::{bytes, count, grouped};
-use crate::model::{Millis, RelPath};
+use crate::model::{Key, Millis, RelPath};
 use crate::plan::mirror::{Back, bring_back};
 use crate::plan::{ErrorClass, Failure, Overwrite};
-use crate::ports::{FullHead, Fut, Headers, LineQueue, ObjectId, Scratch, StoreError, Thaw, Tier};
+use crate::ports::{
+    Fetched, FullHead, Fut, Headers, LineQueue, ObjectId, Scratch, StoreError, Thaw, Tier,
+};
 
 use super::super::backup::{PlanSink, PlannedAction};
-use super::super::mirror::{End, KeyFilter};
+use super::super::mirror::{End, KeyFilter, same_content};
 use super::super::patience::Stop;
 use super::super::progress::raise;
 use super::super::restore::{Kept, Objects, Where, no_versions, nothing};
 use super::Copier;
 use super::listing::{self, Joined, Share};
 use super::queue::{Item, each, push};
+
+/// Letters of what is to be done with an item.
+const COPY: char = 'c';
+/// Copied, unless a closer look finds that what is there stays.
+const LOOK: char = 'l';
 
 /// How a restore into a bucket behaves.
 #[derive(Clone, Debug)]
@@ -206,22 +213,22 @@ impl BringBack {
         let size = kept.object.size_bytes;
         let there = there.map(|there| there.object);
         let key = kept.id.key.clone();
+        let is_frozen = kept.object.archived && kept.thaw != Some(Thaw::Thawed);
         match bring_back(&kept.object, there.as_ref(), self.settings.overwrite) {
             Back::Right => {
                 raise(&progress.unchanged, 1);
                 Ok(0)
             }
             Back::Kept(why) => {
-                tracing::info!("kept: {key}: {}", kept_words(why));
-                raise(&self.tally.kept, 1);
+                self.keep(&key, why);
                 Ok(0)
             }
-            Back::Copy(reason) => {
-                let is_frozen = kept.object.archived && kept.thaw != Some(Thaw::Thawed);
+            back @ (Back::Look | Back::Copy(_)) => {
                 if let Some(plan) = &self.plan {
-                    let why = match is_frozen {
-                        true => "archived: it must be thawed first",
-                        false => reason.words(),
+                    let why = match back {
+                        _ if is_frozen => "archived: it must be thawed first",
+                        Back::Copy(reason) => reason.words(),
+                        _ => "unless a closer look finds both the same",
                     };
                     plan(PlannedAction {
                         action: "copy",
@@ -235,14 +242,21 @@ impl BringBack {
                     version: kept.id.version.clone(),
                     source: Some(kept.object),
                     thaw: kept.thaw,
-                    ..Item::new(key, 'c')
+                    ..Item::new(key, if back == Back::Look { LOOK } else { COPY })
                 };
-                push(if is_frozen { frozen } else { ready }, &item).await?;
+                // Nothing is thawed only to be compared.
+                let waits = is_frozen && item.what == COPY;
+                push(if waits { frozen } else { ready }, &item).await?;
                 raise(&progress.planned, 1);
                 raise(&progress.planned_bytes, size);
                 Ok(size)
             }
         }
+    }
+
+    fn keep(&self, key: &Key, why: crate::plan::Kept) {
+        tracing::info!("kept: {key}: {}", kept_words(why));
+        raise(&self.tally.kept, 1);
     }
 
     async fn copy_all(self: &Arc<Self>, queue: Box<dyn LineQueue>) -> Result<(), Stop> {
@@ -280,6 +294,9 @@ impl BringBack {
 
     async fn bring(&self, item: &Item) -> Result<(), Stop> {
         let id = id_of(item);
+        if item.what == LOOK && self.is_settled(&id).await? {
+            return Ok(());
+        }
         let Some(full) = self.copier.look(&id).await? else { return Ok(()) };
         if full.head.tags != Some(0) && self.is_left_out(&id).await? {
             return Ok(());
@@ -296,6 +313,27 @@ impl BringBack {
         self.copier.transfer(&item.key, &full).await?;
         self.copier.copied(&item.key, size);
         Ok(())
+    }
+
+    /// Whether what is newer there stays: it is the same, or only what is older is replaced.
+    async fn is_settled(&self, id: &ObjectId) -> Result<bool, Stop> {
+        let copier = &self.copier;
+        let current = ObjectId { version: None, ..id.clone() };
+        let _slot = copier.slot().await;
+        let saved = copier.patience.insist(|| copier.source.head(id)).await?;
+        let there = copier.patience.insist(|| copier.copies.head(&current)).await?;
+        let (Fetched::Found(saved), Fetched::Found(there)) = (saved, there) else {
+            return Ok(false);
+        };
+        if same_content(&saved, &there) == Some(true) {
+            raise(&self.copier.progress.unchanged, 1);
+            return Ok(true);
+        }
+        let keeps = self.settings.overwrite == Overwrite::IfNewer;
+        if keeps {
+            self.keep(&id.key, crate::plan::Kept::Newer);
+        }
+        Ok(keeps)
     }
 
     /// Whether its tags say that it was deleted by the moment that is asked for.

@@ -123,7 +123,13 @@ pub async fn tags_instead_of_deletions(can: Can, store: &dyn ObjectStore) {
     store.tag_deleted(&key("a"), Millis(0)).await.unwrap();
     assert!(has(store, "a", b"x").await);
     assert_eq!(head(store, "a").await.unwrap().meta, META);
+    assert_eq!(head(store, "a").await.unwrap().tags, Some(2));
+    assert_eq!(store.untag_deleted(&key("a")).await, Ok(true));
+    assert_eq!(store.untag_deleted(&key("a")).await, Ok(false));
+    // Not every server says that there are none.
+    assert_eq!(head(store, "a").await.unwrap().tags.unwrap_or(0), 0);
     // As a deletion of what is not there.
     store.tag_deleted(&key("absent"), Millis(0)).await.unwrap();
+    assert_eq!(store.untag_deleted(&key("absent")).await, Ok(false));
     assert_eq!(keys(store).await, ["a"]);
 }
