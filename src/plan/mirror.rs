@@ -21,8 +21,8 @@
 //! | absent | some | present | it is gone: mark it, then tag or delete the copy |
 //! | older than asked for | any | absent | nothing |
 //! | present | any | absent | copy |
-//! | present | uploading | present, and surely written since | adopt, once its tags were looked at |
-//! | present | uploading | present | copy again; if older than asked for, adopt as above or nothing |
+//! | present | uploading | present, surely written since | adopt, once its tags were looked at |
+//! | present | uploading | present | copy again; older than asked for: adopt so, or nothing |
 //! | present | any | present, differs | copy over it, unless older than asked for |
 //! | present | any | present, nobody can tell | look at both, unless older than asked for |
 //! | present | tagged, deleting | present, the same | take the tags off |

@@ -42,10 +42,10 @@ pub struct Mirror {
 #[command(
     after_help = "Nothing is written. What is missing, differs, or is only in the destination \
     without being tagged as deleted is named, and the exit code is 1; otherwise it is 0.\n\n\
-    --compare modified and size go by the two listings alone. --compare checksum also looks at each \
-    copy, one request or two more for each object: whether it is tagged as deleted although it is in \
-    the source, and where the ETags differ whether checksums are equal. Where no checksum can be \
-    compared, that is said, and the exit code is 1."
+    --compare modified and size go by the two listings alone. --compare checksum also looks at \
+    each copy, one request or two more for each object: whether it is tagged as deleted although \
+    it is in the source, and where the ETags differ whether checksums are equal. Where no checksum \
+    can be compared, that is said, and the exit code is 1."
 )]
 pub struct Verify {
     /// Bucket that was copied: s3://bucket/prefix, bucket::prefix, file:///folder; or the name of a
