@@ -404,13 +404,17 @@ fn check(config: &MirrorConfig) -> Vec<Complaint> {
     complaints
 }
 
-/// Bucket and prefix where both are of one server.
+/// Whether both are of one server, as far as the words tell: profiles may name servers, too. Who
+/// connects looks again.
 fn nested(source: &Bucket, destination: &Bucket) -> Option<Overlap> {
     let prefixes = match (&source.place, &destination.place) {
         (
             Destination::S3 { bucket, prefix },
             Destination::S3 { bucket: other, prefix: other_prefix },
-        ) if source.endpoint_url == destination.endpoint_url && bucket == other => {
+        ) if bucket == other
+            && source.endpoint_url == destination.endpoint_url
+            && source.profile == destination.profile =>
+        {
             (prefix, other_prefix)
         }
         (

@@ -314,6 +314,7 @@ fn overlap(a: &BackupConfig, b: &BackupConfig) -> bool {
             Destination::S3 { bucket: other, prefix: other_prefix },
         ) => {
             a.endpoint_url == b.endpoint_url
+                && a.profile == b.profile
                 && bucket == other
                 && nested(prefix.as_str(), other_prefix.as_str())
         }

@@ -10,7 +10,8 @@ use crate::app::owner::OwnerIdentity;
 use crate::config::{Bucket, Destination, MirrorConfig};
 use crate::fs::Spools;
 use crate::model::{Escaped, Key, Md5};
-use crate::plan::mirror::path_of;
+use crate::plan::ErrorClass;
+use crate::plan::mirror::{overlap, path_of};
 use crate::ports::{CopySource, CopyTarget, StateStore};
 use crate::s3::{Endpoint, S3Options, S3Store};
 use crate::state::BackupId;
@@ -51,6 +52,10 @@ pub async fn connect(config: &MirrorConfig, dry_run: bool) -> Result<Sides, Erro
         true => of_source.clone(),
         false => way_to(destination, config, config.create_bucket, dry_run).await?,
     };
+    let is_one = is_one_server(&of_source, &of_target);
+    if is_one {
+        refuse_overlap(source, destination)?;
+    }
     let kept = S3Options {
         storage_class: config.storage_class.clone(),
         sse: config.sse.clone(),
@@ -61,7 +66,7 @@ pub async fn connect(config: &MirrorConfig, dry_run: bool) -> Result<Sides, Erro
     Ok(Sides {
         source: Arc::new(store(of_source, options(source, config))),
         target: Arc::new(store(of_target, kept)),
-        server_side: same_store || is_one_server(source, destination),
+        server_side: same_store || (is_one && is_one_account(source, destination)),
     })
 }
 
@@ -103,14 +108,33 @@ fn options(bucket: &Bucket, config: &MirrorConfig) -> S3Options {
     }
 }
 
-/// Whether one server holds both, and one account reaches both: then it copies by itself.
-fn is_one_server(a: &Bucket, b: &Bucket) -> bool {
-    let is_s3 = |bucket: &Bucket| matches!(bucket.place, Destination::S3 { .. });
-    is_s3(a)
-        && is_s3(b)
-        && a.endpoint_url == b.endpoint_url
-        && a.profile == b.profile
-        && a.credentials_file == b.credentials_file
+/// Whether one account reaches both: then their server copies by itself.
+fn is_one_account(a: &Bucket, b: &Bucket) -> bool {
+    a.profile == b.profile && a.credentials_file == b.credentials_file
+}
+
+/// Whether both ways lead to one server on the network, whoever named it and however.
+fn is_one_server(a: &Reach, b: &Reach) -> bool {
+    let server = |way: &Reach| {
+        let url = way.connection.endpoint().unwrap_or_default().to_lowercase();
+        let url = url.replace("//localhost", "//127.0.0.1").replace("//[::1]", "//127.0.0.1");
+        url.trim_end_matches('/').to_owned()
+    };
+    let in_process = a.connection.is_in_process() || b.connection.is_in_process();
+    !in_process && server(a) == server(b)
+}
+
+/// As the configuration does it, which knows no more than the words that were written.
+fn refuse_overlap(source: &Bucket, destination: &Bucket) -> Result<(), Error> {
+    let ((bucket, prefix), (other, other_prefix)) =
+        (place(&source.place), place(&destination.place));
+    if bucket != other || overlap(prefix.as_str(), other_prefix.as_str()).is_none() {
+        return Ok(());
+    }
+    let (source, destination) = (source.place.url(), destination.place.url());
+    let message = format!("{source} and {destination} contain each other, on one server");
+    Err(Error::new(ErrorClass::Configuration, message)
+        .hint("copies would be copied again: use another bucket, or a prefix beside it"))
 }
 
 /// What the records know the two places by.

@@ -131,6 +131,14 @@ fn places_that_feed_on_each_other_are_refused() {
         assert_eq!(said.code, 2, "{said:?}");
         says(&said.stderr, &[word]);
     }
+    // The same server by another name, and by the environment.
+    let named = server.reach.endpoint.replace("127.0.0.1", "localhost");
+    for url in [&named, &server.reach.endpoint] {
+        let places = ["mirror", "s3://a-bucket", "s3://a-bucket/copies", "--source-endpoint-url"];
+        let said = user.run(&[&places[..], &[url]].concat());
+        assert_eq!(said.code, 4, "{said:?}");
+        says(&said.stderr, &["contain each other, on one server"]);
+    }
     assert!(server.log().is_empty(), "nothing was asked");
 }
 
