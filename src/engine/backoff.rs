@@ -41,6 +41,8 @@ impl Backoff {
     pub const PATH: Self = Self { first_ms: 60_000, max_ms: 15 * 60_000 };
     /// Probes of a destination that is away.
     pub const PROBE: Self = Self { first_ms: 1_000, max_ms: 30_000 };
+    /// Writes that the destination refused, as it is full: each attempt sends a whole content.
+    pub const REFUSED: Self = Self { first_ms: 1_000, max_ms: 5 * 60_000 };
     /// A file that changes while it is read.
     pub const TORN: Self = Self { first_ms: 250, max_ms: 15 * 60_000 };
     /// Looks at everything that an overflow asked for.

@@ -282,6 +282,7 @@ impl Engine {
     pub fn snapshot(&self) -> Snapshot {
         let (pending, pending_bytes) = self.schedule.backlog();
         let oldest = [self.dirty.oldest(), self.schedule.oldest(), self.looks.oldest()];
+        let trying = self.gate.trying().filter(|_| pending > 0);
         Snapshot {
             pending,
             pending_bytes,
@@ -291,7 +292,7 @@ impl Engine {
             looking: self.looks.is_looking(),
             paused: self.paused,
             looked_once: self.looks.looked_once(),
-            waiting: self.gate.waiting().cloned(),
+            waiting: self.gate.waiting().or(trying).cloned(),
             hold: self.deletions.hold().cloned(),
             oldest: oldest.into_iter().flatten().min(),
             last_full: self.looks.last_full(),

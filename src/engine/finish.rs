@@ -1,7 +1,7 @@
 //! What an operation's outcome means: done, look again, later, or given up.
 
 use crate::model::{Key, RelPath, Tick};
-use crate::plan::{Deletion, ErrorClass, Failure, Job, LookAgain, Outcome, Skip, Task};
+use crate::plan::{Deletion, Done, ErrorClass, Failure, Job, LookAgain, Outcome, Skip, Task};
 
 use super::backoff::Backoff;
 use super::core::Engine;
@@ -25,7 +25,12 @@ impl Engine {
         }
         match (outcome, queued) {
             (Outcome::Deleted(results), _) => self.deleted(results, started, now),
-            (Outcome::Done(_), Some(queued)) => self.succeeded(&queued.job),
+            (Outcome::Done(done), Some(queued)) => {
+                if matches!(done, Done::Uploaded { .. } | Done::Retouched) {
+                    self.wrote(now);
+                }
+                self.succeeded(&queued.job);
+            }
             (Outcome::Look(LookAgain::Source), Some(queued)) => {
                 self.look_again(queued.job.path, queued.since, now);
             }
@@ -45,6 +50,13 @@ impl Engine {
         }
         for (path, since) in again {
             self.look_again(path, since, now);
+        }
+    }
+
+    /// The destination takes what is written to it.
+    fn wrote(&mut self, now: Tick) {
+        if let Some(after_ms) = self.gate.wrote(now) {
+            self.notice(Notice::Resumed { after_ms });
         }
     }
 
@@ -135,10 +147,10 @@ impl Engine {
             self.schedule.throttled();
         }
         let alone = self.schedule.ready_len() == 0 && self.schedule.in_flight() == 0;
-        let was_open = self.gate.is_open();
+        let (was_open, told) = (self.gate.is_open(), self.gate.trying().is_some());
         let consequence =
             self.gate.failed(Some(&queued.job.key), &failure, alone, now, &mut self.jitter);
-        if was_open && !self.gate.is_open() {
+        if was_open && !told && !self.gate.is_open() {
             self.notice(Notice::Waiting(failure.clone()));
         }
         match consequence {

@@ -15,6 +15,9 @@ pub struct Waiting {
     pub since: Tick,
     pub next_probe: Tick,
     attempts: u32,
+    /// It was a write that was refused, as where the destination is full: a probe reads, and does
+    /// not tell.
+    refused: bool,
 }
 
 /// What a failure means for the work as a whole.
@@ -29,6 +32,8 @@ pub enum Consequence {
 #[derive(Debug, Default)]
 pub struct Gate {
     waiting: Option<Waiting>,
+    /// Writes were refused, and are tried again: none has succeeded since.
+    trying: Option<Waiting>,
     /// Keys whose requests failed since the last success.
     suspects: BTreeSet<Key>,
     /// A request had no answer, and a probe is to tell whether others have one.
@@ -52,6 +57,16 @@ impl Gate {
 
     pub fn waiting(&self) -> Option<&Waiting> {
         self.waiting.as_ref()
+    }
+
+    /// Writes were refused, and whether they are now is about to be seen.
+    pub fn trying(&self) -> Option<&Waiting> {
+        self.trying.as_ref()
+    }
+
+    /// Something was written. Answers with for how long all writes had been refused, if they had.
+    pub fn wrote(&mut self, now: Tick) -> Option<u64> {
+        self.trying.take().map(|waiting| now.since(waiting.since))
     }
 
     /// A request succeeded: the destination is there.
@@ -80,7 +95,8 @@ impl Gate {
             | ErrorClass::Configuration
             | ErrorClass::Credentials
             | ErrorClass::State => {
-                self.close(failure, now, jitter);
+                let refused = key.is_some() && failure.class == ErrorClass::Configuration;
+                self.close(failure, refused, now, jitter);
                 return Consequence::Closed;
             }
         }
@@ -98,15 +114,21 @@ impl Gate {
         std::mem::take(&mut self.suspects)
     }
 
-    fn close(&mut self, failure: &Failure, now: Tick, jitter: &mut Jitter) {
-        match &mut self.waiting {
-            Some(waiting) => waiting.failure = failure.clone(),
-            None => {
-                let next_probe = now.plus_ms(Backoff::PROBE.delay_ms(1, jitter));
-                let failure = failure.clone();
-                self.waiting = Some(Waiting { failure, since: now, next_probe, attempts: 1 });
-            }
+    fn close(&mut self, failure: &Failure, refused: bool, now: Tick, jitter: &mut Jitter) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.failure = failure.clone();
+            waiting.refused |= refused;
+            return;
         }
+        // Tried again in vain: it is the same trouble, and has lasted since it began.
+        let (since, attempts) = match self.trying.take() {
+            Some(tried) => (tried.since, tried.attempts + 1),
+            None => (now, 1),
+        };
+        let backoff = if refused { Backoff::REFUSED } else { Backoff::PROBE };
+        let next_probe = now.plus_ms(backoff.delay_ms(attempts, jitter));
+        let failure = failure.clone();
+        self.waiting = Some(Waiting { failure, since, next_probe, attempts, refused });
     }
 
     /// Whether a probe should be sent now.
@@ -135,12 +157,18 @@ impl Gate {
         match result {
             Ok(()) => {
                 self.suspects.clear();
-                self.waiting.take().map(|w| now.since(w.since))
+                let waited = self.waiting.take()?;
+                if waited.refused {
+                    // Over when something was written.
+                    self.trying = Some(waited);
+                    return None;
+                }
+                Some(now.since(waited.since))
             }
             Err(failure) => {
                 // A probe asks for nothing special: when it fails, everything would.
                 let was_open = self.is_open();
-                self.close(failure, now, jitter);
+                self.close(failure, false, now, jitter);
                 if let Some(waiting) = self.waiting.as_mut().filter(|_| !was_open) {
                     waiting.attempts += 1;
                     let delay = Backoff::PROBE.delay_ms(waiting.attempts, jitter);

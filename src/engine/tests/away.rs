@@ -18,8 +18,12 @@ fn what_is_everybodys_trouble_stops_everything_but_probes() {
         assert_eq!(rig.probes().len(), 1);
         let after_ms = rig.now.since(Tick(SETTLE_MS));
         rig.send(Event::Probed(Ok(())));
-        assert_eq!(rig.notices(), [Notice::Resumed { after_ms }]);
         assert_eq!(rig.ops(), ["d", "a"]);
+        if class == ErrorClass::Configuration {
+            assert_eq!(rig.notices(), [], "whether a write is refused, a probe does not tell");
+            rig.finish("d", DONE);
+        }
+        assert_eq!(rig.notices(), [Notice::Resumed { after_ms }]);
         assert_eq!(rig.task("a"), Task::Resolve, "the request may have arrived");
         assert_eq!(rig.problems(), []);
     }
@@ -132,4 +136,46 @@ fn a_failing_key_that_is_alone_asks_for_a_probe() {
     assert_eq!(rig.probes().len(), 1);
     rig.send(Event::Probed(Ok(())));
     assert_eq!(rig.notices(), [], "it is this key's own trouble");
+}
+
+#[test]
+fn a_full_destination_is_tried_less_and_less_often_until_something_fits() {
+    let mut rig = Rig::daemon();
+    rig.find(&[job("a", 1)]);
+    let began = rig.now;
+    let mut tried = vec![];
+    for _ in 0..12 {
+        while !rig.flying.contains_key("a") {
+            rig.wait(500);
+            if !rig.probes().is_empty() {
+                // The owner's record can be read all the same.
+                rig.send(Event::Probed(Ok(())));
+            }
+        }
+        tried.push(rig.now);
+        rig.fail("a", ErrorClass::Configuration);
+        let waiting = rig.engine.snapshot().waiting.unwrap();
+        assert_eq!(waiting.since, began, "since the first refusal");
+    }
+    let gaps: Vec<u64> = tried.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    assert!(gaps.iter().take(6).is_sorted(), "{gaps:?}");
+    assert!(gaps.iter().skip(9).all(|gap| is_about(*gap, 5 * MINUTE_MS)), "{gaps:?}");
+    let waits = |notice: &Notice| matches!(notice, Notice::Waiting(_));
+    let notices = rig.notices();
+    assert_eq!((notices.len(), notices.iter().filter(|n| waits(n)).count()), (1, 1), "{notices:?}");
+    while !rig.flying.contains_key("a") {
+        rig.wait(500);
+        if !rig.probes().is_empty() {
+            rig.send(Event::Probed(Ok(())));
+        }
+    }
+    assert!(rig.engine.snapshot().waiting.is_some(), "it is not known yet whether it fits");
+    rig.finish("a", DONE);
+    assert!(matches!(rig.notices()[..], [Notice::Resumed { .. }]));
+    assert!(rig.engine.snapshot().waiting.is_none());
+    // The next trouble is a new one.
+    rig.find(&[job("b", 1)]);
+    let again = rig.now;
+    rig.fail("b", ErrorClass::Configuration);
+    assert_eq!(rig.engine.snapshot().waiting.unwrap().since, again);
 }
