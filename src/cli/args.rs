@@ -47,6 +47,8 @@ pub enum Command {
     /// Wait until all that exists now is in the destination
     Flush(Flush),
     /// Send nothing for now: what changes is remembered
+    ///
+    /// Holds for the daemon. A `sync` that is started by hand, or by cron, sends all the same.
     Pause(Named),
     /// Go on after a pause
     Resume(Named),
@@ -227,8 +229,11 @@ pub struct Deletions {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Verb {
+    /// List the deletions that are held
     List,
+    /// Approve all that wait at that moment, also those that came since they were listed
     Approve,
+    /// Keep the objects: they are not this backup's any more
     Discard,
 }
 
