@@ -3,6 +3,7 @@
 //!
 //! Looked for where the bucket is listed anyway, once the owner record has been found to be ours.
 
+use crate::model::Millis;
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{BackupRow, OpenUpload, StoreError};
 
@@ -17,8 +18,10 @@ pub(super) async fn sweep(
     tenant: &dyn Tenant,
     row: &BackupRow,
     progress: &Progress,
+    now: Millis,
 ) -> Result<(), Failure> {
-    let Some(made_at) = row.made_at.filter(|_| !tenant.is_dry_run()) else { return Ok(()) };
+    let made_at = Millis::credible(row.made_at, now);
+    let Some(made_at) = made_at.filter(|_| !tenant.is_dry_run()) else { return Ok(()) };
     let mut after = None;
     loop {
         let page = match tenant.store().list_open_uploads(after.as_ref()).await {

@@ -189,7 +189,7 @@ pub struct Live {
 /// The status from what is recorded and from the running driver.
 pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateError> {
     let (tally, row) = (backup.state.tally(live.at).await?, backup.state.backup().await?);
-    let mut status = from_records(&tally, &row);
+    let mut status = from_records(&tally, &row, live.at);
     status.name.clone_from(&backup.settings.name);
     status.source.clone_from(&backup.settings.owner.source);
     let counts = backup.progress.counts();
@@ -204,7 +204,7 @@ pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateE
     (status.replies, status.retries) = (replies.into(), replies.retried);
     status.current = backup.progress.current(3);
     add_live(&mut status, live, backup);
-    status.watermark_ms = proof(backup, live).await?.max(row.proven_before).map(|at| at.0);
+    status.watermark_ms = proof(backup, live).await?.map(|at| at.0).max(status.watermark_ms);
     Ok(status)
 }
 
@@ -217,7 +217,7 @@ pub async fn proof(backup: &Backup, live: &Live) -> Result<Option<Millis>, State
     }
     let owes = backup.state.owes(settings.deletions != Deletions::Keep).await?;
     let fresh = watermark(live).filter(|_| !owes);
-    Ok(fresh.max(live.proven))
+    Ok(fresh.max(Millis::credible(live.proven, live.at)))
 }
 
 /// The status from the records alone.
@@ -228,7 +228,7 @@ pub async fn recorded(state: &dyn StateStore, now: Millis) -> Result<BackupStatu
         pending_files: tally.unsettled,
         pending_bytes: tally.unsettled_bytes,
         last_error: row.ended_by.clone(),
-        ..from_records(&tally, &row)
+        ..from_records(&tally, &row, now)
     };
     if tally.pending > 0 && row.held_since(tally.oldest_missing) {
         status.held = tally.pending;
@@ -239,7 +239,7 @@ pub async fn recorded(state: &dyn StateStore, now: Millis) -> Result<BackupStatu
     Ok(status)
 }
 
-fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
+fn from_records(tally: &Tally, row: &BackupRow, now: Millis) -> BackupStatus {
     BackupStatus {
         files: tally.kept,
         bytes: tally.kept_bytes,
@@ -248,7 +248,7 @@ fn from_records(tally: &Tally, row: &BackupRow) -> BackupStatus {
         failing: tally.failed,
         unclaimed: tally.unclaimed,
         missing: tally.pending + tally.approved,
-        watermark_ms: row.proven_before.map(|at| at.0),
+        watermark_ms: Millis::credible(row.proven_before, now).map(|at| at.0),
         last_pass_ms: row.passed_at.map(|at| at.0),
         paused_since_ms: row.paused_at.map(|at| at.0),
         last_listing_ms: row.listed_at.map(|at| at.0),

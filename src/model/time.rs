@@ -79,6 +79,12 @@ impl Millis {
         Self(self.0.saturating_sub_unsigned(ms))
     }
 
+    /// A time on record, unless it is later than now: the clock was ahead then, and when it was is
+    /// not known.
+    pub fn credible(recorded: Option<Self>, now: Self) -> Option<Self> {
+        recorded.filter(|at| *at <= now)
+    }
+
     /// Milliseconds from `earlier` to `self`, 0 when the clock was set back.
     pub fn since(self, earlier: Self) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)

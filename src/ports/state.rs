@@ -100,6 +100,10 @@ pub enum Change {
     ProblemSolved {
         key: Key,
     },
+    /// A path that was skipped is not any more. One that failed stays so.
+    SkipSolved {
+        key: Key,
+    },
     /// A look at everything begins: paths that are skipped no more will not be reported again.
     SkipsBegan,
     SkipsEnded,
@@ -122,9 +126,11 @@ pub enum Change {
     Paused {
         at: Option<Millis>,
     },
-    /// Every change made before this moment is in the destination. A later moment stays.
+    /// Every change made before this moment is in the destination. A later moment stays, unless it
+    /// is later than now: then the clock was wrong.
     Proven {
         before: Millis,
+        now: Millis,
     },
     /// The source, and perhaps another than before: what was recorded on the disk of the old one
     /// counts as recorded on the disk of this one.

@@ -175,6 +175,9 @@ impl Tables {
             Change::ProblemSolved { key } => {
                 self.problems.remove(&key);
             }
+            Change::SkipSolved { key } => {
+                self.problems.retain(|known, (row, _)| *known != key || row.failed);
+            }
             Change::SkipsBegan => {
                 for (row, stale) in self.problems.values_mut() {
                     *stale |= !row.failed;
@@ -188,9 +191,9 @@ impl Tables {
             Change::Listed { at } => self.backup.listed_at = Some(at),
             Change::Passed { at } => self.backup.passed_at = Some(at),
             Change::Paused { at } => self.backup.paused_at = at,
-            Change::Proven { before } => {
-                let proven = &mut self.backup.proven_before;
-                *proven = (*proven).max(Some(before));
+            Change::Proven { before, now } => {
+                let known = Millis::credible(self.backup.proven_before, now);
+                self.backup.proven_before = known.max(Some(before));
             }
             Change::Identity(identity) => self.identify(identity),
             Change::Owner { etag, generation, conditional } => {
@@ -208,6 +211,8 @@ impl Tables {
                 let hour = at.0.div_euclid(HOUR_MS);
                 let files_max = &mut self.hourly.entry(hour).or_default().0;
                 *files_max = (*files_max).max(count);
+                let ahead: u64 = self.hourly.split_off(&(hour + 1)).values().map(|h| h.1).sum();
+                self.hourly.entry(hour).or_default().1 += ahead;
                 self.hourly.retain(|known, _| *known > hour - HOURS);
             }
             Change::Approve => {

@@ -107,7 +107,8 @@ pub fn apply(
         Change::PartDone { key, part } => part_done(c, backup, key, part),
         Change::UploadDropped { key } => upload_dropped(c, backup, key),
         Change::Problem { problem, at } => set_problem(c, caches, backup, problem, *at),
-        Change::ProblemSolved { key } => problem_solved(c, backup, key),
+        Change::ProblemSolved { key } => solved(c, backup, key, true),
+        Change::SkipSolved { key } => solved(c, backup, key, false),
         Change::SkipsBegan => {
             execute(c, "UPDATE problem SET stale = 1 WHERE backup = ?1 AND NOT failed", [backup])
         }
@@ -119,7 +120,7 @@ pub fn apply(
         Change::Listed { at } => set_time(c, backup, "listed_at", Some(*at)),
         Change::Passed { at } => set_time(c, backup, "passed_at", Some(*at)),
         Change::Paused { at } => set_time(c, backup, "paused_at", *at),
-        Change::Proven { before } => proven(c, backup, *before),
+        Change::Proven { before, now } => proven(c, backup, *before, *now),
         Change::Identity(identity) => set_identity(c, backup, identity),
         Change::Files { count, at } => files(c, backup, *count, *at),
         Change::Owner { etag, generation, conditional } => {
@@ -153,11 +154,13 @@ fn set_time(c: &Connection, backup: i64, column: &str, at: Option<Millis>) -> ru
     execute(c, &sql, params![backup, at.map(|at| at.0)])
 }
 
-fn proven(c: &Connection, backup: i64, before: Millis) -> rusqlite::Result<()> {
+fn proven(c: &Connection, backup: i64, before: Millis, now: Millis) -> rusqlite::Result<()> {
     execute(
         c,
-        "UPDATE backup SET proven_before = max(ifnull(proven_before, ?2), ?2) WHERE id = ?1",
-        [backup, before.0],
+        "UPDATE backup SET proven_before =
+             CASE WHEN proven_before > ?2 AND proven_before <= ?3 THEN proven_before ELSE ?2 END
+         WHERE id = ?1",
+        [backup, before.0, now.0],
     )
 }
 
@@ -267,7 +270,7 @@ fn settle(c: &Connection, caches: &Caches, backup: i64, key: &Key) -> rusqlite::
         upload_dropped(c, backup, key)?;
     }
     if caches.problems {
-        problem_solved(c, backup, key)?;
+        solved(c, backup, key, true)?;
     }
     if caches.unclaimed {
         execute(
@@ -305,8 +308,12 @@ fn set_problem(
     )
 }
 
-fn problem_solved(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
-    execute(c, "DELETE FROM problem WHERE backup = ?1 AND key = ?2", params![backup, key.as_str()])
+fn solved(c: &Connection, backup: i64, key: &Key, failed_too: bool) -> rusqlite::Result<()> {
+    execute(
+        c,
+        "DELETE FROM problem WHERE backup = ?1 AND key = ?2 AND (?3 OR NOT failed)",
+        params![backup, key.as_str(), failed_too],
+    )
 }
 
 fn deleting(
@@ -340,6 +347,15 @@ fn files(c: &Connection, backup: i64, count: u64, at: Millis) -> rusqlite::Resul
          ON CONFLICT DO UPDATE SET files_max = max(files_max, excluded.files_max)",
         params![backup, hour, signed(count)],
     )?;
+    // Hours to come were written down by a clock that was ahead: what was deleted then counts now.
+    execute(
+        c,
+        "UPDATE hourly SET deleted = deleted + (SELECT ifnull(sum(deleted), 0) FROM hourly
+             WHERE backup = ?1 AND hour > ?2)
+         WHERE backup = ?1 AND hour = ?2",
+        params![backup, hour],
+    )?;
+    execute(c, "DELETE FROM hourly WHERE backup = ?1 AND hour > ?2", params![backup, hour])?;
     execute(c, "DELETE FROM hourly WHERE backup = ?1 AND hour <= ?2", params![backup, hour - HOURS])
 }
 

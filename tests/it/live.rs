@@ -264,3 +264,26 @@ fn a_same_size_edit_with_its_mtime_put_back_is_found() {
     assert_eq!(said.number("uploaded"), 1);
     assert_eq!(scene.get("file").unwrap().body, b"later!");
 }
+
+#[test]
+fn what_was_skipped_is_forgiven_when_it_is_all_right() {
+    let scene = Scene::new(&[("kept", b"kept"), ("sub/deep/file", b"file")]);
+    let daemon = scene.follow(&[]);
+    let becomes = |what: &str, paths: u64| {
+        wait_for(what, || daemon.backup()["skipped"] == paths);
+    };
+    let fifo = scene.tree.path("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    becomes("the FIFO to be skipped", 1);
+    fs::remove_file(&fifo).unwrap();
+    becomes("it to be forgotten", 0);
+
+    let rules = scene.tree.path("sub/.keepwatchignore");
+    std::os::unix::fs::symlink("nowhere", &rules).unwrap();
+    wait_for("the rules to be missed", || daemon.backup()["unread"] != 0);
+    scene.tree.write("sub/deep/file", b"other");
+    fs::remove_file(&rules).unwrap();
+    becomes("the folder to be looked at again", 0);
+    scene.comes_right(&daemon);
+    wait_for("all to be well", || daemon.backup()["condition"] == "up-to-date");
+}

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use keepwatch::app::status;
 use keepwatch::model::{Key, Meta, Millis, RelPath};
-use keepwatch::ports::{Clock as _, ObjectStore as _};
+use keepwatch::ports::{Change, Clock as _, ObjectStore as _, StateStore as _};
 use keepwatch::sim::world::{self, World};
 
 fn worlds() -> u64 {
@@ -130,5 +131,54 @@ fn a_write_through_a_name_outside_is_found_and_never_denied() {
             assert!(watermark(&world).await > written, "and then it is");
         }
         world.crash().await;
+    });
+}
+
+#[test]
+fn a_folder_that_can_be_read_again_is_looked_at_and_forgiven() {
+    world::in_virtual_time(async {
+        let mut world = quiet(|_| {}).await;
+        world.fs.set_unreadable(&path("a"), true);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.fs.write(&path("a/f"), b"hidden");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(world.status().await.unwrap().unread > 0);
+        world.fs.set_unreadable(&path("a"), false);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let status = world.status().await.unwrap();
+        assert_eq!((status.skipped, status.condition.as_str()), (0, "up-to-date"));
+        assert_eq!(world.differences(), [""; 0]);
+        let watermark = Millis(status.watermark_ms.unwrap());
+        assert!(world.clock.now().since(watermark) < 45_000, "{status:?}");
+        world.crash().await;
+    });
+}
+
+#[test]
+fn a_clock_that_was_ahead_proves_nothing_and_puts_nothing_off() {
+    world::in_virtual_time(async {
+        let mut world = quiet(|world| {
+            world.fs.write(&path("gone"), b"gone");
+        })
+        .await;
+        world.crash().await;
+        world.fs.remove(&path("gone"));
+        let ahead = world.clock.now().plus_ms(365 * 86_400_000);
+        let changes = vec![
+            Change::Proven { before: ahead, now: ahead },
+            Change::Listed { at: ahead },
+            Change::Missing { key: Key::file(&path("gone")), at: ahead },
+        ];
+        world.state.apply(changes).await.unwrap();
+        let recorded = status::recorded(&world.state, world.clock.now()).await.unwrap();
+        assert_eq!(recorded.watermark_ms, None);
+        world.start();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(watermark(&world).await <= world.clock.now());
+        world.crash().await;
+        let (row, now) = (world.state.backup().await.unwrap(), world.clock.now());
+        assert!(row.listed_at.unwrap() <= now, "listed again");
+        assert!(row.proven_before.unwrap() <= now, "what was proven then is replaced");
+        assert_eq!(world.differences(), [""; 0], "the delay before the deletion began anew");
     });
 }

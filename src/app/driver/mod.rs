@@ -291,7 +291,7 @@ impl Driver {
                 self.handle(Event::Hints(hints));
             }
             Ok(Back::Linked(looked)) => self.linked_looked(looked),
-            Ok(Back::Proven(before)) => self.proven.note(before),
+            Ok(Back::Proven(before)) => self.proven.note(before, self.backup.clock.now()),
             Ok(Back::Paused(paused, result, answer)) => self.paused(paused, result, answer),
             Ok(Back::Verdict(verdict, answer)) => {
                 let accepted = matches!(&verdict, Ok(verdict) if verdict.new_root);

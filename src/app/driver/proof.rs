@@ -30,8 +30,8 @@ pub(super) struct Proven {
 }
 
 impl Proven {
-    pub fn note(&mut self, before: Option<Millis>) {
-        self.before = self.before.max(before);
+    pub fn note(&mut self, before: Option<Millis>, now: Millis) {
+        self.before = Millis::credible(self.before, now).max(before);
     }
 }
 
@@ -68,7 +68,7 @@ impl Driver {
             };
             if let (true, Some(before)) = (records, before) {
                 // A database that is broken is told of where work needs it.
-                backup.record(vec![Change::Proven { before }]).await.ok();
+                backup.record(vec![Change::Proven { before, now: live.at }]).await.ok();
             }
             Back::Proven(before)
         });
@@ -103,7 +103,7 @@ impl Driver {
         };
         let live = Live { proven: self.proven.before.max(live.proven), ..live };
         if let Ok(Some(before)) = status::proof(&self.backup, &live).await {
-            self.backup.record(vec![Change::Proven { before }]).await.ok();
+            self.backup.record(vec![Change::Proven { before, now: live.at }]).await.ok();
         }
     }
 }

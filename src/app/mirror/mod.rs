@@ -165,7 +165,7 @@ impl Mirror {
         let mut changes = vec![Change::Listed { at: self.clock.now() }];
         // Of what failed or was left out nothing is proven.
         if self.undone() == before && hold.is_none() {
-            changes.push(Change::Proven { before: began });
+            changes.push(Change::Proven { before: began, now: self.clock.now() });
         }
         self.note(changes).await?;
         Ok(hold)
@@ -213,7 +213,7 @@ impl Mirror {
         let row = self.state.backup().await.map_err(|e| Stop::All(e.into()))?;
         let is_lost = row.listed_at.is_none() && row.owner_generation > 1;
         if is_lost {
-            let swept = orphans::sweep(self, &row, &self.copier.progress).await;
+            let swept = orphans::sweep(self, &row, &self.copier.progress, self.clock.now()).await;
             swept.map_err(Stop::All)?;
         }
         Ok(is_lost)

@@ -1,5 +1,6 @@
 //! What a look has found so far: jobs for the engine, changes for the state, numbers for people.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,8 @@ use super::{Planned, Stop};
 
 const JOBS_AT_ONCE: usize = 128;
 const CHANGES_AT_ONCE: usize = 512;
+/// Of more skipped paths than this, some are all right again only with the next pass.
+const SKIPS_MAX: usize = 10_000;
 /// More young files than this are not put off.
 const YOUNG_MAX: usize = 10_000;
 
@@ -33,6 +36,8 @@ pub(crate) struct Findings {
     /// When this look began, which is when absence was first seen by it.
     pub now: Millis,
     oldest_missing: Option<Millis>,
+    /// Keys that are on record as skipped, and of which this look has not found why they should be.
+    skips: BTreeSet<Key>,
     pub files: u64,
     /// Files on record that are here, and that are newly missing.
     pub known: u64,
@@ -57,6 +62,7 @@ impl Findings {
             young: vec![],
             now: backup.clock.now(),
             oldest_missing: None,
+            skips: BTreeSet::new(),
             files: 0,
             known: 0,
             vanished: 0,
@@ -135,6 +141,12 @@ impl Findings {
             return;
         }
         if let Some(since) = base.and_then(|record| record.missing_since) {
+            if since > self.now && base.is_some_and(|record| !record.approved) {
+                // The clock was ahead when it was marked: the delay begins anew.
+                self.changes.push(Change::Found { key: key.clone(), disk: None });
+                self.changes.push(Change::Missing { key: key.clone(), at: self.now });
+            }
+            let since = since.min(self.now);
             // Approved deletions do not wait for their delay.
             let since = match base.is_some_and(|record| record.approved) {
                 true => Millis(i64::MIN),
@@ -189,6 +201,8 @@ impl Findings {
     }
 
     fn job(&mut self, job: Job) {
+        // It is all right again when the job is done.
+        self.skips.remove(&job.key);
         if !self.eager && self.young.len() < YOUNG_MAX && self.is_young(&job) {
             return self.young.push(job.path);
         }
@@ -209,12 +223,51 @@ impl Findings {
 
     /// A path that is left out, and that a person should know of.
     pub async fn skip(&mut self, key: Key, path: RelPath, skip: Skip) -> Result<(), Stop> {
+        self.skips.remove(&key);
         raise(&self.backup.progress.skipped, 1);
         if self.backup.is_news(&key) {
             tracing::warn!(backup = %self.backup.settings.name, "skipped {path}: {skip}");
         }
         let problem = Problem { key, path, attempts: 1, what: Trouble::Skipped(skip) };
         self.change(Change::Problem { problem, at: self.now }).await
+    }
+
+    /// Learns what is on record as skipped, to tell what is so no more.
+    pub async fn know_skips(&mut self) -> Result<(), Stop> {
+        const PAGE: usize = 1_000;
+        let mut after = None;
+        loop {
+            let page = self.backup.state.problems(after, PAGE).await?;
+            let more = page.len() == PAGE;
+            after = page.last().map(|problem| problem.key.clone());
+            let skipped = page.into_iter().filter(|problem| !problem.failed);
+            self.skips.extend(skipped.map(|problem| problem.key));
+            if !more || self.skips.len() >= SKIPS_MAX {
+                return Ok(());
+            }
+        }
+    }
+
+    pub fn is_skipped(&self, key: &Key) -> bool {
+        self.skips.contains(key)
+    }
+
+    /// What lies below this key was not looked at.
+    pub fn hidden(&mut self, key: &Key) {
+        self.skips.retain(|skip| !skip.as_str().starts_with(key.as_str()));
+    }
+
+    /// This key was looked at; with `below`, everything that starts with it, too.
+    pub async fn looked_at(&mut self, key: &Key, below: bool) -> Result<(), Stop> {
+        let is_in = |skip: &Key| match below {
+            true => skip.as_str().starts_with(key.as_str()),
+            false => skip == key,
+        };
+        let solved: Vec<Key> = self.skips.extract_if(.., is_in).collect();
+        for key in solved {
+            self.change(Change::SkipSolved { key }).await?;
+        }
+        Ok(())
     }
 
     pub async fn change(&mut self, change: Change) -> Result<(), Stop> {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::JoinHandle;
 
-use crate::model::{Key, Object, Observed, Record, RelPath, Source};
+use crate::model::{Key, Millis, Object, Observed, Record, RelPath, Source};
 use crate::plan::{ErrorClass, Failure, Merge, OutOfOrder, Side, Step};
 use crate::ports::{
     BackupRow, Change, FolderWatch, KeyRange, Seen, Stat, StateError, StateStore, StoreError, Veil,
@@ -40,7 +40,7 @@ pub async fn run(
     }
     let list = wants_listing(backup, &row, findings);
     if list {
-        orphans::sweep(&**backup, &row, &backup.progress).await?;
+        orphans::sweep(&**backup, &row, &backup.progress, findings.now).await?;
         findings.change(Change::ListingBegan).await?;
     }
     findings.change(Change::SkipsBegan).await?;
@@ -72,7 +72,7 @@ pub async fn run(
 
 /// The first pass of a state lists the bucket, and then one pass in `verify_every`.
 fn wants_listing(backup: &Backup, row: &BackupRow, findings: &Findings) -> bool {
-    match row.listed_at {
+    match Millis::credible(row.listed_at, findings.now) {
         None => true,
         Some(at) => findings.now.since(at) >= backup.settings.verify_every_ms,
     }
@@ -142,6 +142,9 @@ pub async fn join(
                     Some(Seen::Entry(path, entry)) => (Source::Present(entry), Some(path)),
                     Some(Seen::Veil(veil)) => {
                         let source = veils.hide(&triple.key, &veil);
+                        if veil.tree && !veil.excluded {
+                            findings.hidden(&triple.key);
+                        }
                         if let Some((path, skip)) = veil.skip {
                             findings.skip(triple.key.clone(), path, skip).await?;
                         }

@@ -25,6 +25,7 @@ pub async fn run(
     watch: Option<Arc<dyn FolderWatch>>,
 ) -> Result<(), Stop> {
     let wanted = wanted(backup, scopes);
+    findings.know_skips().await?;
     let paths: Vec<RelPath> = wanted.keys().cloned().collect();
     let stats = backup.tree.stat(paths).await.map_err(Stop::SourceMissing)?;
     let mut trees: Vec<RelPath> = vec![];
@@ -119,6 +120,7 @@ async fn one(
         if deep {
             let walk = backup.tree.walk(path.clone(), watch.clone());
             join(backup, findings, walk, KeyRange::All, vec![], false).await?;
+            findings.looked_at(&Key::folder(path), true).await?;
             if let Some(watch) = watch {
                 watch.walked();
             }
@@ -130,6 +132,9 @@ async fn one(
     let mut rows = backup.state.get(keys).await?.into_iter();
     let (file_row, folder_row) = (rows.next().flatten(), rows.next().flatten());
     let (at_file, at_folder) = (stat.at(&file_key), stat.at(&folder_key));
+    // What nobody could look at may have changed meanwhile.
+    let deep = deep || findings.is_skipped(&file_key) || findings.is_skipped(&folder_key);
+    let looked = !matches!(stat, Stat::Unknown(_));
     if let Stat::Unknown(skip) = &stat {
         findings.skip(file_key.clone(), path.clone(), skip.clone()).await?;
     }
@@ -140,13 +145,17 @@ async fn one(
         written.insert(entry.fingerprint.inode);
     }
     let known = Some(path.clone());
-    findings.triple(file_key, known.clone(), at_file, file_row, Observed::Unknown).await?;
+    findings.triple(file_key.clone(), known.clone(), at_file, file_row, Observed::Unknown).await?;
+    if looked {
+        findings.looked_at(&file_key, false).await?;
+    }
     match (&stat, deep) {
         (Stat::Folder { marker, .. }, true) => {
             let first = marker.map(|entry| (folder_key.clone(), Seen::Entry(path.clone(), entry)));
             let walk = backup.tree.walk(path.clone(), watch);
-            let range = KeyRange::Under(folder_key);
+            let range = KeyRange::Under(folder_key.clone());
             join(backup, findings, walk, range, Vec::from_iter(first), false).await?;
+            findings.looked_at(&folder_key, true).await?;
             return Ok(true);
         }
         (Stat::Folder { .. } | Stat::Unknown(_), _) => {
@@ -155,7 +164,8 @@ async fn one(
         // No folder here: whatever is recorded below the name is gone, or left out.
         (Stat::Absent { .. } | Stat::Excluded | Stat::Entry(_), _) => {
             let source = stat.below();
-            below(backup, findings, folder_key, &source).await?;
+            below(backup, findings, folder_key.clone(), &source).await?;
+            findings.looked_at(&folder_key, true).await?;
         }
     }
     Ok(false)

@@ -176,6 +176,8 @@ impl SimFs {
             true => disk.unreadable.insert(folder.clone()),
             false => disk.unreadable.remove(folder),
         };
+        drop(disk);
+        self.event(folder, false, false);
     }
 
     /// Writes a file, with the folders that it needs. Fails where a file is in the way.

@@ -142,7 +142,10 @@ impl LocalTree for SimFs {
                 return Err(Self::missing());
             }
             let hidden = |path: &RelPath| {
-                disk.unreadable.iter().any(|folder| path.is_within(folder) && path != folder)
+                let here = disk.nodes.get(path).is_some_and(|n| n.entry.kind == Kind::Folder);
+                disk.unreadable
+                    .iter()
+                    .any(|folder| path.is_within(folder) && (path != folder || here))
             };
             let folder = |marker, path: &RelPath| Stat::Folder {
                 marker,

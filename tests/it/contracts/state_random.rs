@@ -77,7 +77,7 @@ fn change(chance: &Chance, at: Millis) -> Change {
             Change::Problem { problem, at }
         }
         22 => Change::ProblemSolved { key },
-        23 => Change::SkipsBegan,
+        23 => chance.pick(&[Change::SkipsBegan, Change::SkipSolved { key }]).clone(),
         24 => Change::SkipsEnded,
         25 => Change::Unclaimed { key, object: object(chance.below(9)) },
         26 => {
@@ -87,7 +87,7 @@ fn change(chance: &Chance, at: Millis) -> Change {
                 Change::Listed { at },
                 Change::Passed { at },
                 Change::Paused { at: chance.percent(50).then_some(at) },
-                Change::Proven { before },
+                Change::Proven { before, now: before.plus_ms(chance.below(HOUR_MS)) },
             ];
             chance.pick(&changes).clone()
         }
