@@ -361,8 +361,8 @@ fn uninstall(global: &Global, service: &Service) -> Result<Code, CliError> {
 
 /// Runs a command of the service manager to its end.
 fn has_systemctl() -> bool {
-    let asked = Command::new("systemctl").arg("--version").stdout(Stdio::null()).status();
-    !asked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join("systemctl").exists())
 }
 
 fn call(words: &[String]) -> Result<(), CliError> {

@@ -63,7 +63,7 @@ pub struct Service {
 
 /// A path that the service manager has no way to write.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{} cannot be named in a service: its name is not plain text, or has quotes in it", .0.display())]
+#[error("{} cannot be named in a service: its name is no plain text, or has quotes", .0.display())]
 pub struct Unwritable(pub PathBuf);
 
 impl Service {

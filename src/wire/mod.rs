@@ -9,13 +9,12 @@ mod locked;
 pub mod mirror;
 pub mod publish;
 mod restore;
+mod stores;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use aws_sdk_s3::config::SharedHttpClient;
 
 use crate::app::backup::PlanSink;
 use crate::app::driver::Watching;
@@ -27,17 +26,17 @@ use crate::fs::{RuleOptions, Rules, Tree};
 use crate::model::key::KEY_MAX_BYTES;
 use crate::model::{Escaped, Millis, Prefix};
 use crate::plan::ErrorClass;
-use crate::ports::{Clock, LocalTree, StateStore as _};
+use crate::ports::{Clock, LocalTree};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
 use crate::service::{lock, machine, paths};
 use crate::state::{BackupId, BackupState, State};
-use crate::store::{InProcess, Store, StoreOptions};
 use crate::watch;
 
 pub use error::Error;
 use locked::{not_opened, patiently};
 
 pub use restore::{RestorePlan, patterns, restore};
+pub use stores::{as_typed, is_store, open_store, store_reach};
 
 /// The machine's clock.
 pub struct SystemClock;
@@ -171,12 +170,7 @@ pub async fn wire(
     let source = source_path(config, run.mode)?;
     refuse_nested(&config.destination, &source, "source")?;
     let mut config = config.clone();
-    if let Destination::Store { folder, .. } = &config.destination
-        && !is_store(folder)
-        && is_on_record(&config, &source, state).await?
-    {
-        return Err(store_is_gone(folder, &config.name));
-    }
+    stores::refuse_lost(&config, &source, state).await?;
     let way = way_to(&config, run.plan.is_some()).await?;
     let endpoint_name = endpoint_name(&config, &way);
     if config.destination == Destination::Default {
@@ -260,42 +254,9 @@ fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), Error> {
 /// What the records know the endpoint by: where the way leads, whoever named it; empty for AWS.
 fn endpoint_name(config: &BackupConfig, way: &Reach) -> String {
     match &config.destination {
-        Destination::Store { folder, .. } => store_name(folder),
+        Destination::Store { folder, .. } => stores::store_name(folder),
         _ => way.connection.endpoint().unwrap_or_default(),
     }
-}
-
-fn store_name(folder: &Path) -> String {
-    format!("file://{}", folder.display())
-}
-
-/// Whether this backup has been in its store before.
-async fn is_on_record(
-    config: &BackupConfig,
-    source: &Path,
-    state: &OpenState,
-) -> Result<bool, Error> {
-    let Destination::Store { folder, bucket, prefix } = &config.destination else {
-        return Ok(false);
-    };
-    let id = BackupId {
-        source: source.as_os_str().as_bytes().to_owned(),
-        endpoint: store_name(folder),
-        bucket: bucket.clone(),
-        prefix: prefix.as_str().to_owned(),
-    };
-    let Some(known) = state.state.known_backup(id).await? else { return Ok(false) };
-    Ok(known.backup().await?.owner_etag.is_some())
-}
-
-/// One is not made anew where one was: more likely its disk is not mounted, and what is kept below
-/// the mount point is on another disk than the person believes.
-fn store_is_gone(folder: &Path, name: &str) -> Error {
-    let message = format!("the store in {} is not there any more", folder.display());
-    Error::new(ErrorClass::Configuration, message).hint(format!(
-        "check that its disk is mounted; if it is gone for good, `keepwatch forget {name}` lets \
-         --create-bucket make another"
-    ))
 }
 
 /// The URL that is given, or that the environment has; empty for AWS itself. One with a secret in
@@ -423,63 +384,15 @@ pub async fn reach(endpoint: Endpoint) -> Result<Reach, Error> {
     open(endpoint, None).await
 }
 
-/// The way to the store in this folder, which is opened inside this process.
-pub async fn store_reach(folder: &Path, create: bool, dry_run: bool) -> Result<Reach, Error> {
-    let (key, secret) = (random_word(), random_word());
-    let in_process = match dry_run && create && !is_store(folder) {
-        true => InProcess::unmade(),
-        false => {
-            let store = open_store(folder, create)?;
-            InProcess::new(store.endpoint(&[(key.clone(), secret.clone())]))
-        }
-    };
-    let endpoint = Endpoint {
-        url: Some("http://store.invalid".to_owned()),
-        region: Some("us-east-1".to_owned()),
-        keys: Some((key, secret)),
-        ..Endpoint::default()
-    };
-    open(endpoint, Some(SharedHttpClient::new(in_process))).await
-}
-
-async fn open(endpoint: Endpoint, http: Option<SharedHttpClient>) -> Result<Reach, Error> {
+async fn open(
+    endpoint: Endpoint,
+    http: Option<aws_sdk_s3::config::SharedHttpClient>,
+) -> Result<Reach, Error> {
     keys::keep_to_themselves(&endpoint)?;
     let connection = Connection::open(endpoint, http).await.map_err(|e| {
         Error::new(ErrorClass::Configuration, "cannot set up the connection").caused_by(&e)
     })?;
     Ok(Reach { connection })
-}
-
-/// The place of a store, such that a key can follow.
-pub fn as_typed(destination: &Destination) -> String {
-    let mut place = destination.to_string();
-    if !place.ends_with('/') {
-        place.push('/');
-    }
-    place
-}
-
-/// Whether there is a store in this folder.
-pub fn is_store(folder: &Path) -> bool {
-    folder.join(".keepwatch-store").is_dir()
-}
-
-/// Opens the embedded store. One is made only when asked for: its disk may not be mounted.
-pub fn open_store(folder: &Path, create: bool) -> Result<Store, Error> {
-    if !is_store(folder) && !create {
-        let message = format!("there is no store in {}", folder.display());
-        return Err(Error::new(ErrorClass::Configuration, message).hint(
-            "check that its disk is mounted; watch, sync and mirror make it with --create-bucket",
-        ));
-    }
-    Store::open(folder, StoreOptions::default()).map_err(|error| {
-        let message = format!("cannot open the store in {}", folder.display());
-        Error::new(ErrorClass::Configuration, message).caused_by(&error)
-    })
-}
-
-fn random_word() -> String {
-    std::iter::repeat_with(fastrand::alphanumeric).take(20).collect()
 }
 
 pub fn rules(config: &BackupConfig) -> Result<Rules, Error> {

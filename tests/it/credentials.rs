@@ -110,7 +110,7 @@ fn what_systemd_gives_is_found_by_its_name() {
         std::fs::write(&config, text).unwrap();
         user.run(&["sync", "-c", config.to_str().unwrap(), "--json"])
     };
-    // Outside of the service it is where systemd places it for that: a configuration can be checked.
+    // Outside of the service it is where systemd places it for that: a file can be checked.
     for name in ["%d/keys", "keys"] {
         let said = sync(&keys.user, name);
         assert_eq!(said.code, 4, "{said:?}");
