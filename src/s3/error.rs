@@ -44,10 +44,11 @@ where
 {
     match error {
         SdkError::ServiceError(service) => {
+            let away = service.raw().headers().get(STORE_AWAY_HEADER);
             let reply = Reply {
                 status: service.raw().status(),
-                code: service.err().code(),
-                message: service.err().message(),
+                code: service.err().code().or(away.map(|_| STORE_AWAY)),
+                message: service.err().message().or(away),
                 request_id: service.raw().headers().get("x-amz-request-id"),
                 region: named_region(service.raw()),
             };
@@ -128,6 +129,11 @@ const DENIED: &str = "check the credentials, and that their user or role may do 
 
 /// The next step where the keys are not known.
 const KEYS: &str = "check the access key and the secret key, and that they belong to this endpoint";
+
+/// Says why the embedded store is away, also where a reply has no body.
+const STORE_AWAY_HEADER: &str = "x-keepwatch-store-away";
+const STORE_AWAY: &str = "StoreAway";
+const PUT_BACK: &str = "put the disk back, or restart keepwatch to use the store that is there now";
 
 /// What a failing reply says.
 struct Reply<'a> {
@@ -212,6 +218,8 @@ impl Reply<'_> {
             "InvalidStorageClass" => {
                 told(ErrorClass::Configuration, "check storage_class: this server does not have it")
             }
+            // The embedded store's, when another disk is at its path.
+            STORE_AWAY => told(ErrorClass::Unreachable, PUT_BACK),
             _ if status == 507 => told(
                 ErrorClass::Configuration,
                 "the destination is full: free some space there, or raise its quota",

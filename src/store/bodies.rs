@@ -11,13 +11,14 @@
 //! Does not know the index. All of it blocks: call it on a blocking thread. Called by `index`,
 //! `intake`, `fetch` and `mod`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::crash_point::crash_point;
 use super::fault::{Fault, Outcome};
+use super::folder::Folder;
 use super::layout::{BodyId, Layout, folders_between};
 
 /// Where a body lies when it is not on its way.
@@ -61,24 +62,34 @@ pub(super) enum Arrival {
 /// The bodies of one store.
 pub(super) struct Bodies {
     layout: Layout,
+    folder: Folder,
     tmp: File,
     sync: bool,
 }
 
 impl Bodies {
     /// Opens the folders of `layout`, which exist. With `sync`, bodies survive a power loss.
-    pub(super) fn open(layout: Layout, sync: bool) -> io::Result<Self> {
-        let tmp = File::open(layout.tmp_folder())?;
-        Ok(Self { layout, tmp, sync })
+    pub(super) fn open(layout: Layout, folder: Folder, sync: bool) -> io::Result<Self> {
+        let tmp = folder.read(&layout.tmp_folder())?;
+        Ok(Self { layout, folder, tmp, sync })
+    }
+
+    /// Whether the store's path still leads to the folder that is used.
+    ///
+    /// # Errors
+    /// [`Fault::Away`].
+    pub(super) fn check(&self) -> Outcome<()> {
+        self.folder.check()
     }
 
     /// Starts a body, in `tmp`.
     pub(super) fn create(self: &Arc<Self>) -> Outcome<Draft> {
+        self.check()?;
         loop {
             let body = BodyId::fresh();
             let path = self.layout.tmp(body);
             crash_point();
-            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+            match self.folder.create(&path) {
                 Ok(file) => return Ok(Draft { body, file, bodies: self.clone(), kept: false }),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(Fault::file("create", &path, &e)),
@@ -102,28 +113,39 @@ impl Bodies {
     /// Opens a body; `None` when it is in neither of its places, because it just moved or went.
     pub(super) fn open_body(&self, place: Place<'_>) -> Outcome<Option<Opened>> {
         let on_its_way = self.layout.tmp(place.body);
-        if let Some(file) = open_if_there(&on_its_way)? {
+        if let Some(file) = self.open_if_there(&on_its_way)? {
             return Ok(Some(Opened { file, by_plain_path: false }));
         }
-        let file = open_if_there(&self.home_path(place))?;
+        let file = self.open_if_there(&self.home_path(place))?;
         let by_plain_path = place.home == Home::Plain;
         Ok(file.map(|file| Opened { file, by_plain_path }))
     }
 
+    fn open_if_there(&self, path: &Path) -> Outcome<Option<File>> {
+        match self.folder.read(path) {
+            Ok(file) => Ok(Some(file)),
+            // A file where the path has a folder: the body has just been taken out.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Ok(None)
+            }
+            Err(e) => Err(Fault::file("open", path, &e)),
+        }
+    }
+
     /// Opens the body of a part, which never leaves `tmp`; `None` when the part is gone.
     pub(super) fn open_part(&self, body: BodyId) -> Outcome<Option<File>> {
-        open_if_there(&self.layout.tmp(body))
+        self.open_if_there(&self.layout.tmp(body))
     }
 
     /// Moves a body from `tmp` to its home. Only inside a write transaction.
     pub(super) fn bring_home(&self, place: Place<'_>) -> Arrival {
         let (from, to) = (self.layout.tmp(place.body), self.home_path(place));
         crash_point();
-        let moved = rename_to_free(&from, &to).or_else(|e| match e.kind() {
-            ErrorKind::NotFound if from.exists() => {
-                to.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let moved = self.folder.rename_to_free(&from, &to).or_else(|e| match e.kind() {
+            ErrorKind::NotFound if self.folder.stat(&from).is_ok() => {
+                to.parent().map_or(Ok(()), |parent| self.folder.make_folders(parent))?;
                 crash_point();
-                rename_to_free(&from, &to)
+                self.folder.rename_to_free(&from, &to)
             }
             _ => Err(e),
         });
@@ -141,13 +163,14 @@ impl Bodies {
         }
         let top = self.layout.bucket(place.bucket);
         let folders = folders_between(&top, path);
-        let file = folders.into_iter().find(|folder| folder.is_file())?;
+        let file = folders.into_iter().find(|folder| self.folder.is_file(folder))?;
         file.strip_prefix(&top).ok()?.to_str().map(str::to_owned)
     }
 
     /// Whether a body is at its home, and not on its way.
     pub(super) fn lies_at_home(&self, place: Place<'_>) -> bool {
-        !self.layout.tmp(place.body).exists() && self.home_path(place).is_file()
+        let on_its_way = self.folder.stat(&self.layout.tmp(place.body)).is_ok();
+        !on_its_way && self.folder.is_file(&self.home_path(place))
     }
 
     /// Moves a body from its home to `tmp`, if it is not there already. Only inside a write
@@ -156,11 +179,11 @@ impl Bodies {
     /// A body that is nowhere was removed by hand: reading it says so, and this leaves it at that.
     pub(super) fn take_out(&self, place: Place<'_>, prune: bool) -> Outcome<()> {
         let (from, to) = (self.home_path(place), self.layout.tmp(place.body));
-        if to.exists() {
+        if self.folder.stat(&to).is_ok() {
             return Ok(());
         }
         crash_point();
-        match fs::rename(&from, &to) {
+        match self.folder.rename(&from, &to) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(Fault::file("move", &from, &e)),
@@ -172,7 +195,7 @@ impl Bodies {
             };
             let folders = folders_between(&top, &from);
             // The first that is not empty ends it.
-            let _ = folders.into_iter().rev().try_for_each(fs::remove_dir);
+            let _ = folders.into_iter().rev().try_for_each(|f| self.folder.remove_folder(f));
         }
         Ok(())
     }
@@ -181,7 +204,7 @@ impl Bodies {
     /// left to the next sweep.
     pub(super) fn discard(&self, body: BodyId) {
         crash_point();
-        let _ = fs::remove_file(self.layout.tmp(body));
+        let _ = self.folder.remove_file(&self.layout.tmp(body));
     }
 
     /// Makes the names in `tmp` durable. Before the commit whose rows need them.
@@ -195,11 +218,11 @@ impl Bodies {
     /// The bodies in `tmp`. Files with other names are nobody's, and are removed if they can be.
     pub(super) fn on_their_way(&self) -> io::Result<Vec<BodyId>> {
         let mut bodies = Vec::new();
-        for entry in fs::read_dir(self.layout.tmp_folder())? {
-            let entry = entry?;
-            match entry.file_name().to_str().and_then(BodyId::parse) {
+        let folder = self.layout.tmp_folder();
+        for name in self.folder.names(&folder)? {
+            match name.to_str().and_then(BodyId::parse) {
                 Some(body) => bodies.push(body),
-                None => drop(fs::remove_file(entry.path())),
+                None => drop(self.folder.remove_file(&folder.join(name))),
             }
         }
         Ok(bodies)
@@ -208,10 +231,10 @@ impl Bodies {
     /// Makes the folder of a new bucket; `false` when something that is not ours lies there.
     pub(super) fn make_bucket(&self, name: &str) -> Outcome<bool> {
         let path = self.layout.bucket(name);
-        match fs::create_dir(&path) {
+        match self.folder.make_folder(&path) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                Ok(fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none()))
+                Ok(self.folder.names(&path).is_ok_and(|names| names.is_empty()))
             }
             Err(e) => Err(Fault::file("create", &path, &e)),
         }
@@ -219,7 +242,7 @@ impl Bodies {
 
     /// Removes the folder of a bucket; one that holds files made by hand stays.
     pub(super) fn remove_bucket(&self, name: &str) {
-        let _ = fs::remove_dir(self.layout.bucket(name));
+        let _ = self.folder.remove_folder(&self.layout.bucket(name));
     }
 }
 
@@ -271,30 +294,5 @@ impl Drop for Draft {
         if !self.kept {
             self.bodies.discard(self.body);
         }
-    }
-}
-
-fn open_if_there(path: &Path) -> Outcome<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        // A file where the path has a folder: the body has just been taken out.
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(e) => Err(Fault::file("open", path, &e)),
-    }
-}
-
-/// Renames, and fails with `AlreadyExists` when something is there. This also keeps keys apart
-/// that the file system takes for one (`A` and `a`, NFC and NFD).
-fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    use rustix::io::Errno;
-
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // RACE: a file system without the flag: a file made by hand between the look and the
-        // rename is replaced. Our own writers are kept out by the write transaction.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if to.symlink_metadata().is_err() => {
-            fs::rename(from, to)
-        }
-        renamed => renamed.map_err(io::Error::from),
     }
 }

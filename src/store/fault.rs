@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use rusqlite::ErrorCode;
 use s3s::{S3Error, S3ErrorCode};
 
@@ -19,6 +20,8 @@ pub(super) enum Fault {
     Index(rusqlite::Error),
     /// The disk of the store, or the room that its user may have there, is full.
     Full(String),
+    /// The store's path leads to another folder now, or nowhere.
+    Away(String),
     /// Anything else that is not the client's doing: what was tried, and the cause.
     Trouble(String),
 }
@@ -28,7 +31,7 @@ impl std::fmt::Display for Fault {
         match self {
             Self::Refused(error) => error.fmt(f),
             Self::Index(error) => error.fmt(f),
-            Self::Full(words) | Self::Trouble(words) => f.write_str(words),
+            Self::Full(words) | Self::Away(words) | Self::Trouble(words) => f.write_str(words),
         }
     }
 }
@@ -69,6 +72,7 @@ impl From<Fault> for S3Error {
                 full(format!("cannot write the store's index: {error}"))
             }
             Fault::Full(message) => full(message),
+            Fault::Away(message) => away(message),
             Fault::Index(error) => {
                 refuse(S3ErrorCode::InternalError, format!("the store's index failed: {error}"))
             }
@@ -94,6 +98,19 @@ pub(super) fn refuse_as(code: &'static str, status: u16, message: impl Into<Stri
 /// 507, as other stores on disks have it.
 fn full(message: String) -> S3Error {
     refuse_as("InsufficientStorage", 507, message)
+}
+
+/// 503 with a code of our own, also in a header, as replies to HEAD have no body. The client side
+/// (`s3::error`) takes it for a server that cannot be reached.
+fn away(message: String) -> S3Error {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(message.as_bytes()) {
+        headers.insert(HeaderName::from_static("x-keepwatch-store-away"), value);
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    let mut error = refuse_as("StoreAway", 503, message);
+    error.set_headers(headers);
+    error
 }
 
 /// 501 for a part of S3 that this store does not carry.

@@ -10,6 +10,9 @@
 //! the body lies in `tmp`, complete, and the sweep brings it home. Several processes can use one
 //! index: `BEGIN IMMEDIATE` is the lock.
 //!
+//! Every read and every write asks first whether the store's path still leads to the folder that
+//! was opened ([`super::folder`]). If not, the store is away, and nothing is read or written.
+//!
 //! Knows no rules of S3. Called by every operation.
 
 use std::io;
@@ -19,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use s3s::S3Result;
 use tokio::sync::oneshot;
@@ -41,6 +45,7 @@ type Reply = Box<dyn FnOnce()>;
 
 pub(super) struct Index {
     path: PathBuf,
+    bodies: Arc<Bodies>,
     readers: Mutex<Vec<Connection>>,
     /// `None` only while dropping.
     jobs: Option<Sender<Job>>,
@@ -55,20 +60,30 @@ impl Index {
         bodies: Arc<Bodies>,
     ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
-        let mut writer = Writer { conn: writer, bodies, queue };
+        let mut writer = Writer { conn: writer, bodies: bodies.clone(), queue };
         let thread = thread::Builder::new().name("store index".to_owned());
         let thread = thread.spawn(move || writer.run())?;
-        Ok(Self { path, readers: Mutex::default(), jobs: Some(jobs), writer: Some(thread) })
+        let writer = Some(thread);
+        Ok(Self { path, bodies, readers: Mutex::default(), jobs: Some(jobs), writer })
     }
 
     /// Reads; every statement sees the last commit. Blocks.
+    ///
+    /// # Errors
+    /// Those of `work`; [`Fault::Away`].
     pub(super) fn read<T>(&self, work: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
+        self.bodies.check()?;
         let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let is_new = idle.is_none();
         let conn = match idle {
             Some(conn) => conn,
             None => connect(&self.path, Mode::Read)?,
         };
         let result = work(&conn);
+        // Its files were opened by their paths, the log not before the first statement.
+        if is_new {
+            self.bodies.check()?;
+        }
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
         result
     }
@@ -99,6 +114,16 @@ impl Drop for Index {
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
+        let readers = self.readers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        readers.iter().for_each(|conn| leave_log_if_away(conn, &self.bodies));
+    }
+}
+
+/// The last connection to close removes the log by its path: not when that is another store's.
+fn leave_log_if_away(conn: &Connection, bodies: &Bodies) {
+    if bodies.check().is_err() {
+        // It fails on a connection that is closed only.
+        let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 }
 
@@ -150,7 +175,12 @@ impl<'a> Tx<'a> {
     }
 
     /// Runs one write in a savepoint: if it fails, it leaves nothing behind.
+    ///
+    /// # Errors
+    /// Those of `work`; [`Fault::Away`]. Should the store's folder be moved from its path after
+    /// this look, the write goes there, index and body.
     pub(super) fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+        self.bodies.check()?;
         let left_before = self.leaving.len();
         rows::execute(self.conn, "SAVEPOINT one", [])?;
         let result = work(self);
@@ -247,6 +277,7 @@ impl Writer {
                 tracing::error!("the store's index failed: {fault}");
             }
         }
+        leave_log_if_away(&self.conn, &self.bodies);
     }
 
     /// One transaction for all the jobs; then their bodies go home, and the callers are told.

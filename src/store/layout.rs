@@ -54,6 +54,11 @@ impl Layout {
         Self { root }
     }
 
+    /// The store's folder, which all other paths are below.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(super) fn inner(&self) -> PathBuf {
         self.root.join(INNER)
     }

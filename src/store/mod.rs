@@ -13,6 +13,7 @@
 //!         index         SQLite: one writing thread with group commit, many readers
 //!         rows, uploads the tables
 //!         bodies        files: tmp, blobs, plain paths
+//!         folder        the store's folder by its handle, and whether its path still leads there
 //! ```
 //!
 //! **On disk.** `<folder>/.keepwatch-store/index.db` is the truth. The body of a current object
@@ -40,6 +41,7 @@ mod digest;
 mod endpoint;
 mod fault;
 mod fetch;
+mod folder;
 mod head;
 mod in_process;
 mod index;
@@ -73,6 +75,7 @@ pub use self::serve::serve;
 
 use self::bodies::Bodies;
 use self::fault::{Fault, Outcome};
+use self::folder::Folder;
 use self::index::{Index, Mode};
 use self::layout::Layout;
 
@@ -146,26 +149,25 @@ impl Store {
         fs::create_dir_all(layout.tmp_folder()).map_err(unusable)?;
         fs::create_dir_all(layout.blob_folder()).map_err(unusable)?;
         let lock = File::create(layout.lock()).map_err(unusable)?;
-        let bodies = Bodies::open(layout.clone(), options.sync).map_err(unusable)?;
-
-        let path = layout.index();
-        let failed = |source| StoreOpenError::Index { path: path.clone(), source };
-        let connect = || index::connect(&path, Mode::Write { durable: options.sync });
-        match lock.try_lock() {
-            Ok(()) => {
-                let mut conn = connect().map_err(failed)?;
-                prepare(&mut conn, &path)?;
-                sweep(&mut conn, &bodies, folder)?;
-                drop(conn);
-                lock.unlock().map_err(unusable)?;
-            }
+        let is_alone = match lock.try_lock() {
+            Ok(()) => true,
             // Someone else is using it.
-            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        };
+        let mut held = Folder::open(layout.root(), layout.index()).map_err(unusable)?;
+        let path = layout.index();
+        let mode = Mode::Write { durable: options.sync };
+        let mut conn = index::connect(&path, mode)
+            .map_err(|source| StoreOpenError::Index { path: path.clone(), source })?;
+        prepare(&mut conn, &path)?;
+        held.hold_index().map_err(|fault| unusable(io::Error::other(fault.to_string())))?;
+        let bodies = Bodies::open(layout, held, options.sync).map_err(unusable)?;
+        if is_alone {
+            sweep(&mut conn, &bodies, folder)?;
+            lock.unlock().map_err(unusable)?;
         }
         lock.lock_shared().map_err(unusable)?;
-        let mut conn = connect().map_err(failed)?;
-        prepare(&mut conn, &path)?;
 
         let bodies = Arc::new(bodies);
         let index = Index::start(path, conn, bodies.clone()).map_err(unusable)?;

@@ -36,6 +36,7 @@ mod secrets;
 mod service;
 mod simulate;
 mod state;
+mod stores;
 mod support;
 mod sweep;
 mod sync;

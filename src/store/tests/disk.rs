@@ -9,7 +9,7 @@ use super::{BUCKET, Rig, Store, assert_refused, noise};
 use crate::store::StoreOpenError;
 
 /// The files below a folder, with their paths relative to it, in order.
-fn files(folder: &Path) -> Vec<String> {
+pub(super) fn files(folder: &Path) -> Vec<String> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(next) = folders.pop() {
         for entry in fs::read_dir(next).unwrap() {

@@ -3,6 +3,7 @@
 //! The rig is here; each file below is one subject.
 
 mod access;
+mod away;
 mod buckets;
 mod checksums;
 mod copies;
