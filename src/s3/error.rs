@@ -218,8 +218,12 @@ impl Reply<'_> {
             "InvalidStorageClass" => {
                 told(ErrorClass::Configuration, "check storage_class: this server does not have it")
             }
-            // The embedded store's, when another disk is at its path.
+            // The embedded store's: another disk is at its path; its files may not be written.
             STORE_AWAY => told(ErrorClass::Unreachable, PUT_BACK),
+            "StoreReadOnly" => told(
+                ErrorClass::Configuration,
+                "mount its disk writable, or run keepwatch as a user that may write there",
+            ),
             _ if status == 507 => told(
                 ErrorClass::Configuration,
                 "the destination is full: free some space there, or raise its quota",

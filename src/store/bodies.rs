@@ -11,14 +11,16 @@
 //! Does not know the index. All of it blocks: call it on a blocking thread. Called by `index`,
 //! `intake`, `fetch` and `mod`.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::crash_point::crash_point;
+use super::damage::{self, Mark};
 use super::fault::{Fault, Outcome};
-use super::folder::Folder;
+use super::folder::{Folder, is_file};
 use super::layout::{BodyId, Layout, folders_between};
 
 /// Where a body lies when it is not on its way.
@@ -65,13 +67,34 @@ pub(super) struct Bodies {
     folder: Folder,
     tmp: File,
     sync: bool,
+    /// Nothing may be written.
+    read_only: bool,
+    /// Whose content was read and is right, though their time is this one: seconds, nanoseconds.
+    proven: Mutex<HashMap<BodyId, (i64, i64)>>,
 }
 
 impl Bodies {
     /// Opens the folders of `layout`, which exist. With `sync`, bodies survive a power loss.
     pub(super) fn open(layout: Layout, folder: Folder, sync: bool) -> io::Result<Self> {
         let tmp = folder.read(&layout.tmp_folder())?;
-        Ok(Self { layout, folder, tmp, sync })
+        Ok(Self { layout, folder, tmp, sync, read_only: false, proven: Mutex::default() })
+    }
+
+    /// Those of a store that may not be written to.
+    pub(super) fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+
+    /// # Errors
+    /// [`Fault::ReadOnly`].
+    pub(super) fn check_writable(&self) -> Outcome<()> {
+        match self.read_only {
+            false => Ok(()),
+            true => Err(Fault::ReadOnly(format!(
+                "the store in {} can be read only",
+                self.layout.root().display()
+            ))),
+        }
     }
 
     /// Whether the store's path still leads to the folder that is used.
@@ -84,13 +107,17 @@ impl Bodies {
 
     /// Starts a body, in `tmp`.
     pub(super) fn create(self: &Arc<Self>) -> Outcome<Draft> {
+        self.check_writable()?;
         self.check()?;
         loop {
             let body = BodyId::fresh();
             let path = self.layout.tmp(body);
             crash_point();
             match self.folder.create(&path) {
-                Ok(file) => return Ok(Draft { body, file, bodies: self.clone(), kept: false }),
+                Ok(file) => {
+                    let bodies = self.clone();
+                    return Ok(Draft { body, file, bodies, stamped_s: None, kept: false });
+                }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(Fault::file("create", &path, &e)),
             }
@@ -167,6 +194,22 @@ impl Bodies {
         file.strip_prefix(&top).ok()?.to_str().map(str::to_owned)
     }
 
+    /// Whether a file that shows this lies where the body does.
+    pub(super) fn shows(&self, place: Place<'_>, mark: Mark) -> bool {
+        let shows = |path: &Path| self.folder.stat(path).is_ok_and(|stat| mark.is_shown_by(&stat));
+        shows(&self.home_path(place)) || shows(&self.layout.tmp(place.body))
+    }
+
+    /// Whether this body was read and is right, while it had this time of modification.
+    pub(super) fn is_proven(&self, body: BodyId, modified: (i64, i64)) -> bool {
+        let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        proven.get(&body) == Some(&modified)
+    }
+
+    pub(super) fn prove(&self, body: BodyId, modified: (i64, i64)) {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(body, modified);
+    }
+
     /// Whether a body is at its home, and not on its way.
     pub(super) fn lies_at_home(&self, place: Place<'_>) -> bool {
         let on_its_way = self.folder.stat(&self.layout.tmp(place.body)).is_ok();
@@ -179,7 +222,8 @@ impl Bodies {
     /// A body that is nowhere was removed by hand: reading it says so, and this leaves it at that.
     pub(super) fn take_out(&self, place: Place<'_>, prune: bool) -> Outcome<()> {
         let (from, to) = (self.home_path(place), self.layout.tmp(place.body));
-        if self.folder.stat(&to).is_ok() {
+        // What is no file is no body, but made by hand.
+        if self.folder.stat(&to).is_ok() || self.folder.stat(&from).is_ok_and(|f| !is_file(&f)) {
             return Ok(());
         }
         crash_point();
@@ -251,6 +295,7 @@ pub(super) struct Draft {
     body: BodyId,
     file: File,
     bodies: Arc<Bodies>,
+    stamped_s: Option<i64>,
     kept: bool,
 }
 
@@ -262,6 +307,7 @@ impl Draft {
 
     /// Nothing more will be written: makes the bytes durable.
     pub(super) fn finish(&mut self) -> Outcome<()> {
+        self.stamped_s = damage::stamp(&self.file);
         if !self.bodies.sync {
             return Ok(());
         }
@@ -276,6 +322,11 @@ impl Draft {
 
     pub(super) fn body(&self) -> BodyId {
         self.body
+    }
+
+    /// See [`super::damage`]; known once it is finished.
+    pub(super) fn stamped_s(&self) -> Option<i64> {
+        self.stamped_s
     }
 
     /// A row names this body now: it stays.

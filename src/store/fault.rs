@@ -22,6 +22,10 @@ pub(super) enum Fault {
     Full(String),
     /// The store's path leads to another folder now, or nowhere.
     Away(String),
+    /// The store is open for reading only.
+    ReadOnly(String),
+    /// The file of a body is gone, or not what was stored.
+    Damaged(String),
     /// Anything else that is not the client's doing: what was tried, and the cause.
     Trouble(String),
 }
@@ -31,7 +35,11 @@ impl std::fmt::Display for Fault {
         match self {
             Self::Refused(error) => error.fmt(f),
             Self::Index(error) => error.fmt(f),
-            Self::Full(words) | Self::Away(words) | Self::Trouble(words) => f.write_str(words),
+            Self::Full(words)
+            | Self::Away(words)
+            | Self::ReadOnly(words)
+            | Self::Damaged(words)
+            | Self::Trouble(words) => f.write_str(words),
         }
     }
 }
@@ -73,6 +81,9 @@ impl From<Fault> for S3Error {
             }
             Fault::Full(message) => full(message),
             Fault::Away(message) => away(message),
+            Fault::ReadOnly(message) => refuse_as("StoreReadOnly", 403, message),
+            // No 5xx: to try again is no use.
+            Fault::Damaged(message) => refuse_as("ObjectDamaged", 422, message),
             Fault::Index(error) => {
                 refuse(S3ErrorCode::InternalError, format!("the store's index failed: {error}"))
             }

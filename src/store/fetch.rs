@@ -20,6 +20,7 @@ use s3s::{Body, S3Error, S3ErrorCode};
 
 use super::bodies::{Bodies, Home};
 use super::clock::{http_date, timestamp_of_s};
+use super::damage;
 use super::fault::{Fault, Outcome, no_such_key, no_such_version, refuse};
 use super::head::is_archive;
 use super::rows::{self, Bucket, Thaw, Version};
@@ -34,6 +35,8 @@ const TRIES: usize = 32;
 pub(super) struct Found {
     pub(super) bucket: Bucket,
     pub(super) version: Version,
+    /// Its body is not what was stored; the ETag says so.
+    pub(super) damaged: bool,
 }
 
 impl Found {
@@ -64,7 +67,7 @@ pub(super) fn find(
     if found.marker {
         return Err(hidden_by(&found, version.is_some()).into());
     }
-    Ok(Found { bucket, version: found })
+    Ok(Found { bucket, version: found, damaged: false })
 }
 
 fn hidden_by(marker: &Version, asked_for: bool) -> S3Error {
@@ -101,7 +104,7 @@ pub(super) fn open(
         let found = find(conn, bucket, key, version)?;
         admit(&found)?;
         let Some(place) = found.version.place(bucket, key) else { break };
-        let Some(opened) = bodies.open_body(place)? else { continue };
+        let Some(mut opened) = bodies.open_body(place)? else { continue };
         if opened.by_plain_path {
             // The path may have changed hands before it was opened; if not by now, it had not.
             let home = rows::place_of(conn, place.body)?.map(|(home, ..)| home);
@@ -109,18 +112,36 @@ pub(super) fn open(
                 continue;
             }
         }
-        let size_bytes = opened.file.metadata().map(|m| m.len()).unwrap_or_default();
-        if size_bytes != found.version.size_bytes {
+        if !damage::is_whole(bodies, &found.version, &mut opened.file)? {
             return Err(changed_by_hand(bucket, key));
         }
         return Ok((found, opened.file));
     }
-    Err(Fault::Trouble(format!("the body of {bucket}/{key} is missing from the store's folder")))
+    Err(Fault::Damaged(format!("the body of {bucket}/{key} is missing from the store's folder")))
+}
+
+/// Finds an object, and tells whether its body is what was stored.
+pub(super) fn look(
+    conn: &Connection,
+    bodies: &Bodies,
+    target: (&str, &str, Option<&str>),
+) -> Outcome<Found> {
+    let (bucket, key, version) = target;
+    match open(conn, bodies, target, |_| Ok(())) {
+        Ok((found, _)) => Ok(found),
+        Err(Fault::Damaged(_)) => {
+            let mut found = find(conn, bucket, key, version)?;
+            found.version.etag = found.version.body.map(damage::etag).unwrap_or_default();
+            found.damaged = true;
+            Ok(found)
+        }
+        Err(fault) => Err(fault),
+    }
 }
 
 /// The file of a body is not what was stored.
 pub(super) fn changed_by_hand(bucket: &str, key: &str) -> Fault {
-    Fault::Trouble(format!("the file of {bucket}/{key} was changed behind the store's back"))
+    Fault::Damaged(format!("the file of {bucket}/{key} was changed behind the store's back"))
 }
 
 /// What can be said of the copy of an archived object.

@@ -15,7 +15,9 @@
 //!
 //! Knows no rules of S3. Called by every operation.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +33,7 @@ use super::bodies::{Arrival, Bodies, Home, Place};
 use super::crash_point::crash_point;
 use super::fault::{Fault, Outcome};
 use super::layout::BodyId;
+use super::reading::Readable;
 use super::rows;
 
 /// How long a transaction waits for those of other processes.
@@ -43,11 +46,26 @@ const BATCH_MAX: usize = 256;
 type Job = Box<dyn FnOnce(&mut Tx<'_>) -> Reply + Send>;
 type Reply = Box<dyn FnOnce()>;
 
+/// Where readers find the index.
+enum Source {
+    Own(PathBuf),
+    ReadOnly(Readable),
+}
+
+impl Source {
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        match self {
+            Self::Own(path) => connect(path, Mode::Read),
+            Self::ReadOnly(found) => connect(&found.path, found.mode()),
+        }
+    }
+}
+
 pub(super) struct Index {
-    path: PathBuf,
+    source: Source,
     bodies: Arc<Bodies>,
     readers: Mutex<Vec<Connection>>,
-    /// `None` only while dropping.
+    /// `None` when it is read only, and while dropping.
     jobs: Option<Sender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -63,8 +81,14 @@ impl Index {
         let mut writer = Writer { conn: writer, bodies: bodies.clone(), queue };
         let thread = thread::Builder::new().name("store index".to_owned());
         let thread = thread.spawn(move || writer.run())?;
-        let writer = Some(thread);
-        Ok(Self { path, bodies, readers: Mutex::default(), jobs: Some(jobs), writer })
+        let (source, writer) = (Source::Own(path), Some(thread));
+        Ok(Self { source, bodies, readers: Mutex::default(), jobs: Some(jobs), writer })
+    }
+
+    /// An index that is read only.
+    pub(super) fn reading(found: Readable, bodies: Arc<Bodies>) -> Self {
+        let source = Source::ReadOnly(found);
+        Self { source, bodies, readers: Mutex::default(), jobs: None, writer: None }
     }
 
     /// Reads; every statement sees the last commit. Blocks.
@@ -77,7 +101,7 @@ impl Index {
         let is_new = idle.is_none();
         let conn = match idle {
             Some(conn) => conn,
-            None => connect(&self.path, Mode::Read)?,
+            None => self.source.connect()?,
         };
         let result = work(&conn);
         // Its files were opened by their paths, the log not before the first statement.
@@ -94,6 +118,7 @@ impl Index {
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Outcome<T> + Send + 'static,
     ) -> S3Result<T> {
+        self.bodies.check_writable()?;
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |tx| {
             let result = tx.attempt(work);
@@ -130,6 +155,8 @@ fn leave_log_if_away(conn: &Connection, bodies: &Bodies) {
 /// What a connection is for.
 pub(super) enum Mode {
     Read,
+    /// Reads a file that nobody changes, without any lock or log.
+    Frozen,
     /// `durable`: commits survive a power loss, and not only the end of the process.
     Write {
         durable: bool,
@@ -139,8 +166,14 @@ pub(super) enum Mode {
 /// Opens a connection to an index, creating the file when writing.
 pub(super) fn connect(path: &Path, mode: Mode) -> rusqlite::Result<Connection> {
     let flags = match mode {
+        // Where that is not allowed, SQLite reads.
         Mode::Read => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Mode::Frozen => OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
         Mode::Write { .. } => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+    };
+    let path = match mode {
+        Mode::Frozen => frozen_uri(path),
+        Mode::Read | Mode::Write { .. } => path.to_owned(),
     };
     let mut conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.set_prepared_statement_cache_capacity(64);
@@ -150,13 +183,26 @@ pub(super) fn connect(path: &Path, mode: Mode) -> rusqlite::Result<Connection> {
         tries < BUSY_MS
     }))?;
     match mode {
-        Mode::Read => conn.pragma_update(None, "query_only", true)?,
+        Mode::Read | Mode::Frozen => conn.pragma_update(None, "query_only", true)?,
         Mode::Write { durable } => {
             conn.pragma_update(None, "journal_mode", "WAL")?;
             conn.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
         }
     }
     Ok(conn)
+}
+
+/// SQLite's name of a file that nobody changes.
+fn frozen_uri(path: &Path) -> PathBuf {
+    let mut uri = b"file:".to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => uri.extend(format!("%{byte:02X}").bytes()),
+            _ => uri.push(*byte),
+        }
+    }
+    uri.extend(b"?immutable=1");
+    OsString::from_vec(uri).into()
 }
 
 /// An open write transaction: the only place where rows change and plain paths change hands.

@@ -20,8 +20,12 @@
 //! lies at `<folder>/<bucket>/<key>`, to be read with ordinary tools, when every segment of the key
 //! is a legal file name and no other key needs the path as a folder; else, like those of older
 //! versions, at `.keepwatch-store/blobs/ab/cd/<id>`. A version that is the newest again because
-//! newer ones were deleted stays a blob. Changes made by hand in the folder are not seen: a file
-//! that was changed or removed is an `InternalError` when its object is read.
+//! newer ones were deleted stays a blob. A file that was changed or removed by hand is listed with
+//! an ETag that no content has, and is `ObjectDamaged` when its object is read (`damage`); files
+//! that were made by hand are not seen.
+//!
+//! **Where nothing may be written**, on a read-only disk or by another user, the store is read
+//! only: no lock, no sweep, and writes are `StoreReadOnly` (`reading`).
 //!
 //! **Kill and power loss.** A body is complete (and with [`StoreOptions::sync`] durable) in `tmp`
 //! before the index names it, and it is found in `tmp` until it is home (see `bodies`), so no row
@@ -37,6 +41,7 @@ mod api;
 mod bodies;
 mod clock;
 mod crash_point;
+mod damage;
 mod digest;
 mod endpoint;
 mod fault;
@@ -47,6 +52,7 @@ mod in_process;
 mod index;
 mod intake;
 mod layout;
+mod reading;
 mod rows;
 mod serve;
 mod uploads;
@@ -78,6 +84,7 @@ use self::fault::{Fault, Outcome};
 use self::folder::Folder;
 use self::index::{Index, Mode};
 use self::layout::Layout;
+use self::reading::Readable;
 
 /// How a store behaves.
 #[derive(Clone)]
@@ -136,16 +143,56 @@ struct Inner {
     index: Index,
     bodies: Arc<Bodies>,
     options: StoreOptions,
-    /// Shared by everyone who uses the store; whoever can have it alone may sweep.
-    _lock: File,
+    /// Shared by everyone who writes; whoever can have it alone may sweep. `None`: it is read only.
+    _lock: Option<File>,
 }
 
 impl Store {
-    /// Opens the store in `folder`, which is made if it is not there. Blocks.
+    /// Opens the store in `folder`, which is made if it is not there. One that may not be written
+    /// to is read only. Blocks.
     pub fn open(folder: &Path, options: StoreOptions) -> Result<Self, StoreOpenError> {
         let unusable = |source| StoreOpenError::Folder { path: folder.to_owned(), source };
         // The folder stays the same one when the process changes its directory.
         let layout = Layout::new(std::path::absolute(folder).map_err(unusable)?);
+        match Self::open_to_write(folder, layout.clone(), options.clone()) {
+            Err(StoreOpenError::Folder { source, .. })
+                if is_read_only(&source) && layout.index().is_file() =>
+            {
+                Self::open_to_read(folder, layout, options)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens a store without changing anything in its folder.
+    fn open_to_read(
+        folder: &Path,
+        layout: Layout,
+        options: StoreOptions,
+    ) -> Result<Self, StoreOpenError> {
+        let unusable = |source| StoreOpenError::Folder { path: folder.to_owned(), source };
+        let path = layout.index();
+        let failed = |source| StoreOpenError::Index { path: path.clone(), source };
+        let mut held = Folder::open(layout.root(), layout.index()).map_err(unusable)?;
+        let found = Readable::find(&path).map_err(failed)?;
+        if found.is_copy() {
+            let mode = Mode::Write { durable: false };
+            prepare(&mut index::connect(&found.path, mode).map_err(failed)?, &path)?;
+        }
+        check_schema(&index::connect(&found.path, found.mode()).map_err(failed)?, &path)?;
+        held.hold_index().map_err(|fault| unusable(io::Error::other(fault.to_string())))?;
+        let bodies = Bodies::open(layout, held, false).map_err(unusable)?.read_only();
+        let bodies = Arc::new(bodies);
+        let index = Index::reading(found, bodies.clone());
+        Ok(Self { inner: Arc::new(Inner { index, bodies, options, _lock: None }) })
+    }
+
+    fn open_to_write(
+        folder: &Path,
+        layout: Layout,
+        options: StoreOptions,
+    ) -> Result<Self, StoreOpenError> {
+        let unusable = |source| StoreOpenError::Folder { path: folder.to_owned(), source };
         fs::create_dir_all(layout.tmp_folder()).map_err(unusable)?;
         fs::create_dir_all(layout.blob_folder()).map_err(unusable)?;
         let lock = File::create(layout.lock()).map_err(unusable)?;
@@ -171,7 +218,7 @@ impl Store {
 
         let bodies = Arc::new(bodies);
         let index = Index::start(path, conn, bodies.clone()).map_err(unusable)?;
-        Ok(Self { inner: Arc::new(Inner { index, bodies, options, _lock: lock }) })
+        Ok(Self { inner: Arc::new(Inner { index, bodies, options, _lock: Some(lock) }) })
     }
 
     /// The store as an HTTP service that accepts these pairs of access key and secret key.
@@ -209,18 +256,34 @@ impl Store {
     }
 }
 
-/// Makes the schema where there is none, and refuses a newer one.
+/// Makes the schema where there is none, brings an earlier one up to date, refuses a newer one.
 fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreOpenError> {
     let failed = |source| StoreOpenError::Index { path: path.to_owned(), source };
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     let found = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if found == 0 {
-        tx.execute_batch(rows::SCHEMA).map_err(failed)?;
-        tx.pragma_update(None, "user_version", rows::SCHEMA_VERSION).map_err(failed)?;
-    } else if found > rows::SCHEMA_VERSION {
-        return Err(StoreOpenError::Newer { path: path.to_owned(), found });
+    match found {
+        0 => tx.execute_batch(rows::SCHEMA).map_err(failed)?,
+        1 => tx.execute_batch(rows::FROM_1_TO_2).map_err(failed)?,
+        _ => return check_schema(&tx, path),
     }
+    tx.pragma_update(None, "user_version", rows::SCHEMA_VERSION).map_err(failed)?;
     tx.commit().map_err(failed)
+}
+
+/// Refuses the schema of a newer keepwatch.
+fn check_schema(conn: &Connection, path: &Path) -> Result<(), StoreOpenError> {
+    let failed = |source| StoreOpenError::Index { path: path.to_owned(), source };
+    match conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)? {
+        found if found > rows::SCHEMA_VERSION => {
+            Err(StoreOpenError::Newer { path: path.to_owned(), found })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether this is because nothing may be written.
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// Removes temporaries, and brings home the bodies that a kill left on their way.

@@ -7,13 +7,17 @@
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, named_params, params};
 
 use super::bodies::{Home, Place};
+use super::damage::{self, Mark};
 use super::digest::Checksum;
 use super::fault::{Fault, Outcome, no_such_bucket};
 use super::head::{Head, Tags};
 use super::layout::BodyId;
 
 /// Version of the schema, in `PRAGMA user_version`.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 2;
+
+/// What makes version 2 of version 1. The time of files that are there is not known.
+pub(super) const FROM_1_TO_2: &str = "ALTER TABLE versions ADD COLUMN stamped_s INTEGER";
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE buckets (
@@ -52,6 +56,8 @@ CREATE TABLE versions (
     tags TEXT NOT NULL,
     -- Of a multipart object: its parts in order, as JSON
     parts TEXT,
+    -- The time of modification that the body's file was given
+    stamped_s INTEGER,
     PRIMARY KEY (bucket, key, rank)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX current ON versions (bucket, key) WHERE latest = 1 AND marker = 0;
@@ -115,6 +121,8 @@ pub(super) struct Version {
     pub(super) body: Option<BodyId>,
     pub(super) home: Home,
     pub(super) size_bytes: u64,
+    /// See [`super::damage`].
+    pub(super) stamped_s: Option<i64>,
     pub(super) modified_s: i64,
     /// Without quotes.
     pub(super) etag: String,
@@ -148,6 +156,16 @@ impl Version {
     /// Where its body lies; `None` for a delete marker.
     pub(super) fn place<'a>(&self, bucket: &'a str, key: &'a str) -> Option<Place<'a>> {
         self.body.map(|body| Place { body, home: self.home, bucket, key })
+    }
+
+    /// What the file of its body shows.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { size_bytes: self.size_bytes, stamped_s: self.stamped_s }
+    }
+
+    /// Whether it was shown with this ETag, be it as damaged.
+    pub(super) fn is_named(&self, etag: &str) -> bool {
+        etag == self.etag || self.body.is_some_and(|body| etag == damage::etag(body))
     }
 }
 
@@ -239,7 +257,7 @@ pub(super) fn delete_bucket(conn: &Connection, bucket: &Bucket) -> Outcome<()> {
 }
 
 const VERSION: &str = "SELECT rank, version, marker, body, home, size, modified_s, etag, crc64, \
-     checksum, class, thawed_ms, expiry_ms, head, tags, parts FROM versions \
+     checksum, class, thawed_ms, expiry_ms, head, tags, parts, stamped_s FROM versions \
      WHERE bucket = ?1 AND key = ?2";
 
 fn read_version(row: &Row<'_>) -> Outcome<Version> {
@@ -258,6 +276,7 @@ fn read_version(row: &Row<'_>) -> Outcome<Version> {
         body: row.get::<_, Option<i64>>(3)?.map(BodyId),
         home: if row.get(4)? { Home::Plain } else { Home::Blob },
         size_bytes: row.get::<_, i64>(5)?.cast_unsigned(),
+        stamped_s: row.get(16)?,
         modified_s: row.get(6)?,
         etag: row.get(7)?,
         crc64: row.get::<_, i64>(8)?.cast_unsigned(),
@@ -295,9 +314,10 @@ pub(super) fn insert_version(
 ) -> Outcome<()> {
     let sql = "INSERT INTO versions (bucket, key, rank, version, latest, marker, body, home, \
                size, modified_s, etag, crc64, checksum, class, thawed_ms, expiry_ms, head, tags, \
-               parts) \
+               parts, stamped_s) \
                VALUES (:bucket, :key, :rank, :version, 1, :marker, :body, :home, :size, \
-               :modified_s, :etag, :crc64, :checksum, :class, NULL, NULL, :head, :tags, :parts)";
+               :modified_s, :etag, :crc64, :checksum, :class, NULL, NULL, :head, :tags, :parts, \
+               :stamped_s)";
     let parts = (!new.parts.is_empty()).then(|| json(&new.parts)).transpose()?;
     let values = named_params! {
         ":bucket": bucket,
@@ -316,6 +336,7 @@ pub(super) fn insert_version(
         ":head": json(&new.head)?,
         ":tags": json(&new.tags)?,
         ":parts": parts,
+        ":stamped_s": new.stamped_s,
     };
     execute(conn, sql, values).map(drop)
 }

@@ -58,7 +58,7 @@ impl WriteConditions {
 
     fn check_delete(&self, target: &Version) -> S3Result<()> {
         match &self.if_match {
-            Some(ETagCondition::ETag(etag)) if etag.value() != target.etag => {
+            Some(ETagCondition::ETag(etag)) if !target.is_named(etag.value()) => {
                 Err(precondition_failed("If-Match"))
             }
             _ => Ok(()),
@@ -98,6 +98,7 @@ pub(super) fn put(
         body: Some(new.draft.body()),
         home: tx.bodies().home(&bucket.name, key),
         size_bytes: new.size_bytes,
+        stamped_s: new.draft.stamped_s(),
         modified_s: now_s,
         etag: new.etag,
         crc64: new.crc64,
@@ -234,6 +235,7 @@ fn delete_marker(slot: Slot, now_s: i64) -> Version {
         body: None,
         home: Home::Blob,
         size_bytes: 0,
+        stamped_s: None,
         modified_s: now_s,
         etag: String::new(),
         crc64: 0,

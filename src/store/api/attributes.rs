@@ -6,7 +6,7 @@ use s3s::{S3Request, S3Response, S3Result};
 use super::checksums::{parsed, set_checksum, set_checksum_and_type};
 use super::list;
 use crate::store::fault::invalid_argument;
-use crate::store::fetch::find;
+use crate::store::fetch::look;
 use crate::store::rows::Version;
 use crate::store::{Store, clock};
 
@@ -18,20 +18,23 @@ pub(super) async fn get_object_attributes(
     let wanted = Wanted::of_request(&input.object_attributes)?;
     let limit = list::limit(input.max_parts, "max-parts")?;
     let after = input.part_number_marker.unwrap_or(0);
+    let bodies = store.bodies().clone();
     let found = store
-        .read(move |conn| find(conn, &input.bucket, &input.key, input.version_id.as_deref()))
+        .read(move |conn| {
+            look(conn, &bodies, (&input.bucket, &input.key, input.version_id.as_deref()))
+        })
         .await?;
-    let version_id = found.version_id();
+    let (version_id, damaged) = (found.version_id(), found.damaged);
     let version = found.version;
     let mut output = GetObjectAttributesOutput {
         last_modified: Some(clock::timestamp_of_s(version.modified_s)),
         version_id,
         ..GetObjectAttributesOutput::default()
     };
-    if wanted.0.contains(&"ObjectParts") && !version.parts.is_empty() {
+    if wanted.0.contains(&"ObjectParts") && !version.parts.is_empty() && !damaged {
         output.object_parts = Some(parts(&version, limit, after));
     }
-    if wanted.0.contains(&"Checksum") {
+    if wanted.0.contains(&"Checksum") && !damaged {
         let mut checksum = Checksum::default();
         set_checksum_and_type!(checksum, Some(&version.checksum));
         output.checksum = Some(checksum);

@@ -79,8 +79,9 @@ pub(super) async fn get_object(
                 check_readable(&found.version, now_ms)
             };
             let target = (input.bucket.as_str(), input.key.as_str(), input.version_id.as_deref());
-            let (found, file) = fetch::open(conn, &bodies, target, admit)?;
+            let (mut found, file) = fetch::open(conn, &bodies, target, admit)?;
             let view = asked.view(&found.version)?;
+            asked.conditions.echo(&mut found.version);
             let opening = fetch::begin(file, view.range.clone())?;
             Ok((found, view, opening))
         })
@@ -98,11 +99,17 @@ pub(super) async fn head_object(
     let input = req.input;
     let asked = asked!(input);
     let now_ms = clock::millis(store.now());
+    let bodies = store.bodies().clone();
     let (found, view) = store
         .read(move |conn| {
-            let found = fetch::find(conn, &input.bucket, &input.key, input.version_id.as_deref())?;
+            let target = (input.bucket.as_str(), input.key.as_str(), input.version_id.as_deref());
+            let mut found = fetch::look(conn, &bodies, target)?;
             asked.conditions.check(&found.version)?;
-            let view = asked.view(&found.version)?;
+            let mut view = asked.view(&found.version)?;
+            if found.damaged {
+                view.checksum = None;
+            }
+            asked.conditions.echo(&mut found.version);
             Ok((found, view))
         })
         .await?;
@@ -219,8 +226,11 @@ impl ReadConditions {
         let matches = |condition: &ETagCondition| {
             condition.as_etag().is_none_or(|etag| etag.value() == version.etag)
         };
+        let names = |condition: &ETagCondition| {
+            condition.as_etag().is_none_or(|etag| version.is_named(etag.value()))
+        };
         match (&self.if_match, &self.if_unmodified_since) {
-            (Some(condition), _) if !matches(condition) => return Verdict::Failed("If-Match"),
+            (Some(condition), _) if !names(condition) => return Verdict::Failed("If-Match"),
             (None, Some(time)) if modified > *time => {
                 return Verdict::Failed("If-Unmodified-Since");
             }
@@ -230,6 +240,14 @@ impl ReadConditions {
             (Some(condition), _) if matches(condition) => Verdict::NotModified,
             (None, Some(time)) if modified <= *time => Verdict::NotModified,
             _ => Verdict::Proceed,
+        }
+    }
+
+    /// Who named the object by the ETag of a damaged one, as a listing showed it, hears of that one
+    /// again, whatever came out since.
+    fn echo(&self, version: &mut Version) {
+        if let Some(etag) = self.if_match.as_ref().and_then(ETagCondition::as_etag) {
+            etag.value().clone_into(&mut version.etag);
         }
     }
 

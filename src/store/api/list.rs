@@ -12,8 +12,11 @@ use s3s::{S3Request, S3Response, S3Result};
 use super::checksums::parsed;
 use super::names::Names;
 use super::owner;
+use crate::store::bodies::{Bodies, Home, Place};
+use crate::store::damage::{self, Mark};
 use crate::store::fault::{Outcome, invalid_argument};
 use crate::store::fetch::{ThawState, thaw_state};
+use crate::store::layout::BodyId;
 use crate::store::rows::{self, Thaw, read_key};
 use crate::store::versions::{check_version_id, rank_of};
 use crate::store::walk::{Item, Page, Query, Seek, Source, walk};
@@ -42,10 +45,13 @@ pub(in crate::store) struct Listed {
     checksum: String,
     class: String,
     thaw: Option<Thaw>,
+    body: Option<BodyId>,
+    home: Home,
+    stamped_s: Option<i64>,
 }
 
 const LISTED: &str = "SELECT key, rank, version, latest, marker, size, modified_s, etag, \
-     checksum, class, thawed_ms, expiry_ms FROM versions \
+     checksum, class, thawed_ms, expiry_ms, body, home, stamped_s FROM versions \
      WHERE bucket = ?1 AND (key, rank) >= (?2, ?3)";
 
 fn read_listed(row: &Row<'_>) -> Outcome<Listed> {
@@ -65,6 +71,9 @@ fn read_listed(row: &Row<'_>) -> Outcome<Listed> {
         checksum: row.get(8)?,
         class: row.get(9)?,
         thaw,
+        body: row.get::<_, Option<i64>>(12)?.map(BodyId),
+        home: if row.get(13)? { Home::Plain } else { Home::Blob },
+        stamped_s: row.get(14)?,
     })
 }
 
@@ -114,6 +123,32 @@ fn versions(conn: &rusqlite::Connection, bucket: &str, query: &Query) -> Outcome
         },
     };
     walk(conn, &source, query)
+}
+
+/// Looks at the body of each entry, and shows those that are damaged.
+fn examined(
+    conn: &rusqlite::Connection,
+    bodies: &Bodies,
+    bucket: &str,
+    mut page: Page<Listed>,
+) -> Outcome<Page<Listed>> {
+    let mut any = false;
+    for item in &mut page.items {
+        let Item::Entry(listed) = item else { continue };
+        let Some(body) = listed.body else { continue };
+        let place = Place { body, home: listed.home, bucket, key: &listed.key };
+        let size_bytes = listed.size_bytes.cast_unsigned();
+        if damage::is_seen(conn, bodies, place, Mark { size_bytes, stamped_s: listed.stamped_s })? {
+            listed.etag = damage::etag(body);
+            listed.checksum.clear();
+            any = true;
+        }
+    }
+    // Their disk may just have gone.
+    if any {
+        bodies.check()?;
+    }
+    Ok(page)
 }
 
 /// A query that begins behind a key, or at the beginning.
@@ -259,7 +294,10 @@ pub(super) async fn list_objects_v2(
         query.from = Seek::at(&key, &LOWEST_RANK);
     }
     let bucket = input.bucket.clone();
-    let page = store.read(move |conn| objects(conn, &bucket, &query)).await?;
+    let bodies = store.bodies().clone();
+    let page = store
+        .read(move |conn| examined(conn, &bodies, &bucket, objects(conn, &bucket, &query)?))
+        .await?;
     let next = page.next.filter(|_| limit > 0).map(|seek| TOKEN.encode(seek.key));
     let key_count = i32::try_from(page.items.len()).ok();
     let (contents, prefixes) = show.contents(page.items);
@@ -293,7 +331,10 @@ pub(super) async fn list_objects(
     let mut query = query(prefix, delimiter, Some(&marker), limit);
     query.passed.clone_from(&marker);
     let bucket = input.bucket.clone();
-    let page = store.read(move |conn| objects(conn, &bucket, &query)).await?;
+    let bodies = store.bodies().clone();
+    let page = store
+        .read(move |conn| examined(conn, &bodies, &bucket, objects(conn, &bucket, &query)?))
+        .await?;
     let truncated = page.next.is_some() && limit > 0;
     // Without a delimiter S3 leaves it to the client to take the last key.
     let next_marker = match page.items.last() {
@@ -342,12 +383,13 @@ pub(super) async fn list_object_versions(
     query.passed.clone_from(&key_marker);
     let (bucket, marker, version) =
         (input.bucket.clone(), key_marker.clone(), version_marker.clone());
+    let bodies = store.bodies().clone();
     let page = store
         .read(move |conn| {
             if let Some(version) = version {
                 query.from = behind_version(conn, &bucket, &marker, &version)?;
             }
-            versions(conn, &bucket, &query)
+            examined(conn, &bodies, &bucket, versions(conn, &bucket, &query)?)
         })
         .await?;
     let (next_key, next_version) =

@@ -171,12 +171,12 @@ async fn a_file_changed_by_hand_is_not_copied_nor_read() {
     rig.put("k", b"right").await;
     std::fs::write(rig.path("bkt/k"), "wrong").unwrap();
     let copy = || rig.client.copy_object().bucket(BUCKET).key("to").copy_source(source("k"));
-    assert_refused(copy().send().await, 500, "InternalError");
+    assert_refused(copy().send().await, 422, "ObjectDamaged");
     std::fs::write(rig.path("bkt/k"), "longer").unwrap();
     let get = || rig.client.get_object().bucket(BUCKET).key("k").send();
-    assert_refused(get().await, 500, "InternalError");
+    assert_refused(get().await, 422, "ObjectDamaged");
     std::fs::remove_file(rig.path("bkt/k")).unwrap();
-    assert_refused(get().await, 500, "InternalError");
+    assert_refused(get().await, 422, "ObjectDamaged");
     rig.put("k", b"again").await;
     assert_eq!(rig.get("k").await, b"again");
 }

@@ -113,7 +113,7 @@ async fn files_made_by_hand_are_not_touched() {
 }
 
 /// Closes the rig's store, so that the next one to open it is alone.
-fn closed(rig: Rig) -> (std::sync::Arc<tempfile::TempDir>, crate::store::StoreOptions) {
+pub(super) fn closed(rig: Rig) -> (std::sync::Arc<tempfile::TempDir>, crate::store::StoreOptions) {
     let options = rig.store.options().clone();
     (rig.folder.clone(), options)
 }

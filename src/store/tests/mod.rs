@@ -9,6 +9,7 @@ mod checksums;
 mod copies;
 mod crash;
 pub(super) mod crash_points;
+mod damage;
 mod deletes;
 mod disk;
 mod keys;
