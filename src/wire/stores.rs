@@ -40,7 +40,7 @@ pub(super) async fn refuse_lost(
     if known.backup().await?.owner_etag.is_none() {
         return Ok(());
     }
-    let message = format!("the store in {} is not there any more", folder.display());
+    let message = format!("there is no store in {} any more", folder.display());
     Err(Error::new(ErrorClass::Configuration, message).hint(format!(
         "check that its disk is mounted; if it is gone for good, `keepwatch forget {}` lets \
          --create-bucket make another",

@@ -362,7 +362,10 @@ fn disks_that_take_turns_are_compared_anew() {
     std::fs::create_dir(&here).unwrap();
     for more in [&create[..], &[]] {
         let said = user.sync(tree.folder.path(), &to, more, 4);
-        is_refused(&said, &["is not there any more", "hint: check that its disk is mounted"]);
+        is_refused(
+            &said,
+            &["there is no store in", "any more", "hint: check that its disk is mounted"],
+        );
     }
     assert_eq!(std::fs::read_dir(&here).unwrap().count(), 0);
     // A second disk, with another store on it.
