@@ -17,11 +17,15 @@ pub(super) fn patiently(
     take: fn(&Path) -> Result<lock::Lock, lock::LockError>,
 ) -> Result<lock::Lock, Error> {
     const WAIT: Duration = Duration::from_secs(3);
+    // One that was just killed still has its lock and its socket.
+    const DYING: Duration = Duration::from_millis(500);
     let started = Instant::now();
     let is_daemon = || UnixStream::connect(paths::control_socket(folder)).is_ok();
     loop {
         match take(folder) {
-            Err(lock::LockError::Held { .. }) if started.elapsed() < WAIT && !is_daemon() => {
+            Err(lock::LockError::Held { .. })
+                if started.elapsed() < DYING || (started.elapsed() < WAIT && !is_daemon()) =>
+            {
                 std::thread::sleep(Duration::from_millis(10));
             }
             result => return result.map_err(|error| not_locked(&error)),

@@ -459,3 +459,13 @@ fn a_daemon_that_ends_while_it_is_asked_is_none() {
     drop(ending);
     scene.watch(&[]).stop();
 }
+
+#[test]
+fn one_that_was_just_killed_is_not_taken_for_another() {
+    let scene = Scene::with_files(1);
+    let first = scene.watch(&[]);
+    first.signal("KILL");
+    let second = scene.watch(&[]);
+    first.wait();
+    assert_eq!(second.stop(), 0);
+}
