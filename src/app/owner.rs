@@ -156,15 +156,13 @@ async fn read_and_judge(tenant: &dyn Tenant, seen: Option<ETag>) -> Result<(), F
             }
             Ok(())
         }
-        SmallObject::Absent if tenant.is_dry_run() => {
-            neighbours::check(tenant, &row).await.map_err(|failure| refuse(tenant, failure))
-        }
         SmallObject::Absent => {
-            // No claim is made and withdrawn again and again beside one that was seen.
-            if tenant.owner().is_refused() {
+            // A dry run claims nothing; and no claim is made and withdrawn again and again beside
+            // one that was seen.
+            if tenant.is_dry_run() || tenant.owner().is_refused() {
                 neighbours::check(tenant, &row).await.map_err(|failure| refuse(tenant, failure))?;
             }
-            if row.owner_etag.is_some() {
+            if row.owner_etag.is_some() && !tenant.is_dry_run() {
                 doubt(tenant, "gone from the destination").await?;
             }
             claim(tenant, &row, None).await

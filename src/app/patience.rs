@@ -56,10 +56,7 @@ pub(crate) struct Patience {
     retry_for: Duration,
     backoff: Backoff,
     cancel: CancellationToken,
-    /// Is asked for another object, where no other request tells.
-    reader: Option<Arc<dyn ObjectReader>>,
-    /// Instead of it: all of these are looked at.
-    sides: Vec<Arc<dyn ObjectReader>>,
+    asks: Asks,
     last_good: Mutex<Option<Instant>>,
     /// The object that was read well last.
     read_well: Mutex<Option<ObjectId>>,
@@ -67,6 +64,15 @@ pub(crate) struct Patience {
     asked: tokio::sync::Mutex<Option<Instant>>,
     waiting: AtomicBool,
     jitter: Mutex<Jitter>,
+}
+
+/// Who is asked, where no other request tells whether the server answers.
+enum Asks {
+    Nobody,
+    /// Another object is read here.
+    Another(Arc<dyn ObjectReader>),
+    /// Other objects are looked at on both sides of a copy.
+    Both([Arc<dyn ObjectReader>; 2]),
 }
 
 /// One request's attempts.
@@ -111,8 +117,7 @@ impl Patience {
             retry_for: Duration::from_millis(retry_for_ms),
             backoff: Backoff { first_ms: 500, max_ms: retry_for_ms.clamp(500, PAUSE_MAX_MS) },
             cancel,
-            reader: None,
-            sides: vec![],
+            asks: Asks::Nobody,
             last_good: Mutex::new(None),
             read_well: Mutex::new(None),
             asked: tokio::sync::Mutex::new(None),
@@ -123,12 +128,12 @@ impl Patience {
 
     /// Another object is read here, where nothing else tells whether the server answers.
     pub(crate) fn asking(self, reader: Arc<dyn ObjectReader>) -> Self {
-        Self { reader: Some(reader), ..self }
+        Self { asks: Asks::Another(reader), ..self }
     }
 
     /// Both sides of a copy are asked: that one of them answers says nothing of the other.
     pub(crate) fn asking_all(self, sides: [Arc<dyn ObjectReader>; 2]) -> Self {
-        Self { sides: sides.into(), ..self }
+        Self { asks: Asks::Both(sides), ..self }
     }
 
     /// A request went well.
@@ -273,18 +278,17 @@ impl Patience {
         Ok(passes)
     }
 
+    async fn another_passes(&self) -> bool {
+        match &self.asks {
+            Asks::Nobody => false,
+            Asks::Another(reader) => self.can_be_read(&**reader).await,
+            Asks::Both([source, copies]) => answers(&**source).await && answers(&**copies).await,
+        }
+    }
+
     /// Whether the server can be read: the object that was read well last; without one, some of the
     /// first that are listed. Where there is one object only, the listing speaks for the server.
-    async fn another_passes(&self) -> bool {
-        if !self.sides.is_empty() {
-            for side in &self.sides {
-                if !answers(&**side).await {
-                    return false;
-                }
-            }
-            return true;
-        }
-        let Some(reader) = &self.reader else { return false };
+    async fn can_be_read(&self, reader: &dyn ObjectReader) -> bool {
         let read_well = lock(&self.read_well).clone();
         if let Some(id) = read_well {
             return reader.read(&id, None).await.is_ok();

@@ -2,6 +2,7 @@
 //! `AWS_CA_BUNDLE` or `ca_bundle` of the profile names, as in the AWS CLI.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use aws_config::profile;
 use aws_runtime::env_config::file::EnvConfigFiles;
@@ -17,7 +18,7 @@ use super::connect::ConnectError;
 pub async fn trusted(profile: Option<&str>) -> Result<TlsContext, ConnectError> {
     let store = match bundle(profile).await {
         Some(file) => TrustStore::empty().with_pem_certificate(read(&file)?),
-        None => TrustStore::empty().with_native_roots(system_has_any()),
+        None => TrustStore::empty().with_native_roots(*SYSTEM_HAS_ANY),
     };
     let context = TlsContext::builder().with_trust_store(store).build();
     context.map_err(|e| ConnectError::Http(e.to_string()))
@@ -52,8 +53,8 @@ fn read(file: &Path) -> Result<Vec<u8>, ConnectError> {
 }
 
 /// Without any, plain HTTP goes on and every TLS connection is refused; in builds with debug
-/// assertions the client would not even start.
-fn system_has_any() -> bool {
+/// assertions the client would not even start. Read once, as the client reads them.
+static SYSTEM_HAS_ANY: LazyLock<bool> = LazyLock::new(|| {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(found.certs);
@@ -61,4 +62,4 @@ fn system_has_any() -> bool {
         tracing::debug!(errors = ?found.errors, "this system has no certificates of authorities");
     }
     usable > 0
-}
+});

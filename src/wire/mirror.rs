@@ -16,6 +16,7 @@ use crate::ports::{CopySource, CopyTarget, StateStore};
 use crate::s3::{Endpoint, S3Options, S3Store};
 use crate::state::BackupId;
 
+use super::stores::store_name;
 use super::{
     Error, OpenState, Reach, SystemClock, as_typed, identity_of, open_state, patterns, place,
     reach, records_of, state_folder, store_reach,
@@ -163,9 +164,18 @@ pub fn source_name(config: &MirrorConfig) -> String {
 
 fn endpoint_name(bucket: &Bucket) -> String {
     if let Destination::Store { folder, .. } = &bucket.place {
-        return format!("file://{}", folder.display());
+        return store_name(folder);
     }
-    super::s3_endpoint_name(bucket.endpoint_url.clone())
+    s3_endpoint_name(bucket.endpoint_url.clone())
+}
+
+/// The URL that is given, or that the environment has; empty for AWS itself. One with a secret in
+/// it is refused later, and must not be recorded before.
+fn s3_endpoint_name(given: Option<String>) -> String {
+    let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
+    let url = given.or_else(|| from("AWS_ENDPOINT_URL_S3"));
+    let url = url.or_else(|| from("AWS_ENDPOINT_URL"));
+    url.filter(|url| !url.contains('@')).unwrap_or_default()
 }
 
 /// Which keys take part.

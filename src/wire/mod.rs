@@ -178,12 +178,7 @@ pub async fn wire(
         config.create_bucket = true;
     }
     let (bucket, prefix) = place(&config.destination);
-    let id = BackupId {
-        source: source.as_os_str().as_bytes().to_owned(),
-        endpoint: endpoint_name,
-        bucket: bucket.clone(),
-        prefix: prefix.as_str().to_owned(),
-    };
+    let id = id_of(&source, endpoint_name, &config.destination);
     let store = store_of(&config, way, bucket, &prefix);
     let rules = rules(&config)?;
     let records = records_of(&config.name, id, state, run.plan.is_some()).await?;
@@ -259,13 +254,11 @@ fn endpoint_name(config: &BackupConfig, way: &Reach) -> String {
     }
 }
 
-/// The URL that is given, or that the environment has; empty for AWS itself. One with a secret in
-/// it is refused later, and must not be recorded before.
-pub fn s3_endpoint_name(given: Option<String>) -> String {
-    let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
-    let url = given.or_else(|| from("AWS_ENDPOINT_URL_S3"));
-    let url = url.or_else(|| from("AWS_ENDPOINT_URL"));
-    url.filter(|url| !url.contains('@')).unwrap_or_default()
+/// What the records know a backup by.
+fn id_of(source: &Path, endpoint: String, destination: &Destination) -> BackupId {
+    let (bucket, prefix) = place(destination);
+    let source = source.as_os_str().as_bytes().to_owned();
+    BackupId { source, endpoint, bucket, prefix: prefix.as_str().to_owned() }
 }
 
 /// The destination of records, as a person writes it.

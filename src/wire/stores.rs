@@ -1,6 +1,5 @@
 //! The embedded store as a destination: opened inside this process, made only when asked for.
 
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aws_sdk_s3::config::SharedHttpClient;
@@ -9,10 +8,9 @@ use crate::config::{BackupConfig, Destination};
 use crate::plan::ErrorClass;
 use crate::ports::StateStore as _;
 use crate::s3::Endpoint;
-use crate::state::BackupId;
 use crate::store::{InProcess, Store, StoreOptions};
 
-use super::{Error, OpenState, Reach, open};
+use super::{Error, OpenState, Reach, id_of, open};
 
 /// What the records know a store by.
 pub(super) fn store_name(folder: &Path) -> String {
@@ -26,16 +24,11 @@ pub(super) async fn refuse_lost(
     source: &Path,
     state: &OpenState,
 ) -> Result<(), Error> {
-    let Destination::Store { folder, bucket, prefix } = &config.destination else { return Ok(()) };
+    let Destination::Store { folder, .. } = &config.destination else { return Ok(()) };
     if is_store(folder) {
         return Ok(());
     }
-    let id = BackupId {
-        source: source.as_os_str().as_bytes().to_owned(),
-        endpoint: store_name(folder),
-        bucket: bucket.clone(),
-        prefix: prefix.as_str().to_owned(),
-    };
+    let id = id_of(source, store_name(folder), &config.destination);
     let Some(known) = state.state.known_backup(id).await? else { return Ok(()) };
     if known.backup().await?.owner_etag.is_none() {
         return Ok(());

@@ -28,9 +28,6 @@ struct Extra {
     alike: u64,
     /// Of these, the empty ones, which are alike everywhere.
     empty: u64,
-    /// Keys of the backup that are quoted in another way than ours. They stand elsewhere in the
-    /// listing, often behind what they are to be compared with, and are known after one walk only.
-    literal: BTreeSet<Key>,
 }
 
 impl Extra {
@@ -56,7 +53,7 @@ impl Restore {
         if self.look(&RelPath::root()).await? == LocalLook::Absent {
             return Ok(());
         }
-        let extra = self.walk(None, BTreeSet::new()).await?;
+        let extra = self.walk(None, &mut BTreeSet::new()).await?;
         if !extra.is_unrelated() {
             return Ok(());
         }
@@ -95,7 +92,8 @@ impl Restore {
         if self.plan.is_some() && self.look(&RelPath::root()).await? == LocalLook::Absent {
             return Ok(());
         }
-        let extra = self.walk(None, BTreeSet::new()).await?;
+        let mut literal = BTreeSet::new();
+        let extra = self.walk(None, &mut literal).await?;
         let guard = Guard {
             max_delete: self.settings.max_delete,
             same_source: true,
@@ -111,14 +109,14 @@ impl Restore {
                 true => "held for safety: the target looks like another folder",
                 false => "held for safety: more than --max-delete allows",
             };
-            self.walk(Some(why), extra.literal.clone()).await?;
+            self.walk(Some(why), &mut literal).await?;
         }
         if unrelated {
             raise(&self.tally.held, extra.files);
             return Ok(());
         }
         let Some(hold) = hold else {
-            self.walk(Some("the backup does not have it"), extra.literal).await?;
+            self.walk(Some("the backup does not have it"), &mut literal).await?;
             if self.plan.is_some() {
                 raise(&self.tally.deleted, extra.files);
             }
@@ -146,21 +144,23 @@ impl Restore {
     }
 
     /// Goes through the target beside the listing; deletes what only the target has, if there is a
-    /// reason to; then `literal` is what a first walk found.
-    async fn walk(&self, reason: Option<&str>, literal: BTreeSet<Key>) -> Result<Extra, Stop> {
+    /// reason to. `literal` gathers the keys of the backup that are quoted in another way than
+    /// ours: they stand elsewhere in the listing, often behind what they are to be compared with,
+    /// and are known after a first walk only.
+    async fn walk(&self, reason: Option<&str>, literal: &mut BTreeSet<Key>) -> Result<Extra, Stop> {
         let top = self.settings.within.clone().unwrap_or_else(RelPath::root);
         let mut walk = self.here.walk(top, None);
         let mut objects = self.objects();
         let mut merge: Merge<Seen, (), u64> = Merge::default();
         merge.end(Side::Base);
         let mut extra = Extra::default();
-        let mut markers = Markers { literal, ..Markers::default() };
+        let mut markers = Markers { above: vec![], literal };
         loop {
             if self.cancel.is_cancelled() {
                 return Err(Stop::Interrupted);
             }
             match merge.next() {
-                Step::Done => return Ok(Extra { literal: markers.literal, ..extra }),
+                Step::Done => return Ok(extra),
                 Step::Need(Side::Source) => match walk.next().await {
                     None => merge.end(Side::Source),
                     Some(batch) => {
@@ -221,7 +221,7 @@ impl Restore {
         &self,
         path: RelPath,
         is_folder: bool,
-        markers: &Markers,
+        markers: &Markers<'_>,
         reason: &str,
     ) -> Result<(), Stop> {
         if self.plan.is_some() {
@@ -260,13 +260,12 @@ fn alike(here: Option<&Seen>, size_bytes: Option<u64>) -> Option<u64> {
 }
 
 /// Folder markers of the backup that the walk is below of, and keys that are out of order.
-#[derive(Default)]
-struct Markers {
+struct Markers<'a> {
     above: Vec<Key>,
-    literal: BTreeSet<Key>,
+    literal: &'a mut BTreeSet<Key>,
 }
 
-impl Markers {
+impl Markers<'_> {
     fn pass(&mut self, key: &Key, is_kept: bool) {
         while self.above.last().is_some_and(|folder| !key.as_str().starts_with(folder.as_str())) {
             self.above.pop();
