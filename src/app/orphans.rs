@@ -71,6 +71,7 @@ fn put_off(tenant: &dyn Tenant, error: StoreError, what: &str) -> Result<(), Fai
         | ErrorClass::Path
         | ErrorClass::Denied
         | ErrorClass::Configuration
+        | ErrorClass::Full
         | ErrorClass::State => {
             let name = tenant.name();
             tracing::warn!(backup = name, "{failure}; the next listing tries again");

@@ -200,7 +200,10 @@ impl Patience {
             ErrorClass::Denied if ever_good && !attempts.everybody => {
                 return Err(of_path(&failure));
             }
-            ErrorClass::Denied | ErrorClass::Configuration | ErrorClass::State => {
+            ErrorClass::Denied
+            | ErrorClass::Configuration
+            | ErrorClass::Full
+            | ErrorClass::State => {
                 return Err(Stop::All(failure));
             }
             ErrorClass::Credentials if !ever_good => return Err(Stop::All(failure)),

@@ -1,15 +1,12 @@
 //! The daemon: every backup driven at once, signals, the control socket, a configuration that is
 //! read again on SIGHUP.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-use crate::app::control::{self, Command};
-use crate::app::{CONDITION, Driver, Ended};
+use crate::app::control;
+use crate::app::{CONDITION, Driver};
 use crate::config::{BackupConfig, Defaults, MirrorConfig};
 use crate::engine::Mode;
 use crate::report::progress::Work;
@@ -20,22 +17,18 @@ use crate::service::socket;
 use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 use super::args::{Global, Run};
+use super::ask::Called;
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code};
 use super::exposed::{self, Exposed};
 use super::health::Health;
-use super::mirror::{Mirrors, Start, configured_for};
-use super::run::{Audience, Following};
+use super::mirror::{StartMirror, called, configured_for};
+use super::run::Audience;
+use super::running::{Changes, Driven, Group, Kind};
 use super::sync::choose;
 
-struct Running {
-    config: BackupConfig,
-    commands: mpsc::Sender<Command>,
-    driving: JoinHandle<Ended>,
-    following: Following,
-}
-
-type Backups = BTreeMap<String, Running>;
+type Backups = Group<BackupConfig>;
+type Mirrors = Group<MirrorConfig>;
 
 pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let mut audience = Audience::new(global, true);
@@ -56,7 +49,8 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
         plan: None,
     };
     let doors = Doors::default();
-    configs.iter().for_each(|config| doors.set(Door::opening(config)));
+    configs.iter().for_each(|config| doors.set(Door::opening(Called::of(config))));
+    mirrored.iter().for_each(|config| doors.set(Door::opening(called(config))));
     let desk = Desk { role: Role::Daemon, state: state.state.clone(), doors: doors.clone() };
     let mut exposed = Exposed::new(desk.clone());
     exposed.serve_on(exposed::wanted(global, &run)?).await?;
@@ -68,8 +62,8 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     audience.published.follow_file(global).await;
     let exposed = tokio::sync::Mutex::new(exposed);
     let mut daemon = Daemon { global, state: &state, options, audience, doors, exposed };
-    let (mut backups, refused) = daemon.start_all(configs).await;
-    let (mut mirrors, unwired) = Mirrors::start(&daemon.mirrors(), mirrored).await;
+    let (mut backups, refused) = Backups::start(&daemon.backups(), &daemon.doors, configs).await;
+    let (mut mirrors, unwired) = Mirrors::start(&daemon.mirrors(), &daemon.doors, mirrored).await;
     if let (true, Some(error)) = (backups.is_empty() && mirrors.is_empty(), refused.or(unwired)) {
         return Err(error);
     }
@@ -84,17 +78,14 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
                     manager.ready();
                 }
             },
-            () = died(&mut backups) => {
-                let bug = "a backup ended unexpectedly: this is a bug";
-                return Err(CliError::new(Code::Failed, bug));
-            }
+            () = backups.died() => return Err(died("backup")),
+            () = mirrors.died() => return Err(died("mirror")),
         }
     }
     telling.abort();
     manager.stopping();
     tracing::info!("stopping: waiting for what is in flight");
-    mirrors.stop().await;
-    stop_all(backups).await;
+    tokio::join!(mirrors.stop(), backups.stop());
     serving.abort();
     serving.await.ok();
     daemon.audience.leave(Code::Done).await;
@@ -103,16 +94,9 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     Ok(Code::Done)
 }
 
-/// Ready when a driver ended by itself, which none should.
-async fn died(backups: &mut Backups) {
-    if backups.is_empty() {
-        return std::future::pending().await;
-    }
-    let all = backups.values_mut().map(|running| &mut running.driving);
-    let (ended, ..) = futures_util::future::select_all(all).await;
-    if let Err(error) = ended {
-        tracing::error!(%error, "a backup ended unexpectedly");
-    }
+/// The service manager starts all of it anew.
+fn died(what: &str) -> CliError {
+    CliError::new(Code::Failed, format!("a {what} ended unexpectedly: this is a bug"))
 }
 
 struct Daemon<'a> {
@@ -124,44 +108,24 @@ struct Daemon<'a> {
     exposed: tokio::sync::Mutex<Exposed>,
 }
 
-impl Daemon<'_> {
-    /// Starts what can be started: one backup that belongs to another machine does not keep the
-    /// others from running. Where none runs there is nothing to stay for.
-    async fn start_all(&self, configs: Vec<BackupConfig>) -> (Backups, Option<CliError>) {
-        let mut backups = Backups::new();
-        let mut first = None;
-        for started in join_all(configs.into_iter().map(|config| self.start(config))).await {
-            match started {
-                Ok(running) => {
-                    backups.insert(running.config.name.clone(), running);
-                }
-                Err((config, error)) => {
-                    self.not_started(&config, &error);
-                    first = first.or(Some(error));
-                }
-            }
-        }
-        (backups, first)
+/// How a daemon starts its backups.
+struct Start<'a> {
+    state: &'a OpenState,
+    options: &'a RunOptions,
+    audience: &'a Audience,
+    doors: &'a Doors,
+}
+
+impl Kind for Start<'_> {
+    type Config = BackupConfig;
+
+    fn called(&self, config: &BackupConfig) -> Called {
+        Called::of(config)
     }
 
-    fn mirrors(&self) -> Start<'_> {
-        let Self { state, audience, doors, .. } = self;
-        Start { state, audience, doors }
-    }
-
-    async fn start(&self, config: BackupConfig) -> Result<Running, (BackupConfig, CliError)> {
-        match self.try_start(&config).await {
-            Ok(running) => Ok(running),
-            Err(error) => {
-                self.doors.set(Door::shut(&config, error.clone()));
-                Err((config, error))
-            }
-        }
-    }
-
-    async fn try_start(&self, config: &BackupConfig) -> Result<Running, CliError> {
+    async fn start(&self, config: &BackupConfig) -> Result<Driven, CliError> {
         check(config, &self.state.folder)?;
-        let wired = wire(config, self.state, &self.options).await?;
+        let wired = wire(config, self.state, self.options).await?;
         // A pause holds from the first request on.
         let is_paused = wired.backup.state.backup().await?.paused_at.is_some();
         if !is_paused
@@ -175,14 +139,21 @@ impl Daemon<'_> {
         tracing::info!(backup = name, "keeping {source} in {}", wired.destination);
         let following = self.audience.follow(name, &wired.backup.progress, Work::Keep);
         let (commands, inbox) = mpsc::channel(8);
-        self.doors.set(Door::open(&wired, commands.clone()));
+        self.doors.set(Door::of(&wired, commands.clone()));
         let driving = tokio::spawn(Driver::new(wired.backup, wired.watching).run(inbox));
-        Ok(Running { config: config.clone(), commands, driving, following })
+        Ok(Driven { commands, driving, following })
+    }
+}
+
+impl Daemon<'_> {
+    fn backups(&self) -> Start<'_> {
+        let Self { state, options, audience, doors, .. } = self;
+        Start { state, options, audience, doors }
     }
 
-    fn not_started(&self, config: &BackupConfig, error: &CliError) {
-        let why = error.with_hints();
-        tracing::error!(target: CONDITION, backup = config.name, "not started: {why}");
+    fn mirrors(&self) -> StartMirror<'_> {
+        let Self { state, audience, doors, .. } = self;
+        StartMirror { state, audience, doors }
     }
 
     /// What did not change keeps running; a file with faults is refused as a whole.
@@ -200,31 +171,15 @@ impl Daemon<'_> {
         };
         self.doors.refuse(None);
         self.audience.published.follow_file(self.global).await;
-        let mut gone = std::mem::take(backups);
-        let mut new = vec![];
-        for config in configs {
-            match gone.remove(&config.name) {
-                Some(running) if running.config == config => {
-                    backups.insert(config.name, running);
-                }
-                Some(running) => {
-                    new.push((config, Some(running.config.clone())));
-                    stop(running).await;
-                }
-                None => new.push((config, None)),
-            }
-        }
-        let kept = backups.len();
-        let changed = new.iter().filter(|(_, former)| former.is_some()).count();
-        let ended = gone.len() + changed;
-        let is_mirror = |name: &str| mirrored.iter().any(|mirror| mirror.name == name);
-        self.doors
-            .keep(|name| backups.contains_key(name) || (mirrors.has(name) && is_mirror(name)));
-        new.iter().for_each(|(config, _)| self.doors.set(Door::opening(config)));
-        stop_all(gone).await;
-        let (started, restored, failed) = self.start_new(new, backups).await;
-        mirrors.reload(&self.mirrors(), mirrored).await;
-        let (kept, ended) = (kept + restored, ended - restored);
+        let (of_backups, of_mirrors, doors) = (self.backups(), self.mirrors(), &self.doors);
+        // All that ends has ended before anything starts: what was a mirror may be a backup now.
+        let (new, changed) = backups.end_changed(&of_backups, configs).await;
+        let (new_mirrors, changed_mirrors) = mirrors.end_changed(&of_mirrors, mirrored).await;
+        doors.keep(|name| backups.has(name) || mirrors.has(name));
+        let changed = backups.start_new(&of_backups, doors, new, changed).await;
+        let changed_mirrors =
+            mirrors.start_new(&of_mirrors, doors, new_mirrors, changed_mirrors).await;
+        let Changes { kept, ended, started, failed } = changed + changed_mirrors;
         let failed = match failed {
             0 => String::new(),
             failed => format!(", {failed} could not be started"),
@@ -234,7 +189,7 @@ impl Daemon<'_> {
         );
     }
 
-    /// The backups of the file, if all that it says can be used.
+    /// What the file says, if all of it can be used.
     async fn read_again(
         &self,
         run: &Run,
@@ -248,56 +203,4 @@ impl Daemon<'_> {
         self.exposed.lock().await.serve_on(wanted).await?;
         Ok((configs, mirrors))
     }
-
-    /// Starts backups that are new or were changed. One that ran and cannot be started as it is
-    /// written now goes on as it was. Counts what was started, goes on as before, and was not
-    /// started.
-    async fn start_new(
-        &self,
-        new: Vec<(BackupConfig, Option<BackupConfig>)>,
-        backups: &mut Backups,
-    ) -> (usize, usize, usize) {
-        let (mut started, mut restored, mut failed) = (0, 0, 0);
-        for (config, former) in new {
-            let outcome = match self.start(config).await {
-                Ok(running) => {
-                    started += 1;
-                    Some(running)
-                }
-                Err((config, error)) => {
-                    failed += 1;
-                    self.not_started(&config, &error);
-                    match former {
-                        Some(former) => self.start(former).await.ok(),
-                        None => None,
-                    }
-                    .inspect(|running| {
-                        restored += 1;
-                        let name = &running.config.name;
-                        tracing::warn!(target: CONDITION, backup = name, "goes on as it was");
-                    })
-                }
-            };
-            if let Some(running) = outcome {
-                backups.insert(running.config.name.clone(), running);
-            }
-        }
-        (started, restored, failed)
-    }
-}
-
-async fn stop_all(backups: Backups) {
-    for running in backups.values() {
-        running.commands.try_send(Command::Stop).ok();
-    }
-    for (_, running) in backups {
-        stop(running).await;
-    }
-}
-
-async fn stop(running: Running) {
-    // A command may have been in the way of a first try.
-    running.commands.send(Command::Stop).await.ok();
-    running.driving.await.ok();
-    running.following.finish();
 }

@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 
 use crate::app::control::{self, Command, Verdict};
 use crate::app::status::{self, BackupStatus};
-use crate::config::BackupConfig;
 use crate::model::{Escaped, Key};
 use crate::ports::Clock as _;
 use crate::report::metrics;
@@ -43,36 +42,27 @@ pub enum Way {
 }
 
 impl Door {
-    fn of(config: &BackupConfig, way: Way) -> Self {
-        Self { called: Called::of(config), way }
+    pub fn opening(called: Called) -> Self {
+        Self { called, way: Way::Opening }
     }
 
-    /// Of a mirror that is being started, or runs and takes commands, or could not be started.
-    pub fn of_mirror(called: Called, way: Option<Result<mpsc::Sender<Command>, CliError>>) -> Self {
-        let way = match way {
-            None => Way::Opening,
-            Some(Ok(commands)) => Way::Open(commands),
-            Some(Err(error)) => Way::Shut(error),
-        };
-        Self { called, way }
+    pub fn shut(called: Called, error: CliError) -> Self {
+        Self { called, way: Way::Shut(error) }
     }
 
-    pub fn opening(config: &BackupConfig) -> Self {
-        Self::of(config, Way::Opening)
+    pub fn open(called: Called, commands: mpsc::Sender<Command>) -> Self {
+        Self { called, way: Way::Open(commands) }
     }
 
-    pub fn shut(config: &BackupConfig, error: CliError) -> Self {
-        Self::of(config, Way::Shut(error))
-    }
-
-    pub fn open(wired: &Wired, commands: mpsc::Sender<Command>) -> Self {
+    /// The open door of a backup, by what its configuration came to.
+    pub fn of(wired: &Wired, commands: mpsc::Sender<Command>) -> Self {
         let settings = &wired.backup.settings;
         let called = Called {
             name: settings.name.clone(),
             source: settings.owner.source.clone(),
             destination: wired.destination.clone(),
         };
-        Self { called, way: Way::Open(commands) }
+        Self::open(called, commands)
     }
 
     /// Sends a command and waits for its answer.

@@ -161,6 +161,7 @@ impl From<wire::Error> for CliError {
             ErrorClass::Path => Code::Failed,
             ErrorClass::Denied
             | ErrorClass::Configuration
+            | ErrorClass::Full
             | ErrorClass::Credentials
             | ErrorClass::State => Code::NeedsPerson,
         };

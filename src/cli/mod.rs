@@ -16,6 +16,7 @@ mod pause;
 mod published;
 mod restore;
 mod run;
+mod running;
 mod serve;
 mod service;
 mod sync;

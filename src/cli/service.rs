@@ -20,6 +20,9 @@ use super::out::print_line;
 use super::sync::{config_file, faulty};
 
 pub fn run(global: &Global, options: &args::Service) -> Result<Code, CliError> {
+    if !matches!(options.verb, args::ServiceVerb::Uninstall) {
+        refuse_unwritten(global)?;
+    }
     let service = wanted(global, options)?;
     match &options.verb {
         args::ServiceVerb::Show => {
@@ -31,6 +34,24 @@ pub fn run(global: &Global, options: &args::Service) -> Result<Code, CliError> {
         }
         args::ServiceVerb::Uninstall => uninstall(global, &service),
     }
+}
+
+/// What a service does is in its configuration; words of the command line would be lost.
+fn refuse_unwritten(global: &Global) -> Result<(), CliError> {
+    let given = [
+        ("endpoint-url", global.endpoint_url.is_some()),
+        ("region", global.region.is_some()),
+        ("profile", global.profile.is_some()),
+        ("path-style", global.path_style),
+        ("credentials-file", global.credentials_file.is_some()),
+    ];
+    let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given) else {
+        return Ok(());
+    };
+    let key = option.replace('-', "_");
+    let message = format!("--{option} (or KEEPWATCH_{}) is not for a service", key.to_uppercase());
+    Err(CliError::new(Code::Usage, message)
+        .hint(format!("it runs by its configuration: write {key} there, and leave this out")))
 }
 
 /// The service of this program, this configuration, and whom it was asked for.
@@ -135,8 +156,11 @@ fn install(
     match service.shipped_path().filter(|shipped| is_same(service, shipped)) {
         Some(shipped) => told.done.push(format!("{} is there already", shipped.display())),
         None => {
-            write(&path, &text)?;
+            let former = write(&path, &text)?;
             told.done.push(format!("wrote {}", path.display()));
+            if let Some(former) = former {
+                told.done.push(format!("what was there is kept as {}", former.display()));
+            }
         }
     }
     let result = match service.manager {
@@ -205,14 +229,20 @@ fn closed_to_others(program: &Path) -> Option<String> {
     program.ancestors().find(is_closed).map(|path| path.display().to_string())
 }
 
-/// Whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), CliError> {
+/// The former text of a service, which no service manager looks at: a person may have changed it.
+fn former(path: &Path) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(".old");
+    PathBuf::from(name)
+}
+
+/// Whole or not at all. Answers with where the former text is kept, if there was another.
+fn write(path: &Path, text: &str) -> Result<Option<PathBuf>, CliError> {
     let failed = |e: &std::io::Error| {
         CliError::new(Code::NeedsPerson, format!("cannot write {}", path.display())).caused_by(e)
     };
-    if let Ok(there) = std::fs::read_to_string(path)
-        && !is_ours(&there)
-    {
+    let there = std::fs::read_to_string(path).ok();
+    if there.as_ref().is_some_and(|there| !is_ours(there)) {
         let message = format!("{} is there, and not from keepwatch", path.display());
         return Err(CliError::new(Code::NeedsPerson, message)
             .hint("look at it, and move it away if nothing needs it"));
@@ -226,7 +256,10 @@ fn write(path: &Path, text: &str) -> Result<(), CliError> {
         file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
         file.sync_all()
     });
-    written.and_then(|()| std::fs::rename(&beside, path)).map_err(|e| failed(&e))
+    let former = there.is_some_and(|there| there != text).then(|| former(path));
+    let kept = |()| former.as_ref().map_or(Ok(0), |former| std::fs::copy(path, former));
+    written.and_then(kept).and_then(|_| std::fs::rename(&beside, path)).map_err(|e| failed(&e))?;
+    Ok(former)
 }
 
 fn systemctl(service: &Service, words: &[&str]) -> Vec<String> {
@@ -349,6 +382,7 @@ fn uninstall(global: &Global, service: &Service) -> Result<Code, CliError> {
             CliError::new(Code::NeedsPerson, format!("cannot remove {}", path.display()))
                 .caused_by(&e)
         })?;
+        std::fs::remove_file(former(&path)).ok();
         told.done.push(format!("removed {}", path.display()));
     }
     if service.manager == Manager::Systemd && is_managed {
@@ -359,12 +393,12 @@ fn uninstall(global: &Global, service: &Service) -> Result<Code, CliError> {
     Ok(Code::Done)
 }
 
-/// Runs a command of the service manager to its end.
 fn has_systemctl() -> bool {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders).any(|folder| folder.join("systemctl").exists())
 }
 
+/// Runs a command of the service manager to its end.
 fn call(words: &[String]) -> Result<(), CliError> {
     let line = words.join(" ");
     let Some((program, rest)) = words.split_first() else { return Ok(()) };

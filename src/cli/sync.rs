@@ -23,7 +23,7 @@ use crate::service::{paths, socket};
 use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
 
 use super::args::{Global, Run, Sync};
-use super::ask::no_such_backup;
+use super::ask::{Called, no_such_backup};
 use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code, Ends, of_exit};
 use super::out::print_line;
@@ -251,12 +251,12 @@ impl OneRun<'_> {
         wishes: &mut mpsc::Receiver<Wish>,
     ) -> Result<(Summary, Code, Option<CliError>), CliError> {
         let global = self.global;
-        self.doors.set(Door::opening(config));
+        self.doors.set(Door::opening(Called::of(config)));
         check(config, &self.state.folder)?;
         let wired = wire(config, self.state, self.options).await?;
         let following = self.audience.follow(&config.name, &wired.backup.progress, Work::Keep);
         let (commands, inbox) = mpsc::channel(8);
-        self.doors.set(Door::open(&wired, commands.clone()));
+        self.doors.set(Door::of(&wired, commands.clone()));
         let backup = wired.backup;
         let driving = Driver::new(backup.clone(), None).run(inbox);
         let ended = until_end(driving, wishes, || {

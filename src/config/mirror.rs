@@ -445,6 +445,11 @@ fn against_others(
             complaints.push(("destination", title, help()));
         }
     }
+    if let Some(last) = closes_circle(mirror, mirrors) {
+        let title = format!("with the mirror {last} the copies come back to the source");
+        let help = "a mirror copies one way: each side would undo the other's deletions".to_owned();
+        complaints.push(("destination", title, Some(help)));
+    }
     for backup in backups {
         let written = Bucket {
             place: backup.destination.clone(),
@@ -457,4 +462,21 @@ fn against_others(
         }
     }
     complaints
+}
+
+/// The mirror that writes to where this one reads from, what this one writes.
+fn closes_circle<'a>(mirror: &MirrorConfig, mirrors: &'a [MirrorConfig]) -> Option<&'a str> {
+    let mut reached = vec![&mirror.destination];
+    let mut left: Vec<&MirrorConfig> = mirrors.iter().collect();
+    while let Some(at) = left
+        .iter()
+        .position(|other| reached.iter().any(|place| nested(place, &other.source).is_some()))
+    {
+        let next = left.swap_remove(at);
+        if nested(&mirror.source, &next.destination).is_some() {
+            return Some(&next.name);
+        }
+        reached.push(&next.destination);
+    }
+    None
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Key, RelPath, Tick};
-use crate::plan::{ErrorClass, Hold};
+use crate::plan::{ErrorClass, Failure, Hold};
 
 use super::backoff::Jitter;
 use super::deletions::DeletionState;
@@ -30,6 +30,9 @@ pub struct Engine {
     pub(super) flying: BTreeMap<OpId, Queued>,
     /// Keys that were given up for this run (one-shot) or fail again and again (daemon).
     pub(super) failed: BTreeSet<Key>,
+    /// The destination takes no more data, as a one-shot run was told: nothing more is written,
+    /// and what may be deleted is, for that makes room.
+    pub(super) full: Option<Failure>,
     pub(super) sight: Sight,
     pub(super) flushes: Vec<Flush>,
     pub(super) paused: bool,
@@ -81,6 +84,7 @@ impl Engine {
             torn: BTreeMap::new(),
             flying: BTreeMap::new(),
             failed: BTreeSet::new(),
+            full: None,
             sight: Sight::Full,
             flushes: vec![],
             paused: false,
@@ -124,7 +128,7 @@ impl Engine {
 
     /// Whether a look may hand in more jobs.
     pub fn wants_jobs(&self) -> bool {
-        self.schedule.ready_len() < self.settings.ready_max
+        self.full.is_some() || self.schedule.ready_len() < self.settings.ready_max
     }
 
     /// When to call again at the latest. Never a time at which nothing could be done.
@@ -178,7 +182,7 @@ impl Engine {
     }
 
     fn start_jobs(&mut self, now: Tick) {
-        while self.gate.admits() {
+        while self.gate.admits() && self.full.is_none() {
             let Some((op, queued)) = self.schedule.admit(now) else { break };
             let job = Box::new(queued.job.clone());
             self.flying.insert(op, queued);
@@ -261,10 +265,11 @@ impl Engine {
             && !self.looks.is_looking()
             && !self.looks.wants_full()
             && self.dirty.is_empty()
-            && self.schedule.is_empty()
+            && (self.schedule.is_empty()
+                || (self.full.is_some() && self.schedule.in_flight() == 0))
             && !self.gate.is_probing()
             && self.deletions.is_settled();
-        idle.then(|| match self.deletions.failure().cloned() {
+        idle.then(|| match self.full.as_ref().or(self.deletions.failure()).cloned() {
             Some(failure) if mends_itself(failure.class) => Exit::GaveUp(failure),
             Some(failure) => Exit::NeedsPerson(failure),
             None => Exit::Done,
@@ -312,6 +317,7 @@ fn mends_itself(class: ErrorClass) -> bool {
         ErrorClass::Path
         | ErrorClass::Denied
         | ErrorClass::Configuration
+        | ErrorClass::Full
         | ErrorClass::Credentials
         | ErrorClass::State => false,
     }

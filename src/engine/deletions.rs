@@ -102,7 +102,8 @@ impl Engine {
     }
 
     fn is_uploading(&self) -> bool {
-        self.schedule.ready_len() > 0 || self.schedule.uploads_in_flight()
+        let waits = self.schedule.ready_len() > 0 && self.full.is_none();
+        waits || self.schedule.uploads_in_flight()
     }
 
     /// Deletions could not be carried out; `told` when single paths are known to have failed.

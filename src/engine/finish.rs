@@ -146,6 +146,10 @@ impl Engine {
         if failure.class == ErrorClass::Throttled {
             self.schedule.throttled();
         }
+        if failure.class == ErrorClass::Full && self.is_one_shot() {
+            self.full.get_or_insert(failure);
+            return self.schedule.push(uncertain(queued));
+        }
         let alone = self.schedule.ready_len() == 0 && self.schedule.in_flight() == 0;
         let (was_open, told) = (self.gate.is_open(), self.gate.trying().is_some());
         let consequence =

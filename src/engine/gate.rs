@@ -93,9 +93,12 @@ impl Gate {
             ErrorClass::Server | ErrorClass::Throttled => {}
             ErrorClass::Unreachable
             | ErrorClass::Configuration
+            | ErrorClass::Full
             | ErrorClass::Credentials
             | ErrorClass::State => {
-                let refused = key.is_some() && failure.class == ErrorClass::Configuration;
+                let of_write =
+                    matches!(failure.class, ErrorClass::Configuration | ErrorClass::Full);
+                let refused = key.is_some() && of_write;
                 self.close(failure, refused, now, jitter);
                 return Consequence::Closed;
             }

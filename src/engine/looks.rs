@@ -220,6 +220,9 @@ impl Engine {
         if self.draining {
             return;
         }
+        if self.full.is_some() {
+            return;
+        }
         for job in jobs {
             // Older than what was done meanwhile, or about to be looked at anyway.
             if full && (self.looks.touched.contains(&job.key) || self.dirty.contains(&job.path)) {

@@ -229,6 +229,8 @@ pub enum ErrorClass {
     Denied,
     /// A person must act: bucket, region, permission, owner.
     Configuration,
+    /// The destination takes no more data. It can be read, and things can be deleted there.
+    Full,
     /// Missing, wrong or expired credentials.
     Credentials,
     /// The state database cannot be written.
@@ -239,7 +241,11 @@ impl ErrorClass {
     /// Whether every other request would fail as well.
     pub fn is_general(self) -> bool {
         match self {
-            Self::Unreachable | Self::Configuration | Self::Credentials | Self::State => true,
+            Self::Unreachable
+            | Self::Configuration
+            | Self::Full
+            | Self::Credentials
+            | Self::State => true,
             Self::Server | Self::Throttled | Self::Path | Self::Denied => false,
         }
     }

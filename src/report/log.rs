@@ -44,6 +44,9 @@ pub struct LogOptions {
     pub files: bool,
 }
 
+/// Where the SDK tells how it came to its credentials.
+const PROFILES: &str = "aws_config::profile::credentials";
+
 /// The log of this process, once there is one.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
@@ -69,6 +72,8 @@ pub fn init(options: LogOptions, bars: &indicatif::MultiProgress) {
     };
     let targets = Targets::new().with_default(others).with_target("keepwatch", own);
     let targets = targets.with_target(FILE, files);
+    // What it tells of profiles has the external id of a role in it, which some keep to themselves.
+    let targets = targets.with_target(PROFILES, others.min(LevelFilter::WARN));
     let variable = std::env::var_os("JOURNAL_STREAM");
     let lines = Lines {
         format: options.format,

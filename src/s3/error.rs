@@ -225,7 +225,7 @@ impl Reply<'_> {
                 "mount its disk writable, or run keepwatch as a user that may write there",
             ),
             _ if status == 507 => told(
-                ErrorClass::Configuration,
+                ErrorClass::Full,
                 "the destination is full: free some space there, or raise its quota",
             ),
             _ if status == 429 => told(ErrorClass::Throttled, ""),

@@ -62,11 +62,11 @@ fn path(name: &str) -> RelPath {
     RelPath::new(name.as_bytes()).unwrap_or_else(|_| RelPath::root())
 }
 
-fn settings(chance: &Chance) -> BackupSettings {
+fn settings(seed: u64, chance: &Chance) -> BackupSettings {
     BackupSettings {
         name: "sim".to_owned(),
         mode: Mode::Daemon,
-        deletions: Deletions::Delete,
+        deletions: if seed % 4 == 3 { Deletions::Tag } else { Deletions::Delete },
         delete_delay_ms: *chance.pick(&[0, 5_000, 60_000]),
         max_delete: MaxDelete::default(),
         compare: Compare::Fingerprint,
@@ -93,7 +93,7 @@ impl World {
         let faults = Faults::none(&chance);
         let store = SimStore::new(clock, faults, chance.percent(60));
         let (broken, trace) = (Broken::default(), Arc::default());
-        let settings = settings(&chance);
+        let settings = settings(seed, &chance);
         let state = SimState::new();
         let world =
             Self { seed, chance, clock, fs, store, state, settings, broken, trace, program: None };
@@ -267,8 +267,20 @@ impl World {
                 Some(_) => {}
             }
         }
-        let extra = objects.keys().filter(|key| !expected.contains_key(*key));
-        differences.extend(extra.map(|key| format!("{key} should not be there")));
+        for (key, object) in &objects {
+            match (expected.contains_key(key), self.settings.deletions) {
+                (true, _) if object.deleted_tag => {
+                    differences.push(format!("{key} is there, and tagged as deleted"));
+                }
+                (false, Deletions::Tag) if !object.deleted_tag => {
+                    differences.push(format!("{key} should be tagged as deleted"));
+                }
+                (false, Deletions::Delete) => {
+                    differences.push(format!("{key} should not be there"));
+                }
+                _ => {}
+            }
+        }
         if self.store.open_uploads() > 0 {
             differences.push("an upload is left open".to_owned());
         }

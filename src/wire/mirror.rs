@@ -16,10 +16,10 @@ use crate::ports::{CopySource, CopyTarget, StateStore};
 use crate::s3::{Endpoint, S3Options, S3Store};
 use crate::state::BackupId;
 
-use super::stores::store_name;
+use super::stores::{refuse_lost, store_name};
 use super::{
-    Error, OpenState, Reach, SystemClock, as_typed, identity_of, open_state, patterns, place,
-    reach, records_of, state_folder, store_reach,
+    Error, OpenState, Reach, SystemClock, as_typed, endpoint_name, identity_of, open_state,
+    patterns, place, reach, records_of, state_folder, store_reach,
 };
 
 /// The two places of a mirror.
@@ -27,6 +27,8 @@ pub struct Sides {
     pub source: Arc<S3Store>,
     pub target: Arc<S3Store>,
     pub server_side: bool,
+    /// What the records know the destination's endpoint by.
+    endpoint: String,
 }
 
 impl Sides {
@@ -53,6 +55,7 @@ pub async fn connect(config: &MirrorConfig, dry_run: bool) -> Result<Sides, Erro
         true => of_source.clone(),
         false => way_to(destination, config, config.create_bucket, dry_run).await?,
     };
+    let endpoint = endpoint_name(&destination.place, &of_target);
     let is_one = is_one_server(&of_source, &of_target);
     if is_one {
         refuse_overlap(source, destination)?;
@@ -68,6 +71,7 @@ pub async fn connect(config: &MirrorConfig, dry_run: bool) -> Result<Sides, Erro
         source: Arc::new(store(of_source, options(source, config))),
         target: Arc::new(store(of_target, kept)),
         server_side: same_store || (is_one && is_one_account(source, destination)),
+        endpoint,
     })
 }
 
@@ -139,22 +143,18 @@ fn refuse_overlap(source: &Bucket, destination: &Bucket) -> Result<(), Error> {
 }
 
 /// What the records know the two places by.
-fn id_of(config: &MirrorConfig) -> BackupId {
+fn id_of(config: &MirrorConfig, endpoint: String) -> BackupId {
     let (bucket, prefix) = place(&config.destination.place);
-    BackupId {
-        source: source_name(config).into_bytes(),
-        endpoint: endpoint_name(&config.destination),
-        bucket,
-        prefix: prefix.as_str().to_owned(),
-    }
+    let source = source_name(config).into_bytes();
+    BackupId { source, endpoint, bucket, prefix: prefix.as_str().to_owned() }
 }
 
 /// The source as a person writes it; on another server with where that is.
 pub fn source_name(config: &MirrorConfig) -> String {
     let url = config.source.place.url();
-    let endpoint = endpoint_name(&config.source);
+    let endpoint = written_endpoint(&config.source);
     let is_elsewhere = matches!(config.source.place, Destination::S3 { .. })
-        && endpoint != endpoint_name(&config.destination);
+        && endpoint != written_endpoint(&config.destination);
     match is_elsewhere {
         true if endpoint.is_empty() => format!("{url} at AWS"),
         true => format!("{url} at {endpoint}"),
@@ -162,18 +162,14 @@ pub fn source_name(config: &MirrorConfig) -> String {
     }
 }
 
-fn endpoint_name(bucket: &Bucket) -> String {
+/// The URL that is given, or that the environment has; empty for AWS itself. One with a secret in
+/// it is refused later, and must not be recorded before.
+fn written_endpoint(bucket: &Bucket) -> String {
     if let Destination::Store { folder, .. } = &bucket.place {
         return store_name(folder);
     }
-    s3_endpoint_name(bucket.endpoint_url.clone())
-}
-
-/// The URL that is given, or that the environment has; empty for AWS itself. One with a secret in
-/// it is refused later, and must not be recorded before.
-fn s3_endpoint_name(given: Option<String>) -> String {
     let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
-    let url = given.or_else(|| from("AWS_ENDPOINT_URL_S3"));
+    let url = bucket.endpoint_url.clone().or_else(|| from("AWS_ENDPOINT_URL_S3"));
     let url = url.or_else(|| from("AWS_ENDPOINT_URL"));
     url.filter(|url| !url.contains('@')).unwrap_or_default()
 }
@@ -221,8 +217,12 @@ pub struct RestoreNotes {
 impl RestoreNotes {
     /// Opens those of this source and target. They have a folder of their own below that of the
     /// state, which a daemon may be using.
-    pub async fn open(config: &MirrorConfig, state_dir: Option<&Path>) -> Result<Self, Error> {
-        let id = id_of(config);
+    pub async fn open(
+        config: &MirrorConfig,
+        sides: &Sides,
+        state_dir: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let id = id_of(config, sides.endpoint.clone());
         let names = [&id.source[..], id.endpoint.as_bytes(), id.bucket.as_bytes()];
         let name = [&names.join(&0)[..], &[0], id.prefix.as_bytes()].concat();
         let folder = state_folder(state_dir)?.join(NOTES).join(Md5::of(&name).to_string());
@@ -270,9 +270,12 @@ pub async fn wire(
     state: &OpenState,
     run: &MirrorRun,
 ) -> Result<Arc<Mirror>, Error> {
-    let sides = connect(config, run.plan.is_some()).await?;
+    let id_at = |endpoint| id_of(config, endpoint);
+    refuse_lost(&config.name, &config.destination.place, id_at, state).await?;
     let dry_run = run.plan.is_some();
-    let records = records_of(&config.name, id_of(config), state, dry_run).await?;
+    let sides = connect(config, dry_run).await?;
+    let id = id_at(sides.endpoint.clone());
+    let records = records_of(&config.name, id, state, dry_run).await?;
     let records: Arc<dyn StateStore> = Arc::new(records);
     let source = Escaped(source_name(config).as_bytes()).to_string();
     let owner: OwnerIdentity = identity_of(source)?;

@@ -170,15 +170,18 @@ pub async fn wire(
     let source = source_path(config, run.mode)?;
     refuse_nested(&config.destination, &source, "source")?;
     let mut config = config.clone();
-    stores::refuse_lost(&config, &source, state).await?;
+    let id_at =
+        |endpoint: String, config: &BackupConfig| id_of(&source, endpoint, &config.destination);
+    let id_of_store = |endpoint| id_at(endpoint, &config);
+    stores::refuse_lost(&config.name, &config.destination, id_of_store, state).await?;
     let way = way_to(&config, run.plan.is_some()).await?;
-    let endpoint_name = endpoint_name(&config, &way);
+    let endpoint_name = endpoint_name(&config.destination, &way);
     if config.destination == Destination::Default {
         config.destination = default_destination(&source, &endpoint_name, state, run).await?;
         config.create_bucket = true;
     }
     let (bucket, prefix) = place(&config.destination);
-    let id = id_of(&source, endpoint_name, &config.destination);
+    let id = id_at(endpoint_name, &config);
     let store = store_of(&config, way, bucket, &prefix);
     let rules = rules(&config)?;
     let records = records_of(&config.name, id, state, run.plan.is_some()).await?;
@@ -247,8 +250,8 @@ fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), Error> {
 }
 
 /// What the records know the endpoint by: where the way leads, whoever named it; empty for AWS.
-fn endpoint_name(config: &BackupConfig, way: &Reach) -> String {
-    match &config.destination {
+fn endpoint_name(destination: &Destination, way: &Reach) -> String {
+    match destination {
         Destination::Store { folder, .. } => stores::store_name(folder),
         _ => way.connection.endpoint().unwrap_or_default(),
     }

@@ -4,40 +4,42 @@ use std::path::Path;
 
 use aws_sdk_s3::config::SharedHttpClient;
 
-use crate::config::{BackupConfig, Destination};
+use crate::config::Destination;
 use crate::plan::ErrorClass;
 use crate::ports::StateStore as _;
 use crate::s3::Endpoint;
+use crate::state::BackupId;
 use crate::store::{InProcess, Store, StoreOptions};
 
-use super::{Error, OpenState, Reach, id_of, open};
+use super::{Error, OpenState, Reach, open};
 
 /// What the records know a store by.
 pub(super) fn store_name(folder: &Path) -> String {
     format!("file://{}", folder.display())
 }
 
-/// No store is made where this backup had one: more likely its disk is not mounted, and what would
-/// be kept below the mount point is on another disk than the person believes.
+/// No store is made where this backup or mirror had one: more likely its disk is not mounted, and
+/// what would be kept below the mount point is on another disk than the person believes.
 pub(super) async fn refuse_lost(
-    config: &BackupConfig,
-    source: &Path,
+    name: &str,
+    destination: &Destination,
+    id: impl FnOnce(String) -> BackupId,
     state: &OpenState,
 ) -> Result<(), Error> {
-    let Destination::Store { folder, .. } = &config.destination else { return Ok(()) };
+    let Destination::Store { folder, .. } = destination else { return Ok(()) };
     if is_store(folder) {
         return Ok(());
     }
-    let id = id_of(source, store_name(folder), &config.destination);
-    let Some(known) = state.state.known_backup(id).await? else { return Ok(()) };
+    let Some(known) = state.state.known_backup(id(store_name(folder))).await? else {
+        return Ok(());
+    };
     if known.backup().await?.owner_etag.is_none() {
         return Ok(());
     }
     let message = format!("there is no store in {} any more", folder.display());
     Err(Error::new(ErrorClass::Configuration, message).hint(format!(
-        "check that its disk is mounted; if it is gone for good, `keepwatch forget {}` lets \
-         --create-bucket make another",
-        config.name
+        "check that its disk is mounted; if it is gone for good, `keepwatch forget {name}` lets \
+         --create-bucket make another"
     )))
 }
 

@@ -203,6 +203,10 @@ fn by_one_shot_commands_when_keys_cannot_be_read() {
         format!(
             "[default]\nrole_arn = {SECRET}\nsource_profile = none\naws_session_token = {TOKEN}"
         ),
+        format!(
+            "[default]\nrole_arn = arn:aws:iam::1:role/r\nexternal_id = {TOKEN}\n\
+             source_profile = base\n[base]\ncredential_process = false\n"
+        ),
     ];
     shared_out(&files, 3, |files| {
         let holder = Holder::new("");

@@ -199,6 +199,16 @@ fn installed_for_a_user_and_undone() {
         assert!(said.stdout.contains(words), "{words}: {said:?}");
     }
 
+    // What a person has written into it is kept aside, and goes with it.
+    let old = unit.with_extension("service.old");
+    assert!(!old.exists());
+    std::fs::write(&unit, format!("{shown}Environment=MINE=1\n")).unwrap();
+    let said = installer.run(&["install", "--user"], 0);
+    assert!(said.stdout.contains(&format!("kept as {}", old.display())), "{said:?}");
+    assert!(std::fs::read_to_string(&old).unwrap().contains("MINE=1"));
+    assert_eq!(std::fs::read_to_string(&unit).unwrap(), shown);
+    installer.notes();
+
     // One that runs already has the former unit.
     std::fs::write(installer.notes.with_extension("active"), "").unwrap();
     let said = installer.run(&["install", "--user"], 0);
@@ -218,7 +228,7 @@ fn installed_for_a_user_and_undone() {
         installer.notes(),
         ["systemctl --user disable --now keepwatch.service", "systemctl --user daemon-reload"]
     );
-    assert!(!unit.exists());
+    assert!(!unit.exists() && !old.exists());
     let said = installer.run(&["uninstall", "--user"], 0);
     assert!(said.stdout.contains("nothing is installed"), "{said:?}");
     assert!(installer.notes().is_empty());
@@ -251,6 +261,8 @@ fn what_must_not_be_installed_is_refused_with_the_next_step() {
     assert!(said.stderr.contains("keepwatch config example > "), "{said:?}");
     assert!(!unit.exists() && installer.notes().is_empty());
     installer.run(&["install", "--user", "--system"], 2);
+    let said = installer.run(&["install", "--user", "--profile", "p"], 2);
+    assert!(said.stderr.contains("write profile there"), "{said:?}");
 }
 
 #[test]

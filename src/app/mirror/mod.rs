@@ -158,10 +158,20 @@ impl Mirror {
         self.say(&found);
         let Found { missing, differing, back, gone, notes, asked, .. } = found;
         self.take_notes(notes).await?;
+        let mut full = None;
         for queue in [missing, differing, back, asked] {
-            self.do_all(queue).await?;
+            match self.do_all(queue).await {
+                // What is deleted below makes room.
+                Err(Stop::All(failure)) if failure.class == ErrorClass::Full => {
+                    full.get_or_insert(failure);
+                }
+                result => result?,
+            }
         }
         let hold = self.follow(gone).await?;
+        if let Some(failure) = full {
+            return Err(Stop::All(failure));
+        }
         let mut changes = vec![Change::Listed { at: self.clock.now() }];
         // Of what failed or was left out nothing is proven.
         if self.undone() == before && hold.is_none() {

@@ -92,7 +92,7 @@ impl Asked<'_> {
         let sides = connect(&config, global.dry_run).await?;
         let notes = match global.dry_run {
             true => None,
-            false => RestoreNotes::open(&config, global.state_dir.as_deref())
+            false => RestoreNotes::open(&config, &sides, global.state_dir.as_deref())
                 .await
                 .inspect_err(|why| {
                     tracing::warn!("a large copy that is cut short begins anew next time: {why}");

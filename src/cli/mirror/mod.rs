@@ -27,7 +27,7 @@ use super::sync::{config_file, faulty, plan_sink};
 use summary::MirrorSummary;
 
 pub use back::{is_bucket, restore};
-pub use daemon::{Mirrors, Start, called, configured, configured_for};
+pub use daemon::{StartMirror, called, configured, configured_for};
 pub use verify::verify;
 
 pub async fn run(global: &Global, mirror: args::Mirror) -> Result<Code, CliError> {

@@ -150,3 +150,30 @@ fn never_where_everything_is_kept() {
     rig.wait(MINUTE_MS);
     assert_eq!(rig.fetches(), 0);
 }
+
+#[test]
+fn a_one_shot_run_makes_room_where_the_destination_is_full() {
+    let full = || failure(ErrorClass::Full);
+    let mut rig = Rig::started(ONE_SHOT);
+    rig.plan(&[job("a", 1), job("b", 1)]);
+    assert_eq!(rig.ops(), ["a", "b"]);
+    rig.fail("a", ErrorClass::Full);
+    rig.plan(&[job("c", 1)]);
+    rig.fail("b", ErrorClass::Full);
+    rig.end_look_due(LookResult::Complete, Some(0));
+    assert_eq!((rig.exit(), rig.fetches(), rig.ops().len()), (None, 1, 0));
+    assert_eq!(rig.engine.snapshot().pending, 2, "what waits keeps all from being proven");
+    rig.due(&["gone"]);
+    assert_eq!(rig.ops(), ["-gone"]);
+    rig.finish("-gone", Outcome::Deleted(vec![(item("gone"), Deletion::Deleted)]));
+    assert_eq!(rig.fetches(), 1);
+    rig.due(&[]);
+    assert_eq!(rig.exit(), Some(Exit::NeedsPerson(full())));
+    // With nothing to delete it ends once all has been looked at.
+    let mut rig = Rig::started(ONE_SHOT);
+    rig.plan(&[job("a", 1)]);
+    rig.fail("a", ErrorClass::Full);
+    assert_eq!(rig.exit(), None);
+    rig.end_look(LookResult::Complete);
+    assert_eq!(rig.exit(), Some(Exit::NeedsPerson(full())));
+}

@@ -173,3 +173,27 @@ fn faults_of_mirrors_are_told_with_all_others() {
         assert!(said.stderr.contains(words), "{words} in\n{}", said.stderr);
     }
 }
+
+#[test]
+fn mirrors_in_a_circle_are_refused() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    let mirror = |name: &str, source: &str, destination: &str| {
+        format!(
+            "[[mirror]]\nname = \"{name}\"\nsource = \"{source}\"\n\
+             destination = \"{destination}\"\n"
+        )
+    };
+    let line = mirror("a", "s3://one/x", "s3://two/x") + &mirror("b", "s3://two", "s3://three/y");
+    configure(&pair, &line);
+    assert_eq!(pair.user.run(&["config", "check"]).code, 0);
+    // Another prefix of the first bucket is no circle; the one that is copied is.
+    configure(&pair, &(line.clone() + &mirror("c", "s3://three/y/z", "s3://one/w")));
+    assert_eq!(pair.user.run(&["config", "check"]).code, 0);
+    configure(&pair, &(line + &mirror("c", "s3://three/y/z", "s3://one/x/w")));
+    let said = pair.user.run(&["config", "check"]);
+    assert_eq!(said.code, 4);
+    let words = "with the mirror b the copies come back to the source";
+    assert!(said.stderr.contains(words), "{}", said.stderr);
+    assert!(said.stderr.contains(":11:"), "{}", said.stderr);
+}
