@@ -10,6 +10,7 @@ use crate::config::{BackupOptions, EndpointUrl, Line, MirrorOptions, given_by_sy
 use crate::report::log::{Format, LogOptions};
 use crate::report::progress::When;
 use crate::service::socket::DeletionVerb;
+use crate::wire;
 
 use super::mirror::args as mirror;
 use super::restore::args as restore;
@@ -367,7 +368,8 @@ impl Global {
             LogFormat::Json => Format::Json,
         };
         let color = self.color();
-        LogOptions { format, color, quiet: self.quiet, verbose: self.verbose, files }
+        let (quiet, verbose, hushed) = (self.quiet, self.verbose, wire::TELLS_OF_ROLES);
+        LogOptions { format, color, quiet, verbose, files, hushed }
     }
 
     /// The options of a mirror that can be typed anywhere.

@@ -42,10 +42,9 @@ pub struct LogOptions {
     pub verbose: u8,
     /// Whether single files are worth a line at the usual level.
     pub files: bool,
+    /// A part of a library that says in its details what some keep to themselves.
+    pub hushed: &'static str,
 }
-
-/// Where the SDK tells how it came to its credentials.
-const PROFILES: &str = "aws_config::profile::credentials";
 
 /// The log of this process, once there is one.
 static LINES: OnceLock<Lines> = OnceLock::new();
@@ -72,8 +71,7 @@ pub fn init(options: LogOptions, bars: &indicatif::MultiProgress) {
     };
     let targets = Targets::new().with_default(others).with_target("keepwatch", own);
     let targets = targets.with_target(FILE, files);
-    // What it tells of profiles has the external id of a role in it, which some keep to themselves.
-    let targets = targets.with_target(PROFILES, others.min(LevelFilter::WARN));
+    let targets = targets.with_target(options.hushed, others.min(LevelFilter::WARN));
     let variable = std::env::var_os("JOURNAL_STREAM");
     let lines = Lines {
         format: options.format,

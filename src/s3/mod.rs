@@ -49,6 +49,9 @@ use self::error::{SdkFailure, SdkResult};
 
 pub use connect::{ConnectError, Connection, Endpoint};
 
+/// Where the SDK tells in its log how it came to its credentials, external ids of roles included.
+pub const TELLS_OF_ROLES: &str = "aws_config::profile::credentials";
+
 /// Where and how to store.
 #[derive(Clone, Debug, Default)]
 pub struct S3Options {

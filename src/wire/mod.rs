@@ -35,6 +35,7 @@ use crate::watch;
 pub use error::Error;
 use locked::{not_opened, patiently};
 
+pub use crate::s3::TELLS_OF_ROLES;
 pub use restore::{RestorePlan, patterns, restore};
 pub use stores::{as_typed, is_store, open_store, store_reach};
 

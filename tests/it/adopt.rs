@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 
 use crate::support::bucket::Bucket;
+use crate::support::external::{garage, moto};
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Embedded, Reach, garage, moto};
+use crate::support::server::{Embedded, Reach};
 use crate::support::tree::{Tree, differences};
 use crate::support::{rclone, wait_for};
 

@@ -6,10 +6,11 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
+use crate::support::external::moto;
 use crate::support::program::User;
 use crate::support::scene::{Scene, TO};
 use crate::support::scripted::{Scripted, whole};
-use crate::support::server::{Fault, moto};
+use crate::support::server::Fault;
 use crate::support::{wait_for, write_secret};
 
 const KEY: &str = "AKIDCHAIN";

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::support::bucket::Bucket;
+use crate::support::external::{External, free_port, moto};
 use crate::support::program::{Daemon, User};
-use crate::support::server::{Embedded, External, Fault, Reach, free_port, moto};
+use crate::support::server::{Embedded, Fault, Reach};
 use crate::support::tree::Tree;
 use crate::support::{tools, wait_for};
 

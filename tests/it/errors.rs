@@ -6,9 +6,10 @@ use std::process::Stdio;
 use std::sync::Mutex;
 
 use crate::support::bucket::Bucket;
+use crate::support::external::{free_port, garage};
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Fault, Reach, Seen, free_port, garage};
+use crate::support::server::{Fault, Reach, Seen};
 use crate::support::tree::{Tree, differences};
 use crate::support::wait_for;
 

@@ -10,10 +10,11 @@ use std::path::Path;
 use keepwatch::model::{Key, RelPath};
 
 use crate::support::bucket::Bucket;
+use crate::support::external::garage;
 use crate::support::program::User;
 use crate::support::rclone::{self, SPELLING};
 use crate::support::scene::TO;
-use crate::support::server::{Embedded, Reach, garage};
+use crate::support::server::{Embedded, Reach};
 use crate::support::tree::{Tree, differences, odd_names};
 
 /// Names that rclone can read from a disk: one with a quote or a picture in it, or made of dots of

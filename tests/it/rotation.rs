@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::support::bucket::Bucket;
+use crate::support::external::garage;
 use crate::support::program::{Daemon, User};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Fault, garage};
+use crate::support::server::Fault;
 use crate::support::tools;
 use crate::support::tree::{Tree, differences};
 use crate::support::{wait_for, write_secret};

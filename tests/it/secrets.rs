@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::external::free_port;
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Fault, free_port};
+use crate::support::server::Fault;
 use crate::support::{wait_for, write_secret};
 
 const KEY: &str = "AKIDPLANTED";

@@ -1,8 +1,8 @@
 //! Over TLS: whose certificates are believed, and what is said where none is.
 
+use crate::support::external::{AUTHORITY, moto_with_tls};
 use crate::support::program::User;
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{AUTHORITY, moto_with_tls};
 use crate::support::tree::Tree;
 
 const CREATE: &str = "--create-bucket";

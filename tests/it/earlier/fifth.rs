@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{files, tells, uploaded};
 use crate::support::bucket::Bucket;
+use crate::support::external::moto;
 use crate::support::program::User;
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Fault, moto};
+use crate::support::server::Fault;
 use crate::support::tree::{Tree, differences};
 
 const MIB: usize = 1024 * 1024;

@@ -2,9 +2,10 @@
 
 use super::tells;
 use crate::support::bucket::Bucket;
+use crate::support::external::moto;
 use crate::support::program::User;
 use crate::support::scene::Scene;
-use crate::support::server::{Embedded, Reach, moto};
+use crate::support::server::{Embedded, Reach};
 use crate::support::tree::{Tree, differences};
 
 /// The same place as `s3://bucket/home/docs`.

@@ -4,8 +4,9 @@ use aws_sdk_s3::types::StorageClass;
 
 use super::{Pair, keeps_versions, rich, whole};
 use crate::support::bucket::Bucket;
+use crate::support::external::{External, moto, served};
 use crate::support::program::Said;
-use crate::support::server::{Embedded, External, Reach, moto, served};
+use crate::support::server::{Embedded, Reach};
 
 /// A bucket that was mirrored: some of its objects are tagged as deleted, some archived.
 fn mirrored(reach: &Reach, count: usize, gone: &[usize]) -> Pair {

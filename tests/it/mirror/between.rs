@@ -4,8 +4,9 @@ use std::process::Command;
 
 use super::{Pair, rich, whole};
 use crate::support::bucket::Bucket;
+use crate::support::external::{garage, moto};
 use crate::support::program::{Said, User};
-use crate::support::server::{Embedded, Fault, Reach, garage, moto};
+use crate::support::server::{Embedded, Fault, Reach};
 
 /// A user who has the keys of both servers in files.
 struct Between {

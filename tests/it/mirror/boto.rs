@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
+use crate::support::external::{External, moto, served};
 use crate::support::program::User;
-use crate::support::server::{External, moto, served};
 use crate::support::tools;
 
 /// `boto.py` by hand with 20,000 instead: it says what it does at its beginning.

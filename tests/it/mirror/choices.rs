@@ -1,9 +1,12 @@
 //! What can be chosen, what is refused, and what waits for a person.
 
+use std::time::Duration;
+
 use super::{Pair, rich};
 use crate::support::bucket::Bucket;
+use crate::support::external::garage;
 use crate::support::program::User;
-use crate::support::server::{Embedded, garage};
+use crate::support::server::Embedded;
 
 fn says(stderr: &str, words: &[&str]) {
     for word in words {
@@ -45,13 +48,18 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
 
 #[test]
 fn only_what_was_modified_lately() {
-    let (_server, pair) = filled(4);
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    let hours = |n: u64| Duration::from_secs(n * 3_600);
+    server.put_ago(hours(3));
+    (0..4).for_each(|n| pair.source.put(&format!("k/{n}"), b"1"));
     let said = pair.mirror(&["--modified-within", "24h"], 0);
     assert_eq!(said.number("copied"), 4);
     (0..4).for_each(|n| pair.copies.delete(&format!("k/{n}")));
-    std::thread::sleep(std::time::Duration::from_millis(1_200));
+    server.put_ago(hours(1));
     pair.source.put("late", b"1");
-    let said = pair.mirror(&["--modified-within", "1s"], 0);
+    server.put_ago(hours(0));
+    let said = pair.mirror(&["--modified-within", "2h"], 0);
     assert_eq!((said.number("copied"), said.number("tagged")), (1, 0), "{said:?}");
     assert_eq!(pair.copies.listed().len(), 1, "what is older is there, and only left alone");
     assert_eq!(pair.mirror(&[], 0).number("copied"), 4);

@@ -195,5 +195,5 @@ fn mirrors_in_a_circle_are_refused() {
     assert_eq!(said.code, 4);
     let words = "with the mirror b the copies come back to the source";
     assert!(said.stderr.contains(words), "{}", said.stderr);
-    assert!(said.stderr.contains(":11:"), "{}", said.stderr);
+    assert!(said.stderr.contains(":12:"), "{}", said.stderr);
 }

@@ -3,7 +3,8 @@
 
 use super::{Pair, keeps_versions, rich, undelete, whole};
 use crate::support::bucket::Bucket;
-use crate::support::server::{Embedded, Fault, Reach, Seen, moto};
+use crate::support::external::moto;
+use crate::support::server::{Embedded, Fault, Reach, Seen};
 
 /// Times of objects are of one second.
 fn a_second_later() {

@@ -3,7 +3,8 @@
 use aws_sdk_s3::types::StorageClass;
 
 use super::{Pair, keeps_versions, rich, undelete};
-use crate::support::server::{Embedded, Reach, moto};
+use crate::support::external::moto;
+use crate::support::server::{Embedded, Reach};
 
 /// Objects of the long scenario. `KEEPWATCH_OBJECTS=20000` makes it as long as it was meant.
 fn count() -> usize {

@@ -2,7 +2,8 @@
 
 use super::Pair;
 use super::large::put_in_parts;
-use crate::support::server::{Embedded, moto};
+use crate::support::external::moto;
+use crate::support::server::Embedded;
 
 #[test]
 fn differences_are_named_and_nothing_is_written() {

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use crate::support::bucket::Bucket;
+use crate::support::external::{free_port, garage};
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
 use crate::support::scripted::Scripted;
-use crate::support::server::{Fault, Reach, free_port, garage};
+use crate::support::server::{Fault, Reach};
 use crate::support::tree::Tree;
 use crate::support::wait_for;
 

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::bucket::Bucket;
+use crate::support::external::{garage, moto};
 use crate::support::program::User;
 use crate::support::rclone::{self, SPELLING};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Embedded, Reach, garage, moto};
+use crate::support::server::{Embedded, Reach};
 use crate::support::tools;
 use crate::support::tree::{Tree, odd_names};
 

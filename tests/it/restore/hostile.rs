@@ -10,9 +10,10 @@ use keepwatch::model::Escaped;
 
 use super::Ends;
 use crate::support::bucket::Bucket;
+use crate::support::external::moto;
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Embedded, Reach, moto};
+use crate::support::server::{Embedded, Reach};
 use crate::support::tree::Tree;
 
 /// What is to become of a key.

@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::support::bucket::Bucket;
+use crate::support::external::{garage, moto};
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Fault, Reach, garage, moto};
+use crate::support::server::{Fault, Reach};
 use crate::support::tree::Tree;
 use crate::support::wait_for;
 

@@ -10,9 +10,10 @@ use keepwatch::model::{Key, RelPath};
 use rustix::fs::{AtFlags, Timespec, Timestamps, utimensat};
 
 use crate::support::bucket::Bucket;
+use crate::support::external::{garage, moto};
 use crate::support::program::{Said, User};
 use crate::support::scene::TO;
-use crate::support::server::{Embedded, Reach, garage, moto};
+use crate::support::server::{Embedded, Reach};
 use crate::support::tree::{Tree, odd_names};
 
 use super::same::{assert_same, differences, seen};

@@ -7,9 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_sdk_s3::types::StorageClass;
 
 use crate::support::bucket::Bucket;
+use crate::support::external::moto;
 use crate::support::program::{Said, User};
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Reach, moto};
+use crate::support::server::Reach;
 use crate::support::tree::Tree;
 use crate::support::wait_for;
 

@@ -1,6 +1,7 @@
 //! What the tests share: the program under test, servers, a look into buckets, trees of files.
 
 pub mod bucket;
+pub mod external;
 pub mod mounts;
 pub mod notify;
 pub mod program;

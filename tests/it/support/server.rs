@@ -1,11 +1,11 @@
-//! Servers: the embedded store over HTTP with a log and scripted faults, moto, and Garage. Each
+//! The embedded store over HTTP, in a thread of the test, with a log and scripted faults. It
 //! listens on a free port of loopback, and ends with the test.
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -15,8 +15,6 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use keepwatch::store::{Access, Store, StoreOptions};
 use tempfile::TempDir;
-
-use super::{tools, wait_for};
 
 /// How to reach a server.
 #[derive(Clone, Debug)]
@@ -86,14 +84,20 @@ type Rule = Arc<dyn Fn(&Seen<'_>) -> Fault + Send + Sync>;
 pub struct Embedded {
     pub reach: Reach,
     pub folder: TempDir,
-    log: Arc<Mutex<Vec<Access>>>,
-    rule: Arc<Mutex<Option<Rule>>>,
-    keys: Keys,
+    inner: Inner,
     running: Option<Running>,
 }
 
-/// Pairs of access key and secret key.
-type Keys = Arc<Mutex<Vec<(String, String)>>>;
+/// What the server's thread shares with the test.
+#[derive(Clone, Default)]
+struct Inner {
+    log: Arc<Mutex<Vec<Access>>>,
+    rule: Arc<Mutex<Option<Rule>>>,
+    /// Pairs of access key and secret key.
+    keys: Arc<Mutex<Vec<(String, String)>>>,
+    /// By how much its clock is behind.
+    behind: Arc<Mutex<Duration>>,
+}
 
 struct Running {
     stop: tokio::sync::oneshot::Sender<()>,
@@ -108,9 +112,8 @@ impl Embedded {
             secret_key: "test-secret".to_owned(),
             region: "us-east-1".to_owned(),
         };
-        let (folder, log, rule) = (tempfile::tempdir().unwrap(), Arc::default(), Arc::default());
-        let keys = Arc::new(Mutex::new(vec![]));
-        let mut server = Self { reach, folder, log, rule, keys, running: None };
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self { reach, folder, inner: Inner::default(), running: None };
         server.knows(&[]);
         server.go_on();
         server
@@ -128,10 +131,9 @@ impl Embedded {
     pub fn go_on(&mut self) {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (told, address) = std::sync::mpsc::channel();
-        let (path, log) = (self.folder.path().to_owned(), self.log.clone());
-        let (rule, at) = (self.rule.clone(), self.reach.endpoint.replace("http://", ""));
-        let keys = self.keys.clone();
-        let serving = move || serve(&path, &at, log, rule, &keys, &told, stopped);
+        let (path, inner) = (self.folder.path().to_owned(), self.inner.clone());
+        let at = self.reach.endpoint.replace("http://", "");
+        let serving = move || serve(&path, &at, &inner, &told, stopped);
         self.running = Some(Running { stop, thread: std::thread::spawn(serving) });
         let address: SocketAddr = address.recv().unwrap();
         self.reach.endpoint = format!("http://{address}");
@@ -141,38 +143,43 @@ impl Embedded {
     pub fn knows(&self, keys: &[(&str, &str)]) {
         let own = (self.reach.access_key.as_str(), self.reach.secret_key.as_str());
         let all = keys.iter().chain([&own]);
-        *self.keys.lock().unwrap() =
+        *self.inner.keys.lock().unwrap() =
             all.map(|(key, secret)| (key.to_string(), secret.to_string())).collect();
     }
 
     /// What makes a further pair of keys good.
     pub fn introducer(&self) -> impl Fn(&str, &str) + Send + 'static {
-        let keys = self.keys.clone();
+        let keys = self.inner.keys.clone();
         move |key, secret| keys.lock().unwrap().push((key.to_owned(), secret.to_owned()))
     }
 
     /// Every finished request so far.
     pub fn log(&self) -> Vec<Access> {
-        self.log.lock().unwrap().clone()
+        self.inner.log.lock().unwrap().clone()
     }
 
     /// Finished requests of this operation, `PutObject` for example.
     pub fn count(&self, operation: &str) -> usize {
-        let log = self.log.lock().unwrap();
+        let log = self.inner.log.lock().unwrap();
         log.iter().filter(|access| access.operation == operation).count()
     }
 
     pub fn clear_log(&self) {
-        self.log.lock().unwrap().clear();
+        self.inner.log.lock().unwrap().clear();
     }
 
     /// Requests meet this fate from now on.
     pub fn rule(&self, rule: impl Fn(&Seen<'_>) -> Fault + Send + Sync + 'static) {
-        *self.rule.lock().unwrap() = Some(Arc::new(rule));
+        *self.inner.rule.lock().unwrap() = Some(Arc::new(rule));
+    }
+
+    /// What is put from now on was put so long ago.
+    pub fn put_ago(&self, behind: Duration) {
+        *self.inner.behind.lock().unwrap() = behind;
     }
 
     pub fn no_rule(&self) {
-        *self.rule.lock().unwrap() = None;
+        *self.inner.rule.lock().unwrap() = None;
     }
 }
 
@@ -185,18 +192,21 @@ impl Drop for Embedded {
 fn serve(
     folder: &Path,
     at: &str,
-    log: Arc<Mutex<Vec<Access>>>,
-    rule: Arc<Mutex<Option<Rule>>>,
-    keys: &Keys,
+    inner: &Inner,
     told: &std::sync::mpsc::Sender<SocketAddr>,
     mut stopped: tokio::sync::oneshot::Receiver<()>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        let Inner { log, behind, .. } = inner.clone();
         let on_access: keepwatch::store::OnAccess =
             Arc::new(move |access: &Access| log.lock().unwrap().push(access.clone()));
-        let options =
-            StoreOptions { sync: false, on_access: Some(on_access), ..StoreOptions::default() };
+        let options = StoreOptions {
+            sync: false,
+            on_access: Some(on_access),
+            clock: Arc::new(move || SystemTime::now() - *behind.lock().unwrap()),
+            ..StoreOptions::default()
+        };
         let store = Store::open(folder, options).unwrap();
         let listener = tokio::net::TcpListener::bind(at).await.unwrap();
         told.send(listener.local_addr().unwrap()).unwrap();
@@ -206,9 +216,10 @@ fn serve(
                 accepted = listener.accept() => accepted.unwrap().0,
             };
             socket.set_nodelay(true).unwrap();
-            let (store, keys, rule) = (store.clone(), keys.clone(), rule.clone());
+            let (store, inner) = (store.clone(), inner.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let (endpoint, rule) = (store.endpoint(&keys.lock().unwrap()), rule.clone());
+                let endpoint = store.endpoint(&inner.keys.lock().unwrap());
+                let rule = inner.rule.clone();
                 async move {
                     let rule = rule.lock().unwrap().clone();
                     let fault = rule.map_or(Fault::Pass, |rule| rule(&seen(&request)));
@@ -265,7 +276,7 @@ async fn answer(
         | Fault::ETag(_) => {}
         Fault::Until(ref flag) => {
             while !flag.load(Ordering::SeqCst) {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
         Fault::Error(status, code) => {
@@ -296,7 +307,7 @@ async fn answer(
         }
         Fault::Close => return Err(closed()),
         Fault::Hang => std::future::pending().await,
-        Fault::Late(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,
+        Fault::Late(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
     }
     let called = endpoint.call(request.map(s3s::Body::from)).await;
     let reply = called.map_err(|error| std::io::Error::other(s3s::StdError::from(error)))?;
@@ -345,144 +356,4 @@ async fn spoil(
         _ => s3s::Body::from(body),
     };
     Ok(Response::from_parts(head, body))
-}
-
-/// A server in a process of its own.
-pub struct External {
-    pub reach: Reach,
-    /// What it keeps, and its configuration.
-    pub folder: TempDir,
-    child: Child,
-}
-
-impl Drop for External {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// `keepwatch serve`, with objects that thaw in no time.
-pub fn served() -> External {
-    let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let reach = Reach {
-        endpoint: format!("http://127.0.0.1:{port}"),
-        access_key: "served".to_owned(),
-        secret_key: "secret".to_owned(),
-        region: "us-east-1".to_owned(),
-    };
-    let child = Command::new(env!("CARGO_BIN_EXE_keepwatch"))
-        .args(["serve", "--no-sync", "--thaw-after", "100ms", "--listen"])
-        .arg(format!("127.0.0.1:{port}"))
-        .arg(format!("file://{}", folder.path().display()))
-        .env("AWS_ACCESS_KEY_ID", &reach.access_key)
-        .env("AWS_SECRET_ACCESS_KEY", &reach.secret_key)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let server = External { reach, child, folder };
-    wait_for("keepwatch to serve", || is_listening(port));
-    server
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn is_listening(port: u16) -> bool {
-    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-}
-
-/// moto: versions, tags, Glacier, conditional writes; checks neither bodies nor signatures.
-pub fn moto() -> External {
-    moto_with("http", &[])
-}
-
-/// The authority of [`moto_with_tls`]: its own certificate, for localhost.
-pub const AUTHORITY: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/certificate.pem");
-
-/// moto over HTTPS, with a certificate that no system trusts.
-pub fn moto_with_tls() -> External {
-    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key-of-tests.pem");
-    moto_with("https", &["--ssl-cert", AUTHORITY, "--ssl-key", key])
-}
-
-fn moto_with(scheme: &str, options: &[&str]) -> External {
-    let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let child = Command::new(tools::python_tool("moto_server"))
-        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-        .args(options)
-        .env("S3_IGNORE_SUBDOMAIN_BUCKETNAME", "true")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let reach = Reach {
-        endpoint: format!("{scheme}://127.0.0.1:{port}"),
-        access_key: "moto".to_owned(),
-        secret_key: "moto".to_owned(),
-        region: "us-east-1".to_owned(),
-    };
-    let server = External { reach, child, folder };
-    wait_for("moto to listen", || is_listening(port));
-    server
-}
-
-/// Garage: real signatures, verified checksums; no versions, tags or conditions.
-pub fn garage() -> External {
-    let folder = tempfile::tempdir().unwrap();
-    let (api, rpc) = (free_port(), free_port());
-    let config = folder.path().join("garage.toml");
-    let at = folder.path().display();
-    let text = format!(
-        "metadata_dir = \"{at}/meta\"\ndata_dir = \"{at}/data\"\ndb_engine = \"lmdb\"\n\
-         replication_factor = 1\nmetadata_fsync = false\ndata_fsync = false\n\
-         rpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\n\
-         rpc_secret = \"{}\"\n[s3_api]\ns3_region = \"garage\"\n\
-         api_bind_addr = \"127.0.0.1:{api}\"\nroot_domain = \".s3.localhost\"\n",
-        "1f".repeat(32)
-    );
-    std::fs::write(&config, text).unwrap();
-    let child = Command::new(tools::garage())
-        .arg("-c")
-        .arg(&config)
-        .arg("server")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let reach = Reach {
-        endpoint: format!("http://127.0.0.1:{api}"),
-        access_key: format!("GK{}", "ab".repeat(12)),
-        secret_key: "cd".repeat(32),
-        region: "garage".to_owned(),
-    };
-    let server = External { reach, child, folder };
-    wait_for("Garage to listen", || is_listening(api) && is_listening(rpc));
-    let garage = |args: &[&str]| {
-        let output =
-            Command::new(tools::garage()).arg("-c").arg(&config).args(args).output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let mut node = String::new();
-    wait_for("Garage to know itself", || {
-        let (good, id) = garage(&["node", "id", "-q"]);
-        node = id.split('@').next().unwrap_or("").trim().to_owned();
-        good && !node.is_empty()
-    });
-    let must = |args: &[&str]| assert!(garage(args).0, "garage {args:?}");
-    wait_for("Garage's layout", || {
-        garage(&["layout", "assign", "-z", "dc1", "-c", "10G", &node]).0
-    });
-    must(&["layout", "apply", "--version", "1"]);
-    let (key, secret) = (&server.reach.access_key, &server.reach.secret_key);
-    must(&["key", "import", "--yes", key, secret, "-n", "test"]);
-    must(&["key", "allow", "--create-bucket", key]);
-    server
 }

@@ -18,7 +18,8 @@ use keepwatch::sim::{Chance, Faults, SimClock, SimStore};
 use keepwatch::store::{InProcess, Store, StoreOptions};
 
 use super::in_runtime;
-use crate::support::server::{Embedded, Reach, garage, moto};
+use crate::support::external::{garage, moto};
+use crate::support::server::{Embedded, Reach};
 
 /// What not every server can.
 #[derive(Clone, Copy)]

@@ -20,7 +20,8 @@ use keepwatch::s3::{Connection, Endpoint, S3Options, S3Store};
 use keepwatch::store::{InProcess, Store, StoreOptions};
 
 use super::in_runtime;
-use crate::support::server::{Reach, garage, moto, served};
+use crate::support::external::{garage, moto, served};
+use crate::support::server::Reach;
 
 const BUCKET: &str = "reader";
 
