@@ -1,6 +1,7 @@
 //! What becomes of objects without a file: delete, tag, keep; left out by rules; of others.
 
 use crate::support::scene::Scene;
+use crate::support::server::Fault;
 
 fn tags(scene: &Scene, key: &str) -> Vec<(String, String)> {
     let get = scene.bucket.client.get_object_tagging().bucket("bucket").key(format!("p/{key}"));
@@ -158,4 +159,23 @@ fn a_dry_run_only_tells() {
     // Nothing is recorded either: the real run does it all.
     let said = scene.sync(&[], 0);
     assert_eq!((said.number("deleted"), said.number("uploaded")), (1, 1));
+}
+
+#[test]
+fn a_full_destination_gets_room_by_what_is_gone() {
+    let scene = Scene::with_files(4);
+    scene.sync(&[], 0);
+    scene.tree.remove("f/1");
+    (0..3).for_each(|n| scene.tree.write(format!("new/{n}"), b"there is no room"));
+    scene.server.rule(|seen| match seen.method {
+        "PUT" => Fault::Error(507, "InsufficientStorage"),
+        _ => Fault::Pass,
+    });
+    let said = scene.sync(&[], 4);
+    assert_eq!((said.number("uploaded"), said.number("deleted")), (0, 1), "{said:?}");
+    assert!(said.stderr.contains("the destination is full"), "{said:?}");
+    assert!(!scene.has("f/1"));
+    scene.server.no_rule();
+    assert_eq!(scene.sync(&[], 0).number("uploaded"), 3);
+    scene.is_settled(0);
 }

@@ -67,3 +67,22 @@ fn no_bucket_is_made_for_a_source_that_is_not_there() {
     let made = pair.source.run(pair.source.client.head_bucket().bucket("unmade").send());
     assert!(made.is_err(), "nothing was made");
 }
+
+#[test]
+fn a_full_destination_gets_room_by_what_is_gone() {
+    let (server, pair) = filled();
+    let delete = ["--deletions", "delete"];
+    pair.mirror(&delete, 0);
+    pair.source.delete("gone");
+    pair.source.put("new", b"1");
+    server.rule(|seen| match seen.method == "PUT" && seen.path.starts_with("/copies/") {
+        true => Fault::Error(507, "InsufficientStorage"),
+        false => Fault::Pass,
+    });
+    let said = pair.mirror(&delete, 4);
+    assert_eq!((said.number("copied"), said.number("deleted")), (0, 1), "{said:?}");
+    assert!(said.stderr.contains("the destination is full"), "{said:?}");
+    server.no_rule();
+    assert_eq!(pair.mirror(&delete, 0).number("copied"), 1);
+    pair.is_kept();
+}
