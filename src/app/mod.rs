@@ -10,6 +10,7 @@ pub mod copy;
 pub mod deletions;
 pub mod driver;
 pub mod execute;
+pub mod halt;
 pub mod mirror;
 mod neighbours;
 pub mod observe;

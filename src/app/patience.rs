@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Backoff, Jitter};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{Fut, ObjectId, ObjectReader, StoreError};
 
 use super::failure_of;
+use super::halt::Halt;
 
 /// Attempts at one object while others pass.
 const ATTEMPTS: u32 = 6;
@@ -55,7 +55,7 @@ pub(crate) enum Stop {
 pub(crate) struct Patience {
     retry_for: Duration,
     backoff: Backoff,
-    cancel: CancellationToken,
+    cancel: Halt,
     asks: Asks,
     last_good: Mutex<Option<Instant>>,
     /// The object that was read well last.
@@ -112,7 +112,7 @@ impl Attempts {
 }
 
 impl Patience {
-    pub(crate) fn new(retry_for_ms: u64, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(retry_for_ms: u64, cancel: Halt) -> Self {
         Self {
             retry_for: Duration::from_millis(retry_for_ms),
             backoff: Backoff { first_ms: 500, max_ms: retry_for_ms.clamp(500, PAUSE_MAX_MS) },

@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio_util::sync::CancellationToken;
 
 use crate::model::{ETag, Key};
 use crate::plan::parts::{MIB, PART_MAX_BYTES};
@@ -27,6 +26,7 @@ use crate::ports::{
 };
 
 use super::FILE;
+use super::halt::Halt;
 use super::patience::{Patience, Stop};
 use super::progress::{Progress, raise};
 
@@ -77,7 +77,7 @@ pub struct Copier {
     /// Where copies in parts are journaled, so that they go on after a stop.
     journal: Option<Arc<dyn StateStore>>,
     pub progress: Arc<Progress>,
-    pub cancel: CancellationToken,
+    pub cancel: Halt,
     pub(crate) patience: Patience,
     on_event: Option<OnEvent>,
     slots: Semaphore,
@@ -109,7 +109,7 @@ impl Copier {
         on_event: Option<OnEvent>,
     ) -> Self {
         let Places { source, target, copies } = places;
-        let cancel = CancellationToken::new();
+        let cancel = Halt::default();
         let transfers = settings.transfers.max(1);
         let sides: [Arc<dyn ObjectReader>; 2] = [source.clone(), copies.clone()];
         Self {

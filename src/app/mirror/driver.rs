@@ -84,7 +84,6 @@ impl MirrorDriver {
     /// What a run came to, and when the next begins.
     fn ended(&mut self, ended: Result<End, tokio::task::JoinError>) {
         let name = &self.mirror.settings.name;
-        self.last = Some(self.mirror.clock.now());
         // What a run that was cut short left is found anew by the next.
         self.mirror.copier.progress.plan(0, 0);
         let failure = match ended {
@@ -96,6 +95,7 @@ impl MirrorDriver {
                 Some(Failure::new(ErrorClass::Path, message).because(error.to_string()))
             }
         };
+        self.last = Some(self.mirror.clock.now());
         let wait = match failure {
             None => {
                 if self.failure.take().is_some() {
@@ -162,8 +162,8 @@ impl MirrorDriver {
             }
             Command::Pause { paused, answer } => {
                 let changed = control::pause(state, clock, paused).await;
-                if changed.is_ok() {
-                    self.paused = paused;
+                if changed.is_ok() && self.paused != paused {
+                    self.set_paused(paused);
                 }
                 answer.send(changed).ok();
             }
@@ -177,6 +177,23 @@ impl MirrorDriver {
             #[cfg(feature = "sim")]
             Command::Hang => std::future::pending::<()>().await,
             Command::Stop => {}
+        }
+    }
+
+    /// A run that has begun ends where it is. What it has copied is on record, and the next one
+    /// begins when the mirror goes on.
+    fn set_paused(&mut self, paused: bool) {
+        let name = &self.mirror.settings.name;
+        self.paused = paused;
+        match paused {
+            true => {
+                tracing::warn!(target: CONDITION, backup = name, "paused: nothing is sent");
+                self.mirror.copier.cancel.cancel();
+            }
+            false => {
+                tracing::info!(target: CONDITION, backup = name, "goes on after a pause");
+                self.mirror.copier.cancel.take_back();
+            }
         }
     }
 

@@ -24,7 +24,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::model::{Entry, Key, Meta, Millis, RelPath};
 use crate::plan::{ErrorClass, Failure, MaxDelete, Overwrite};
@@ -34,6 +33,7 @@ use crate::ports::{
 };
 
 use super::backup::{PlanSink, PlannedAction};
+use super::halt::Halt;
 use super::patience::{self, Stop};
 use super::progress::Progress;
 
@@ -89,7 +89,7 @@ pub struct Restore {
     /// Given in a dry run: nothing is written or asked for, only told.
     pub plan: Option<PlanSink>,
     pub tally: Tally,
-    pub cancel: CancellationToken,
+    pub cancel: Halt,
     slots: Semaphore,
     patience: patience::Patience,
     frozen: Mutex<thaw::Queue>,
@@ -150,7 +150,7 @@ impl Restore {
         plan: Option<PlanSink>,
     ) -> Self {
         let Ports { reader, target, here } = ports;
-        let cancel = CancellationToken::new();
+        let cancel = Halt::default();
         Self {
             slots: Semaphore::new(settings.transfers.max(1)),
             patience: patience::Patience::new(settings.retry_for_ms, cancel.clone())

@@ -1,10 +1,13 @@
 //! Mirrors in the daemon, beside its backups.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::Value;
 
 use super::Pair;
 use crate::support::program::Daemon;
-use crate::support::server::Embedded;
+use crate::support::server::{Embedded, Fault};
 use crate::support::tree::Tree;
 use crate::support::wait_for;
 
@@ -125,13 +128,37 @@ fn what_is_held_is_not_proven_and_a_pause_ends_a_flush() {
 }
 
 #[test]
+fn a_pause_stops_a_run_where_it_is() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    (0..6).for_each(|n| pair.source.put(&format!("k/{n}"), b"1"));
+    let go_on = Arc::new(AtomicBool::new(false));
+    let held_up = go_on.clone();
+    server.rule(move |seen| match seen.method == "PUT" && seen.path.starts_with("/copies/k/") {
+        true => Fault::Until(held_up.clone()),
+        false => Fault::Pass,
+    });
+    configure(&pair, &mirror_entry("6h", "transfers = 1"));
+    let daemon = pair.user.watch(&[]);
+    wait_for("a copy to begin", || status_of(&daemon, "offsite")["pending_files"] == 6);
+    assert_eq!(pair.user.run(&["pause", "offsite"]).code, 0);
+    assert_eq!(status_of(&daemon, "offsite")["condition"], "paused");
+    go_on.store(true, Ordering::SeqCst);
+    wait_for("the run to end", || status_of(&daemon, "offsite")["pending_files"] == 0);
+    assert!(pair.copies.listed().len() <= 1, "at most the one that was under way");
+    assert_eq!(pair.user.run(&["resume", "offsite"]).code, 0);
+    wait_for("the copies", || pair.copies.listed().len() == 6);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn a_mirror_that_cannot_run_says_why_and_goes_on_by_itself() {
     let server = Embedded::start();
     let pair = Pair::new(&server.reach);
     pair.source.put("a", b"1");
     server.rule(|seen| match seen.path.starts_with("/copies") {
-        true => crate::support::server::Fault::Error(403, "AccessDenied"),
-        false => crate::support::server::Fault::Pass,
+        true => Fault::Error(403, "AccessDenied"),
+        false => Fault::Pass,
     });
     configure(&pair, &mirror_entry("1s", ""));
     let daemon = pair.user.watch(&[]);
