@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::app::status::BackupStatus;
 use crate::config::{BackupConfig, Destination};
 use crate::model::Escaped;
 use crate::service::paths;
@@ -131,6 +132,12 @@ impl Called {
 }
 
 impl Called {
+    pub fn told_by(status: &BackupStatus) -> Self {
+        let BackupStatus { name, source, destination, .. } = status;
+        let [name, source, destination] = [name, source, destination].map(String::clone);
+        Self { name, source, destination }
+    }
+
     /// As it is on record.
     pub fn on_record(name: &str, id: &BackupId) -> Self {
         Self {
@@ -144,8 +151,17 @@ impl Called {
     /// leads to, its record tells.
     pub fn has_record(&self, record: &Self) -> bool {
         let is_default = self.destination == Destination::Default.to_string();
-        self.source == record.source
+        bucket_of(&self.source) == bucket_of(&record.source)
             && (self.destination == record.destination || (is_default && self.name == record.name))
+    }
+}
+
+/// The source of a mirror without the server that it is on, which the configuration may leave to
+/// others to name. Other sources are what they are.
+fn bucket_of(source: &str) -> &str {
+    match source.starts_with('/') {
+        true => source,
+        false => source.split(" at ").next().unwrap_or(source),
     }
 }
 
@@ -169,10 +185,12 @@ pub fn chosen(all: &[Called], words: &[String]) -> Result<Vec<usize>, CliError> 
     for word in words {
         // A prefix is the same with and without its last slash.
         let place = word.trim_end_matches('/');
+        let is_place = |of: &str| word.contains(':') && of.trim_end_matches('/') == place;
         let is_meant = |c: &Called| {
             c.name == *word
                 || c.source == *word
-                || (word.contains(':') && c.destination.trim_end_matches('/') == place)
+                || is_place(bucket_of(&c.source))
+                || is_place(&c.destination)
         };
         let meant: Vec<usize> = (0..all.len()).filter(|at| is_meant(&all[*at])).collect();
         match meant[..] {

@@ -146,7 +146,9 @@ async fn recorded_status(global: &Global) -> Result<Value, CliError> {
     let mut never: Vec<BackupStatus> =
         configs.iter().map(|config| never_started(Called::of(config), false)).collect();
     never.extend(mirrors);
-    never.retain(|new| !backups.iter().any(|known| called(new).has_record(&called(known))));
+    never.retain(|new| {
+        !backups.iter().any(|known| Called::told_by(new).has_record(&Called::told_by(known)))
+    });
     backups.extend(never);
     Ok(json!({
         "version": 1, "daemon": false, "sync": false, "config_error": error, "backups": backups,
@@ -165,12 +167,6 @@ fn never_started(called: Called, is_mirror: bool) -> BackupStatus {
         watcher: "off".to_owned(),
         ..BackupStatus::default()
     }
-}
-
-fn called(status: &BackupStatus) -> Called {
-    let BackupStatus { name, source, destination, .. } = status;
-    let [name, source, destination] = [name, source, destination].map(String::clone);
-    Called { name, source, destination }
 }
 
 pub async fn flush(global: &Global, options: &Flush) -> Result<Code, CliError> {

@@ -278,10 +278,8 @@ impl Desk {
 
     /// What is known of a backup that has no driver to ask.
     async fn on_record(&self, called: &Called, condition: &str) -> Result<BackupStatus, CliError> {
-        let recorded = recorded(&self.state).await?.into_iter();
-        let mut same =
-            recorded.filter(|s| s.source == called.source && s.destination == called.destination);
-        let status = same.next().unwrap_or_default();
+        let mut recorded = recorded(&self.state).await?.into_iter();
+        let status = recorded.find(|s| called.has_record(&Called::told_by(s))).unwrap_or_default();
         Ok(BackupStatus { condition: condition.to_owned(), ..status })
     }
 

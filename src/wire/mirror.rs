@@ -16,7 +16,7 @@ use crate::ports::{CopySource, CopyTarget, StateStore};
 use crate::s3::{Endpoint, S3Options, S3Store};
 use crate::state::BackupId;
 
-use super::stores::{refuse_lost, store_name};
+use super::stores::refuse_lost;
 use super::{
     Error, OpenState, Reach, SystemClock, as_typed, endpoint_name, identity_of, open_state,
     patterns, place, reach, records_of, state_folder, store_reach,
@@ -27,8 +27,8 @@ pub struct Sides {
     pub source: Arc<S3Store>,
     pub target: Arc<S3Store>,
     pub server_side: bool,
-    /// What the records know the destination's endpoint by.
-    endpoint: String,
+    /// What the records know the two endpoints by.
+    endpoints: [String; 2],
 }
 
 impl Sides {
@@ -43,8 +43,16 @@ impl Sides {
 
 /// Connects to both sides. One store in a folder is opened once.
 pub async fn connect(config: &MirrorConfig, dry_run: bool) -> Result<Sides, Error> {
+    let of_source = way_to(&config.source, config, false, dry_run).await?;
+    connect_from(config, of_source, dry_run).await
+}
+
+async fn connect_from(
+    config: &MirrorConfig,
+    of_source: Reach,
+    dry_run: bool,
+) -> Result<Sides, Error> {
     let (source, destination) = (&config.source, &config.destination);
-    let of_source = way_to(source, config, false, dry_run).await?;
     let same_store = match (&source.place, &destination.place) {
         (Destination::Store { folder, .. }, Destination::Store { folder: other, .. }) => {
             folder == other
@@ -55,7 +63,8 @@ pub async fn connect(config: &MirrorConfig, dry_run: bool) -> Result<Sides, Erro
         true => of_source.clone(),
         false => way_to(destination, config, config.create_bucket, dry_run).await?,
     };
-    let endpoint = endpoint_name(&destination.place, &of_target);
+    let ends = [(source, &of_source), (destination, &of_target)];
+    let endpoints = ends.map(|(bucket, way)| endpoint_name(&bucket.place, way));
     let is_one = is_one_server(&of_source, &of_target);
     if is_one {
         refuse_overlap(source, destination)?;
@@ -71,7 +80,7 @@ pub async fn connect(config: &MirrorConfig, dry_run: bool) -> Result<Sides, Erro
         source: Arc::new(store(of_source, options(source, config))),
         target: Arc::new(store(of_target, kept)),
         server_side: same_store || (is_one && is_one_account(source, destination)),
-        endpoint,
+        endpoints,
     })
 }
 
@@ -120,13 +129,8 @@ fn is_one_account(a: &Bucket, b: &Bucket) -> bool {
 
 /// Whether both ways lead to one server on the network, whoever named it and however.
 fn is_one_server(a: &Reach, b: &Reach) -> bool {
-    let server = |way: &Reach| {
-        let url = way.connection.endpoint().unwrap_or_default().to_lowercase();
-        let url = url.replace("//localhost", "//127.0.0.1").replace("//[::1]", "//127.0.0.1");
-        url.trim_end_matches('/').to_owned()
-    };
     let in_process = a.connection.is_in_process() || b.connection.is_in_process();
-    !in_process && server(a) == server(b)
+    !in_process && a.server() == b.server()
 }
 
 /// As the configuration does it, which knows no more than the words that were written.
@@ -142,36 +146,22 @@ fn refuse_overlap(source: &Bucket, destination: &Bucket) -> Result<(), Error> {
         .hint("copies would be copied again: use another bucket, or a prefix beside it"))
 }
 
-/// What the records know the two places by.
-fn id_of(config: &MirrorConfig, endpoint: String) -> BackupId {
+/// What the records know the two places by: their servers included, wherever these were named.
+fn id_of(config: &MirrorConfig, source: &str, endpoint: String) -> BackupId {
     let (bucket, prefix) = place(&config.destination.place);
-    let source = source_name(config).into_bytes();
+    let source = source_name(config, source, &endpoint).into_bytes();
     BackupId { source, endpoint, bucket, prefix: prefix.as_str().to_owned() }
 }
 
 /// The source as a person writes it; on another server with where that is.
-pub fn source_name(config: &MirrorConfig) -> String {
+fn source_name(config: &MirrorConfig, source: &str, endpoint: &str) -> String {
     let url = config.source.place.url();
-    let endpoint = written_endpoint(&config.source);
-    let is_elsewhere = matches!(config.source.place, Destination::S3 { .. })
-        && endpoint != written_endpoint(&config.destination);
+    let is_elsewhere = matches!(config.source.place, Destination::S3 { .. }) && source != endpoint;
     match is_elsewhere {
-        true if endpoint.is_empty() => format!("{url} at AWS"),
-        true => format!("{url} at {endpoint}"),
+        true if source.is_empty() => format!("{url} at AWS"),
+        true => format!("{url} at {source}"),
         false => url,
     }
-}
-
-/// The URL that is given, or that the environment has; empty for AWS itself. One with a secret in
-/// it is refused later, and must not be recorded before.
-fn written_endpoint(bucket: &Bucket) -> String {
-    if let Destination::Store { folder, .. } = &bucket.place {
-        return store_name(folder);
-    }
-    let from = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
-    let url = bucket.endpoint_url.clone().or_else(|| from("AWS_ENDPOINT_URL_S3"));
-    let url = url.or_else(|| from("AWS_ENDPOINT_URL"));
-    url.filter(|url| !url.contains('@')).unwrap_or_default()
 }
 
 /// Which keys take part.
@@ -222,7 +212,8 @@ impl RestoreNotes {
         sides: &Sides,
         state_dir: Option<&Path>,
     ) -> Result<Self, Error> {
-        let id = id_of(config, sides.endpoint.clone());
+        let [source, target] = &sides.endpoints;
+        let id = id_of(config, source, target.clone());
         let names = [&id.source[..], id.endpoint.as_bytes(), id.bucket.as_bytes()];
         let name = [&names.join(&0)[..], &[0], id.prefix.as_bytes()].concat();
         let folder = state_folder(state_dir)?.join(NOTES).join(Md5::of(&name).to_string());
@@ -270,15 +261,16 @@ pub async fn wire(
     state: &OpenState,
     run: &MirrorRun,
 ) -> Result<Arc<Mirror>, Error> {
-    let id_at = |endpoint| id_of(config, endpoint);
-    refuse_lost(&config.name, &config.destination.place, id_at, state).await?;
     let dry_run = run.plan.is_some();
-    let sides = connect(config, dry_run).await?;
-    let id = id_at(sides.endpoint.clone());
+    let of_source = way_to(&config.source, config, false, dry_run).await?;
+    let source = endpoint_name(&config.source.place, &of_source);
+    let id_at = |endpoint| id_of(config, &source, endpoint);
+    refuse_lost(&config.name, &config.destination.place, id_at, state).await?;
+    let sides = connect_from(config, of_source, dry_run).await?;
+    let id = id_at(sides.endpoints[1].clone());
+    let owner: OwnerIdentity = identity_of(Escaped(&id.source).to_string())?;
     let records = records_of(&config.name, id, state, dry_run).await?;
     let records: Arc<dyn StateStore> = Arc::new(records);
-    let source = Escaped(source_name(config).as_bytes()).to_string();
-    let owner: OwnerIdentity = identity_of(source)?;
     let settings = MirrorSettings {
         name: config.name.clone(),
         compare: config.compare,

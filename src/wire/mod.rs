@@ -254,7 +254,7 @@ fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), Error> {
 fn endpoint_name(destination: &Destination, way: &Reach) -> String {
     match destination {
         Destination::Store { folder, .. } => stores::store_name(folder),
-        _ => way.connection.endpoint().unwrap_or_default(),
+        _ => way.server(),
     }
 }
 
@@ -376,6 +376,32 @@ pub struct Reach {
     pub connection: Connection,
 }
 
+impl Reach {
+    /// Where it leads, in one of the many ways to write it; empty for AWS.
+    fn server(&self) -> String {
+        one_spelling(&self.connection.endpoint().unwrap_or_default())
+    }
+}
+
+/// A URL without what makes no difference: letters of either size in the host, names of this
+/// machine for itself, the usual port, a slash at the end.
+fn one_spelling(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (scheme, host) = (scheme.to_ascii_lowercase(), host.to_ascii_lowercase());
+    let usual = match scheme.as_str() {
+        "http" => ":80",
+        _ => ":443",
+    };
+    let host = host.strip_suffix(usual).unwrap_or(&host);
+    let here = ["localhost", "[::1]"].into_iter().find_map(|name| {
+        let port = host.strip_prefix(name)?;
+        (port.is_empty() || port.starts_with(':')).then(|| format!("127.0.0.1{port}"))
+    });
+    let host = here.as_deref().unwrap_or(host);
+    format!("{scheme}://{host}{}", path.trim_end_matches('/'))
+}
+
 /// The way to a server on the network.
 pub async fn reach(endpoint: Endpoint) -> Result<Reach, Error> {
     open(endpoint, None).await
@@ -443,4 +469,23 @@ fn settings(
         owner,
         seed: fastrand::u64(..),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_spelling;
+
+    #[test]
+    fn an_endpoint_has_one_spelling() {
+        for (written, meant) in [
+            ("", ""),
+            ("http://localhost:9000/", "http://127.0.0.1:9000"),
+            ("HTTP://[::1]:80", "http://127.0.0.1"),
+            ("https://Minio.Example:443/S3/", "https://minio.example/S3"),
+            ("http://localhost.example:443", "http://localhost.example:443"),
+            ("https://127.0.0.1:9000", "https://127.0.0.1:9000"),
+        ] {
+            assert_eq!(one_spelling(written), meant);
+        }
+    }
 }

@@ -4,11 +4,10 @@ use tokio::sync::mpsc;
 
 use crate::app::mirror::MirrorDriver;
 use crate::config::{MirrorConfig, MirrorOptions, resolve_mirrors};
-use crate::model::Escaped;
 use crate::report::progress::Work;
 use crate::service::paths;
 use crate::wire::OpenState;
-use crate::wire::mirror::{MirrorRun, source_name, wire};
+use crate::wire::mirror::{MirrorRun, wire};
 
 use super::super::args::{Global, Run};
 use super::super::ask::Called;
@@ -48,7 +47,7 @@ pub fn configured(global: &Global) -> Vec<MirrorConfig> {
 pub fn called(config: &MirrorConfig) -> Called {
     Called {
         name: config.name.clone(),
-        source: Escaped(source_name(config).as_bytes()).to_string(),
+        source: config.source.place.url(),
         destination: config.destination.place.to_string(),
     }
 }
@@ -64,7 +63,7 @@ impl Kind for StartMirror<'_> {
         let run =
             MirrorRun { take_over: false, retry_for_ms: RETRY_FOR_MS, plan: None, on_event: None };
         let mirror = wire(config, self.state, &run).await?;
-        let (name, source) = (&config.name, source_name(config));
+        let (name, source) = (&config.name, &mirror.settings.owner.source);
         tracing::info!(
             backup = name,
             "mirroring {source} to {} every {}",
