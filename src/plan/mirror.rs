@@ -183,8 +183,13 @@ pub fn decide(
         SourceSide::Older(object) => match copy {
             None => Step::Nothing,
             Some(copy) => match present(object, base, copy, compare, ask) {
-                // As it is it stays, but not with marks that a request was to take off.
-                Step::Copy(Reason::Uncertain) if object.etag == copy.etag => Step::AdoptUntagged,
+                // As it is it stays, but not with the marks of a deletion.
+                Step::Copy(Reason::Uncertain | Reason::Changed)
+                    if object.etag == copy.etag
+                        && base.is_some_and(|record| record.trust != Trust::Synced) =>
+                {
+                    Step::AdoptUntagged
+                }
                 Step::Copy(_) | Step::Look => Step::Nothing,
                 step => step,
             },
@@ -231,7 +236,13 @@ fn present(
             };
         }
         Some(record) => by_record(record, object, copy, compare),
-        None => by_listing(object, copy, compare),
+        None => match by_listing(object, copy, compare) {
+            // The clock of the copy's server may be ahead: the later of the two is not the newer.
+            Verdict::Same if compare == MirrorCompare::Modified && are_told_apart(object, copy) => {
+                Verdict::Unsure
+            }
+            verdict => verdict,
+        },
     };
     match (verdict, base) {
         (Verdict::Differs(reason), _) => Step::Copy(reason),
@@ -268,6 +279,11 @@ fn is_of(record: &Record, object: &Object) -> bool {
     record.entry.fingerprint == fingerprint_of(object)
 }
 
+/// Whether a record is of a source, and not of a copy whose source nobody saw.
+fn knows_source(record: &Record, copy: &Object) -> bool {
+    record.entry.fingerprint != fingerprint_of(copy)
+}
+
 /// Whether this is the copy that was written.
 fn is_recorded(record: &Record, copy: &Object) -> bool {
     record.etag.as_ref() == Some(&copy.etag)
@@ -278,9 +294,23 @@ fn by_record(record: &Record, object: &Object, copy: &Object, compare: MirrorCom
         (true, true) => Verdict::Same,
         _ if compare == MirrorCompare::Size => by_listing(object, copy, compare),
         _ if object.size_bytes != copy.size_bytes => Verdict::Differs(Reason::Size),
+        // Of the same content; its metadata may be another, and clocks do not tell.
+        (false, _) if compare == MirrorCompare::Modified && knows_source(record, copy) => {
+            Verdict::Differs(Reason::Changed)
+        }
         _ if object.etag == copy.etag => by_listing(object, copy, compare),
         (false, _) => Verdict::Differs(Reason::Changed),
         (true, false) => Verdict::Differs(Reason::Drifted),
+    }
+}
+
+/// Whether both ETags look like MD5s of the whole content, and are not the same. Under encryption
+/// they may look so, and be none.
+fn are_told_apart(object: &Object, copy: &Object) -> bool {
+    let of_whole = |object: &Object| object.etag.as_md5().filter(|(_, parts)| *parts == 0);
+    match (of_whole(object), of_whole(copy)) {
+        (Some((one, _)), Some((other, _))) => one != other,
+        _ => false,
     }
 }
 

@@ -27,8 +27,9 @@ use crate::ports::{
 
 use super::FILE;
 use super::halt::Halt;
-use super::patience::{Patience, Stop};
+use super::patience::{Attempts, Patience, Stop};
 use super::progress::{Progress, raise};
+use super::restore::{Objects, Where};
 
 /// Paths that are remembered by name, of each kind.
 const NAMED_MAX: usize = 10_000;
@@ -155,6 +156,40 @@ impl Copier {
             return Err(Stop::Frozen);
         }
         Ok(Some(full))
+    }
+
+    /// The same for an object that was listed. One that the server goes on listing, and does not
+    /// find, has failed; of the current version that is gone by now there is none.
+    pub(crate) async fn look_at_listed(&self, id: &ObjectId) -> Result<Option<FullHead>, Stop> {
+        if let Some(full) = self.look(id).await? {
+            return Ok(Some(full));
+        }
+        if id.version.is_none() && !self.is_listed(&id.key).await? {
+            tracing::info!("gone since it was listed: {}", id.key);
+            return Ok(None);
+        }
+        match self.look(id).await? {
+            Some(full) => Ok(Some(full)),
+            None => Err(Stop::Path(
+                "the server lists it, and says that there is no such object".to_owned(),
+            )),
+        }
+    }
+
+    async fn is_listed(&self, key: &Key) -> Result<bool, Stop> {
+        let mut objects = Objects::from(self.source.clone(), Where::default(), key);
+        let mut attempts = Attempts::new();
+        let _slot = self.slot().await;
+        loop {
+            match objects.next().await {
+                Ok(Some(kept)) if kept.id.key < *key => {}
+                Ok(kept) => return Ok(kept.is_some_and(|kept| kept.id.key == *key)),
+                Err(error) => {
+                    let failure = super::failure_of(error, "list the source");
+                    self.patience.pause(&mut attempts, failure).await?;
+                }
+            }
+        }
     }
 
     /// Copies the version that was looked at; answers with the copy's ETag. [`Stop::Again`] when

@@ -291,7 +291,7 @@ impl Parts<'_> {
         Ok(of_server(StoredPart { number, size_bytes: length, etag }))
     }
 
-    /// Joins the parts, once what came through here is proven; and looks at the result.
+    /// Joins the parts, once they are known to be of one version; and looks at the result.
     pub(super) async fn finish(
         &self,
         parts: Vec<JournaledPart>,
@@ -304,7 +304,10 @@ impl Parts<'_> {
                 self.prove(&of_parts, &passed)?;
                 passed.crc64
             }
-            None => Crc64::EMPTY,
+            None => {
+                self.check_source(&of_parts).await?;
+                Crc64::EMPTY
+            }
         };
         let complete = Complete {
             key: self.id.key.clone(),
@@ -331,6 +334,21 @@ impl Parts<'_> {
         let dropped = Change::UploadDropped { key: self.id.key.clone() };
         copier.note_in_journal(vec![dropped]).await?;
         Ok(etag)
+    }
+
+    /// Not every server heeds the condition on a part that it copies, so the parts may be of more
+    /// than one version. Where they do not add up to the source's own ETag, one more look tells.
+    async fn check_source(&self, of_parts: &ContentMd5) -> Result<(), Stop> {
+        let began = &self.full.head.object;
+        if self.same_cut && of_parts.matches(&began.etag) == Some(true) {
+            return Ok(());
+        }
+        let copier = self.copier;
+        let _slot = copier.slot().await;
+        let now = found(copier.patience.insist(|| copier.source.head(self.id)).await?)?.object;
+        let same = (&now.etag, now.size_bytes, now.modified)
+            == (&began.etag, began.size_bytes, began.modified);
+        if same { Ok(()) } else { Err(Stop::Again) }
     }
 
     /// Compares what came through here with all that the source says of its content.

@@ -60,8 +60,8 @@ impl Mirror {
         let key = &item.key;
         let id = ObjectId { key: key.clone(), version: None, etag: None };
         // One that is gone by now is seen to be so by the next run.
-        let Some(full) = self.copier.look(&id).await? else { return Ok(()) };
-        let object = &full.head.object;
+        let Some(full) = self.copier.look_at_listed(&id).await? else { return Ok(()) };
+        let object = &as_listed(item.source.as_ref(), &full.head.object);
         let may_be_marked = matches!(item.what, what::RETURN | what::LOOK_RETURN);
         if matches!(item.what, what::LOOK | what::LOOK_RETURN)
             && let Some(copy) = self.same_as(&full, item).await?
@@ -166,6 +166,16 @@ impl Mirror {
     }
 }
 
+/// What a look at a source says, with the time of the listing where both tell of one object: some
+/// servers round it here and cut it there, and what is recorded is compared with listings.
+fn as_listed(listed: Option<&Object>, looked: &Object) -> Object {
+    let is_it = |listed: &&Object| {
+        listed.etag == looked.etag && (listed.modified.0 - looked.modified.0).abs() <= 1_000
+    };
+    let modified = listed.filter(is_it).map_or(looked.modified, |listed| listed.modified);
+    Object { modified, ..looked.clone() }
+}
+
 /// Whether two objects have the same content, as far as their checksums tell.
 pub(crate) fn same_content(a: &ReadHead, b: &ReadHead) -> Option<bool> {
     if a.object.size_bytes != b.object.size_bytes {
@@ -182,4 +192,29 @@ pub(crate) fn same_content(a: &ReadHead, b: &ReadHead) -> Option<bool> {
     }
     // Over parts, ETags differ also where only the cuts do.
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Millis;
+
+    #[test]
+    fn times_are_those_of_the_listing() {
+        let object = |etag: &str, ms| Object {
+            size_bytes: 1,
+            etag: ETag::new(etag),
+            modified: Millis(ms),
+            archived: false,
+        };
+        let looked = object("a", 5_000);
+        for (listed, expected) in [
+            (Some(object("a", 4_600)), 4_600),
+            (Some(object("b", 4_600)), 5_000),
+            (Some(object("a", 3_900)), 5_000),
+            (None, 5_000),
+        ] {
+            assert_eq!(as_listed(listed.as_ref(), &looked), object("a", expected), "{listed:?}");
+        }
+    }
 }

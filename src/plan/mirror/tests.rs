@@ -152,6 +152,19 @@ fn the_record_beats_clocks_and_etags() {
 }
 
 #[test]
+fn without_a_record_etags_beat_clocks() {
+    let (one, other) = ("0".repeat(32), "1".repeat(32));
+    let (source, later) = (object(2, &one, 10), object(2, &other, 20));
+    let ask = |compare, base: Option<&Record>| {
+        decide(SourceSide::Present(&source), base, Some(&later), compare, AskTags::Never)
+    };
+    assert_eq!(ask(MirrorCompare::Modified, None), Step::Look);
+    assert_eq!(ask(MirrorCompare::Size, None), Step::Adopt);
+    let record = record_of(&source, &later);
+    assert_eq!(ask(MirrorCompare::Modified, Some(&record)), Step::Nothing, "under encryption");
+}
+
+#[test]
 fn what_is_brought_back() {
     use crate::plan::restore::Kept;
     let saved = object(2, "v1", 10);

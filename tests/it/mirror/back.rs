@@ -53,7 +53,10 @@ fn from_archives_into_a_new_bucket(server: &External, looks: &[&str], gone: &[us
     assert!(said.stderr.contains("--create-bucket"), "{said:?}");
     let with_bucket = [looks, &["--create-bucket"]].concat();
     let said = restore(&pair, "s3://rebuilt", &[&with_bucket[..], &["--dry-run"]].concat(), 0);
-    assert_eq!(said.number("copied"), count as u64, "{said:?}");
+    let lines = |told: &str| told.matches(r#""action":"copy""#).count() as u64;
+    let told = [said.number("copied"), said.number("left_out"), lines(&said.stdout)];
+    let (left, out) = ((count - gone.len()) as u64, gone.len() as u64);
+    assert_eq!(told, [left, out, left], "{said:?}");
 
     let said = restore(&pair, "s3://rebuilt", &[&with_bucket[..], &["--no-wait"]].concat(), 3);
     let left: Vec<usize> = (0..count).filter(|n| !gone.contains(n)).collect();

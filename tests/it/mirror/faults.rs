@@ -2,6 +2,10 @@
 //! failure of an object.
 
 use super::Pair;
+use crate::support::bucket::Bucket;
+use crate::support::external::moto;
+use crate::support::passage::Passage;
+use crate::support::program::User;
 use crate::support::server::{Embedded, Fault};
 
 fn filled() -> (Embedded, Pair) {
@@ -54,6 +58,46 @@ fn a_destination_that_goes_away_is_waited_for() {
     server.no_rule();
     assert_eq!(pair.mirror(&[], 0).number("failed"), 0);
     pair.is_kept();
+}
+
+#[test]
+fn what_is_listed_and_not_found_has_failed() {
+    let (server, pair) = filled();
+    let says_no = |path: &'static str| {
+        server.rule(move |seen| match seen.method == "HEAD" && seen.path == path {
+            true => Fault::Error(404, "NoSuchKey"),
+            false => Fault::Pass,
+        });
+    };
+    says_no("/source/k/3");
+    let said = pair.mirror(&[], 1);
+    assert_eq!((said.number("failed"), said.number("copied")), (1, 6), "{said:?}");
+    assert!(said.stderr.contains("failed: k/3: the server lists it, and says"), "{said:?}");
+    assert_ne!(pair.user.run(&["status", "--check"]).code, 0, "nothing is proven");
+    server.no_rule();
+    assert_eq!(pair.mirror(&[], 0).number("copied"), 1);
+    assert_eq!(pair.user.run(&["status", "--check"]).code, 0);
+
+    says_no("/copies/k/3");
+    let args = ["restore", "s3://copies", "s3://rebuilt", "--create-bucket", "--json"];
+    let said = pair.user.run(&args);
+    assert_eq!((said.code, said.number("failed"), said.number("copied")), (1, 1, 6), "{said:?}");
+}
+
+#[test]
+fn what_is_gone_since_it_was_listed_has_not_failed() {
+    let server = moto();
+    let mut pair = Pair::new(&server.reach);
+    (0..4).for_each(|n| pair.source.put(&format!("k/{n}"), b"1"));
+    let other = Bucket::open(&server.reach, "source");
+    let passage = Passage::to(&server.reach, move |line| {
+        if line.starts_with("HEAD /source/k/2 ") {
+            other.delete("k/2");
+        }
+    });
+    pair.user = User::of(&passage.reach);
+    let said = pair.mirror(&[], 0);
+    assert_eq!((said.number("failed"), said.number("copied")), (0, 3), "{said:?}");
 }
 
 #[test]

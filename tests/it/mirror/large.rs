@@ -7,6 +7,9 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 
 use super::Pair;
 use crate::support::bucket::Bucket;
+use crate::support::external::moto;
+use crate::support::passage::Passage;
+use crate::support::program::User;
 use crate::support::server::{Embedded, Fault};
 use crate::support::wait_for;
 
@@ -117,6 +120,33 @@ fn a_source_that_changes_meanwhile_is_never_half_old_and_half_new() {
     assert!(pair.copies.get("large").unwrap().body == new, "all of it is of one content");
     assert_eq!(pair.copies.open_uploads(), [""; 0], "the first try left nothing behind");
     pair.is_settled(&SMALL_PARTS);
+}
+
+/// moto heeds no condition on a part that it copies.
+#[test]
+fn a_server_that_heeds_no_condition_mixes_nothing_either() {
+    let server = moto();
+    let mut pair = Pair::new(&server.reach);
+    for is_cut_the_same in [false, true] {
+        let put = move |bucket: &Bucket, seed: usize| match is_cut_the_same {
+            true => drop(put_in_parts(bucket, "large", &bytes(20 * MIB, seed), 5 * MIB)),
+            false => bucket.put("large", &bytes(20 * MIB, seed)),
+        };
+        put(&pair.source, 3);
+        let (other, parts) = (Bucket::open(&server.reach, "source"), AtomicUsize::new(0));
+        let passage = Passage::to(&server.reach, move |line| {
+            let is_part = line.starts_with("PUT ") && line.contains("partNumber");
+            if is_part && parts.fetch_add(1, Ordering::SeqCst) == 2 {
+                put(&other, 11);
+            }
+        });
+        pair.user = User::of(&passage.reach);
+        let said = pair.mirror(&[&SMALL_PARTS[..], &["--transfers", "1"]].concat(), 0);
+        assert_eq!((said.number("copied"), said.number("failed")), (1, 0), "{said:?}");
+        assert!(pair.copies.get("large").unwrap().body == bytes(20 * MIB, 11), "of one content");
+        assert_eq!(pair.copies.open_uploads(), [""; 0], "the first try left nothing behind");
+        pair.is_settled(&SMALL_PARTS);
+    }
 }
 
 /// An object of fifteen parts of 10 MiB, put together within the server.

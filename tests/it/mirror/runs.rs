@@ -2,7 +2,7 @@
 
 use aws_sdk_s3::types::StorageClass;
 
-use super::{Pair, keeps_versions, rich, undelete};
+use super::{Pair, keeps_versions, rich, undelete, whole};
 use crate::support::external::moto;
 use crate::support::server::{Embedded, Reach};
 
@@ -221,6 +221,50 @@ fn a_run_that_is_killed_goes_on() {
     // Of those in flight some may have arrived unheard: they are adopted by their ETag.
     assert!(said.number("copied") + there >= 300, "{said:?}");
     assert!(said.number("copied") <= 300 - there + 16, "{said:?}");
+    pair.is_kept();
+    pair.is_settled(&[]);
+}
+
+/// What is put from now on has a time that is so far behind: clocks are not right.
+fn minutes_ago(server: &Embedded, minutes: u64) {
+    server.put_ago(std::time::Duration::from_secs(60 * minutes));
+}
+
+#[test]
+fn a_change_of_nothing_but_metadata_is_seen_although_the_copy_seems_newer() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    minutes_ago(&server, 60);
+    for key in ["changed", "same"] {
+        pair.source.run(rich(&pair.source, key, b"words").send()).unwrap();
+    }
+    minutes_ago(&server, 0);
+    pair.mirror(&[], 0);
+    minutes_ago(&server, 30);
+    pair.source
+        .run(rich(&pair.source, "changed", b"words").metadata("own", "other").send())
+        .unwrap();
+    minutes_ago(&server, 0);
+    assert_eq!(pair.mirror(&[], 0).number("copied"), 1);
+    assert_eq!(whole(&pair.source), whole(&pair.copies));
+    pair.is_settled(&[]);
+}
+
+#[test]
+fn without_records_another_content_of_the_same_size_is_seen() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    minutes_ago(&server, 60);
+    pair.source.put("changed", b"one");
+    pair.source.put("same", b"one");
+    minutes_ago(&server, 0);
+    pair.mirror(&[], 0);
+    std::fs::remove_dir_all(pair.user.state_folder()).unwrap();
+    minutes_ago(&server, 30);
+    pair.source.put("changed", b"two");
+    minutes_ago(&server, 0);
+    let said = pair.mirror(&[], 0);
+    assert_eq!((said.number("copied"), said.number("adopted")), (1, 1), "{said:?}");
     pair.is_kept();
     pair.is_settled(&[]);
 }

@@ -4,6 +4,7 @@ pub mod bucket;
 pub mod external;
 pub mod mounts;
 pub mod notify;
+pub mod passage;
 pub mod program;
 pub mod rclone;
 pub mod scene;

@@ -10,11 +10,12 @@ mod thaw;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::model::words::{bytes, count, grouped};
-use crate::model::{Key, Millis, RelPath};
+use crate::model::{Key, Millis, Object, RelPath};
 use crate::plan::mirror::{Back, bring_back};
 use crate::plan::{ErrorClass, Failure, Overwrite};
 use crate::ports::{
@@ -28,12 +29,15 @@ use super::super::progress::raise;
 use super::super::restore::{Kept, Objects, Where, no_versions, nothing};
 use super::Copier;
 use super::listing::{self, Joined, Share};
-use super::queue::{Item, each, push};
+use super::queue::{Item, each, push, take};
 
 /// Letters of what is to be done with an item.
 const COPY: char = 'c';
 /// Copied, unless a closer look finds that what is there stays.
 const LOOK: char = 'l';
+
+/// Keys that a dry run asks about at a time.
+const TOLD_AT_ONCE: usize = 1_000;
 
 /// How a restore into a bucket behaves.
 #[derive(Clone, Debug)]
@@ -109,8 +113,8 @@ impl BringBack {
             copier.learn_tags().await?;
         }
         let (ready, frozen) = self.compare(is_there).await?;
-        if self.plan.is_some() {
-            return Ok(());
+        if let Some(plan) = &self.plan {
+            return self.tell(ready, plan).await;
         }
         self.copy_all(ready).await?;
         let waiting = self.ask_for(frozen).await?;
@@ -213,7 +217,7 @@ impl BringBack {
         let size = kept.object.size_bytes;
         let there = there.map(|there| there.object);
         let key = kept.id.key.clone();
-        let is_frozen = kept.object.archived && kept.thaw != Some(Thaw::Thawed);
+        let is_frozen = is_frozen(&kept.object, kept.thaw);
         match bring_back(&kept.object, there.as_ref(), self.settings.overwrite) {
             Back::Right => {
                 raise(&progress.unchanged, 1);
@@ -224,34 +228,66 @@ impl BringBack {
                 Ok(0)
             }
             back @ (Back::Look | Back::Copy(_)) => {
-                if let Some(plan) = &self.plan {
-                    let why = match back {
-                        _ if is_frozen => "archived: it must be thawed first",
-                        Back::Copy(reason) => reason.words(),
-                        _ => "unless a closer look finds both the same",
-                    };
-                    plan(PlannedAction {
-                        action: "copy",
-                        path: key.to_string(),
-                        why: why.to_owned(),
-                    });
-                    raise(&progress.copied, 1);
-                    raise(&progress.copied_bytes, size);
-                }
                 let item = Item {
                     version: kept.id.version.clone(),
                     source: Some(kept.object),
+                    copy: there,
                     thaw: kept.thaw,
                     ..Item::new(key, if back == Back::Look { LOOK } else { COPY })
                 };
                 // Nothing is thawed only to be compared.
-                let waits = is_frozen && item.what == COPY;
+                let waits = is_frozen && item.what == COPY && self.plan.is_none();
                 push(if waits { frozen } else { ready }, &item).await?;
                 raise(&progress.planned, 1);
                 raise(&progress.planned_bytes, size);
                 Ok(size)
             }
         }
+    }
+
+    /// What a dry run says, in key order, and counts as if it had been done. Only tags tell what is
+    /// left out.
+    async fn tell(&self, mut queue: Box<dyn LineQueue>, plan: &PlanSink) -> Result<(), Stop> {
+        let transfers = self.copier.settings.transfers.max(1);
+        loop {
+            let mut items = vec![];
+            while items.len() < TOLD_AT_ONCE
+                && let Some(item) = take(&mut queue).await?
+            {
+                items.push(item);
+            }
+            if items.is_empty() {
+                return Ok(());
+            }
+            let looks = stream::iter(items).map(|item| async {
+                let out = self.is_left_out(&id_of(&item)).await;
+                (item, out)
+            });
+            let mut looks = looks.buffered(transfers);
+            while let Some((item, out)) = looks.next().await {
+                if self.copier.cancel.is_cancelled() {
+                    return Err(Stop::Interrupted);
+                }
+                match out {
+                    Ok(true) => {}
+                    Ok(false) => self.tell_one(&item, plan),
+                    Err(stop) => self.copier.note(&item.key, Err(stop))?,
+                }
+            }
+        }
+    }
+
+    fn tell_one(&self, item: &Item, plan: &PlanSink) {
+        let Some(source) = &item.source else { return };
+        let why = match bring_back(source, item.copy.as_ref(), self.settings.overwrite) {
+            _ if is_frozen(source, item.thaw) => "archived: it must be thawed first",
+            Back::Copy(reason) => reason.words(),
+            _ => "unless a closer look finds both the same",
+        };
+        plan(PlannedAction { action: "copy", path: item.key.to_string(), why: why.to_owned() });
+        let progress = &self.copier.progress;
+        raise(&progress.copied, 1);
+        raise(&progress.copied_bytes, source.size_bytes);
     }
 
     fn keep(&self, key: &Key, why: crate::plan::Kept) {
@@ -297,7 +333,7 @@ impl BringBack {
         if item.what == LOOK && self.is_settled(&id).await? {
             return Ok(());
         }
-        let Some(full) = self.copier.look(&id).await? else { return Ok(()) };
+        let Some(full) = self.copier.look_at_listed(&id).await? else { return Ok(()) };
         if full.head.tags != Some(0) && self.is_left_out(&id).await? {
             return Ok(());
         }
@@ -351,6 +387,11 @@ impl BringBack {
         }
         Ok(out)
     }
+}
+
+/// Whether it must be thawed first.
+fn is_frozen(object: &Object, thaw: Option<Thaw>) -> bool {
+    object.archived && thaw != Some(Thaw::Thawed)
 }
 
 fn id_of(item: &Item) -> ObjectId {

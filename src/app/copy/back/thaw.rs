@@ -63,9 +63,12 @@ impl BringBack {
         }
         let copier = &self.copier;
         let (tier, days) = (self.settings.tier, self.settings.days);
-        let _slot = copier.slot().await;
-        match copier.patience.insist(|| copier.source.thaw(&id, tier, days)).await? {
-            ThawReply::Gone => Ok(false),
+        let asked = {
+            let _slot = copier.slot().await;
+            copier.patience.insist(|| copier.source.thaw(&id, tier, days)).await?
+        };
+        match asked {
+            ThawReply::Gone => Ok(copier.look_at_listed(&id).await?.is_some()),
             ThawReply::Requested
             | ThawReply::Ongoing
             | ThawReply::Thawed
