@@ -22,6 +22,8 @@ use super::{failure_of, neighbours};
 
 /// Key of the record, below the prefix.
 pub const OWNER_KEY: &str = ".keepwatch/owner.json";
+/// May do on its machine as everybody does.
+const ROOT: &str = "root";
 /// A record read so recently need not be read again.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -67,6 +69,14 @@ impl OwnerRecord {
     pub fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
     }
+}
+
+/// Whose destination this is, in words, where it is somebody's.
+pub async fn whose(store: &dyn ObjectStore) -> Option<String> {
+    let found = store.get_small(&Key::literal(OWNER_KEY), None).await.ok()?;
+    let SmallObject::Found { body, .. } = found else { return None };
+    let OwnerRecord { user, host, source, .. } = OwnerRecord::read(&body)?;
+    Some(format!("{user} on {host}, who keeps {source} there"))
 }
 
 /// What was last seen of the record.
@@ -205,7 +215,9 @@ async fn judge(
         stay_alone(tenant, row, &etag).await?;
         return remember(tenant, etag, record.generation, conditional).await;
     }
-    let same = record.machine == me.machine && record.user == me.user && record.source == me.source;
+    // Who tries it as root, and then installs a service, means one and the same backup.
+    let same_user = record.user == me.user || record.user == ROOT || me.user == ROOT;
+    let same = record.machine == me.machine && same_user && record.source == me.source;
     let fresh = row.owner_etag.is_none();
     if (same && fresh) || tenant.takes_over() {
         return claim(tenant, row, Some((etag, record.generation))).await;

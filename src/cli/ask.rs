@@ -25,8 +25,9 @@ pub async fn ask_daemon(
     request: &Request,
     within: Duration,
 ) -> Result<Option<Value>, CliError> {
-    let path = paths::control_socket(&state_folder(global.state_dir.as_deref())?);
-    understood(ask(&path, request, within).await.map_err(|error| explain(error, &path))?)
+    let folder = state_folder(global.state_dir.as_deref())?;
+    let path = paths::control_socket(&folder);
+    understood(ask(&path, &folder, request, within).await.map_err(|error| explain(error, &path))?)
 }
 
 /// The same; where neither is, what the records say, which are looked into then. Where these could
@@ -64,8 +65,9 @@ fn understood(answer: Option<Answer>) -> Result<Option<Value>, CliError> {
 pub async fn ask_to_flush(global: &Global, within: Duration) -> Result<Option<Value>, CliError> {
     // Long enough for whoever is alive, and short after a wait.
     const WHY: Duration = Duration::from_secs(1);
-    let path = paths::control_socket(&state_folder(global.state_dir.as_deref())?);
-    let asked = ask(&path, &Request::Flush, within).await;
+    let folder = state_folder(global.state_dir.as_deref())?;
+    let path = paths::control_socket(&folder);
+    let asked = ask(&path, &folder, &Request::Flush, within).await;
     if !matches!(asked, Err(AskError::Silent { .. } | AskError::Late { .. })) {
         return understood(asked.map_err(|error| explain(error, &path))?);
     }
@@ -105,6 +107,11 @@ fn explain(error: AskError, path: &Path) -> CliError {
         AskError::Late { pid } => {
             let message = format!("{} has no answer in time", named(pid));
             CliError::new(Code::Stale, message).hint("it is busy: ask again")
+        }
+        AskError::Stranger { uid } => {
+            let message = format!("another user ({uid}) listens on {}", path.display());
+            CliError::new(Code::NeedsPerson, message)
+                .hint("nothing was asked of it; a shorter --state-dir has its socket inside")
         }
         AskError::Io(error) => {
             let message = format!("cannot ask the daemon on {}", path.display());

@@ -112,6 +112,26 @@ fn serve(state: &OpenState, doors: &Doors) -> Option<JoinHandle<()>> {
     }
 }
 
+/// The same pair of the file, whose options hold, too: what is kept there must not be deleted
+/// because it is asked for by its places.
+fn as_configured(
+    global: &Global,
+    flags: &BackupOptions,
+    defaults: Defaults,
+    asked: &BackupConfig,
+) -> Option<BackupConfig> {
+    let file = config_file(global).ok()??;
+    let all = resolve(&file, flags, defaults, paths::home().as_deref()).ok()?;
+    let is_asked = |one: &BackupConfig| {
+        one.source == asked.source
+            && one.destination == asked.destination
+            && one.endpoint_url == asked.endpoint_url
+    };
+    let found = all.into_iter().find(is_asked)?;
+    tracing::info!(backup = found.name, "these are its places: its options in {} hold", file.path);
+    Some(found)
+}
+
 /// The backups that a command is about: those of its arguments, or those of the file.
 pub fn choose(
     global: &Global,
@@ -122,7 +142,8 @@ pub fn choose(
     let flags = global.clone().into_options(run.options.clone());
     let home = paths::home();
     if let (Some(source), Some(destination)) = (&run.source, &run.destination) {
-        return Ok(vec![from_arguments(source, destination, flags, defaults, home.as_deref())?]);
+        let asked = from_arguments(source, destination, flags.clone(), defaults, home.as_deref())?;
+        return Ok(vec![as_configured(global, &flags, defaults, &asked).unwrap_or(asked)]);
     }
     let file = config_file(global)?;
     let Some(source) = &run.source else {

@@ -83,8 +83,21 @@ impl FromStr for Destination {
         }
         match text.split_once("::") {
             Some((bucket, prefix)) => s3(bucket, prefix),
-            None => Err(DestinationError::Shape(without_secrets(text))),
+            None => Err(DestinationError::Shape(without_keys(text))),
         }
+    }
+}
+
+/// As it was typed, without what may be a key: users before an @, and what a signed URL ends with.
+fn without_keys(text: &str) -> String {
+    let text = without_secrets(text);
+    let text = match text.rsplit_once('@') {
+        Some((_, place)) => format!("***@{place}"),
+        None => text,
+    };
+    match text.split_once('?') {
+        Some((place, _)) => format!("{place}?***"),
+        None => text,
     }
 }
 

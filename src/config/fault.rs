@@ -33,9 +33,10 @@ impl Faults {
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let secrets = secrets(&self.text);
-        let text = secrets.iter().fold(self.text.clone(), |text, secret| {
-            text.replace(secret, &"*".repeat(secret.len()))
-        });
+        let text = without_the_unknown(&self.text);
+        let text = secrets
+            .iter()
+            .fold(text, |text, secret| text.replace(secret, &"*".repeat(secret.len())));
         let masked = |words: &str| {
             secrets.iter().fold(words.to_owned(), |words, secret| words.replace(secret, "***"))
         };
@@ -76,9 +77,8 @@ fn secrets(text: &str) -> Vec<String> {
     let mut found = vec![];
     for line in text.lines() {
         for rest in line.split("://").skip(1) {
-            // A secret can hold a slash, and be no right URL for it: all before the @ is the user.
-            let url = rest.split(['"', '\'', ' ']).next().unwrap_or_default();
-            found.extend(url.rsplit_once('@').map(|(user, _)| user.to_owned()));
+            // A secret can hold anything, and be no right URL for it: all before the @ is the user.
+            found.extend(rest.rsplit_once('@').map(|(user, _)| user.to_owned()));
         }
         let Some((name, value)) = line.split_once('=') else { continue };
         let name = name.trim_start_matches(['#', ' ']).to_lowercase();
@@ -93,6 +93,50 @@ fn secrets(text: &str) -> Vec<String> {
     found
 }
 
+/// The text of a configuration with stars for all that no key of ours is for: it may be a secret
+/// that somebody put where nobody looks for it. Every byte stays in its place.
+fn without_the_unknown(text: &str) -> String {
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let is_of_header = |c: char| is_word(c) || c.is_whitespace() || matches!(c, '[' | ']' | '.');
+    let mut masked = String::with_capacity(text.len());
+    // What follows an unknown key belongs to it, until the next one.
+    let mut hides = false;
+    for line in text.split_inclusive('\n') {
+        let begins = line.trim_start();
+        let is_header = begins.starts_with('[') && begins.chars().all(is_of_header);
+        if is_header || begins.starts_with('#') {
+            hides &= !is_header;
+            masked.push_str(line);
+            continue;
+        }
+        hides |= !line.contains('=') && begins.starts_with(is_word);
+        mask_line(line, &mut hides, &mut masked);
+    }
+    masked
+}
+
+/// Masks what stands behind unknown keys in one line.
+fn mask_line(line: &str, hides: &mut bool, masked: &mut String) {
+    let (mut quote, mut word) = (None, String::new());
+    for (at, c) in line.char_indices() {
+        let is_quoted = quote.is_some();
+        match c {
+            _ if quote == Some(c) => quote = None,
+            '"' | '\'' if !is_quoted => quote = Some(c),
+            '=' if !is_quoted => *hides = !super::is_key(&std::mem::take(&mut word)),
+            '#' if !is_quoted && !*hides => return masked.push_str(&line[at..]),
+            ' ' => {}
+            _ if c.is_alphanumeric() || matches!(c, '_' | '-') => word.push(c),
+            _ => word.clear(),
+        }
+        let is_frame = c.is_whitespace() || matches!(c, '=' | '{' | '}' | '[' | ']');
+        match *hides && (is_quoted || !is_frame) {
+            true => masked.extend(std::iter::repeat_n('*', c.len_utf8())),
+            false => masked.push(c),
+        }
+    }
+}
+
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
@@ -100,3 +144,27 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_key_is_for_is_not_shown() {
+        for (text, shown) in [
+            ("settle = \"2s\"\n", "settle = \"2s\"\n"),
+            ("credentials = \"ab c\"\nsettle = 2\n", "credentials = ******\nsettle = 2\n"),
+            ("exclude = [\n  \"*.tmp\",\n]\n", "exclude = [\n  \"*.tmp\",\n]\n"),
+            ("keys = [\n  \"ab\",\n]\nregion = 1\n", "keys = [\n  *****\n]\nregion = 1\n"),
+            (
+                "status = { listen = \"a=b\", pwd = \"ab\" }\n",
+                "status = { listen = \"a=b\", pwd = **** }\n",
+            ),
+            ("wJalrXUtnFEMI/K7\n[[backup]]\n", "****************\n[[backup]]\n"),
+            ("[[backup]]\nü = 'ß'\nname = 1", "[[backup]]\nü = ****\nname = 1"),
+        ] {
+            assert_eq!(without_the_unknown(text), shown);
+            assert_eq!(without_the_unknown(text).len(), text.len());
+        }
+    }
+}

@@ -221,7 +221,11 @@ fn settle_all(
             "destination" => entry.spans.destination.clone(),
             option => find(&entry.spans.options, option).unwrap_or(entry.span.clone()),
         };
-        let options = flags.clone().or(&entry.options);
+        let mut options = flags.clone().or(&entry.options);
+        // One number that is typed beats two that are written.
+        if flags.transfers.is_some() {
+            (options.processes, options.threads) = (flags.processes, flags.threads);
+        }
         let (mirror, mut complaints) =
             settle(&entry.name, &entry.source, &entry.destination, options, home);
         complaints.extend(against_others(&mirror, &mirrors, backups));
@@ -240,7 +244,8 @@ pub fn resolve_mirror(
     options: MirrorOptions,
     home: Option<&Path>,
 ) -> Result<MirrorConfig, String> {
-    let (config, complaints) = settle("mirror", source, destination, options, home);
+    let (mut config, complaints) = settle("mirror", source, destination, options, home);
+    config.name = name_of(&config.destination.place);
     if complaints.is_empty() {
         return Ok(config);
     }
@@ -255,6 +260,17 @@ pub fn resolve_mirror(
         }
     });
     Err(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// What a mirror without a name is called: after the last part of its destination.
+fn name_of(destination: &Destination) -> String {
+    let (Destination::S3 { bucket, prefix } | Destination::Store { bucket, prefix, .. }) =
+        destination
+    else {
+        return "mirror".to_owned();
+    };
+    let last = prefix.as_str().split('/').rfind(|part| !part.is_empty());
+    last.unwrap_or(bucket).to_owned()
 }
 
 /// Both buckets, and what is wrong with how they are written.

@@ -30,6 +30,20 @@ pub use words::{EndpointUrl, Line, Pattern};
 /// The commented example, as `config example` prints it.
 pub const EXAMPLE: &str = include_str!("../../config/keepwatch.toml");
 
+/// Whether a file may have a key, or a table, of this name.
+fn is_key(name: &str) -> bool {
+    const OTHERS: [&str; 7] =
+        ["backup", "mirror", "status", "cloudwatch", "name", "source", "destination"];
+    let options = [
+        BackupOptions::NAMES,
+        MirrorOptions::NAMES,
+        StatusOptions::NAMES,
+        CloudWatchOptions::NAMES,
+        &OTHERS,
+    ];
+    options.concat().contains(&name)
+}
+
 /// JSON Schema of the configuration file.
 pub fn schema() -> serde_json::Value {
     file::schema()

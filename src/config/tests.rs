@@ -57,6 +57,8 @@ fn mirrors_are_settled_with_defaults_of_their_own() {
     let mirror = resolve_mirrors(&file, &MirrorOptions::default(), None).unwrap().remove(0);
     assert_eq!(mirror.deletions, Deletions::Tag, "the top level is for backups");
     assert_eq!((mirror.transfers, mirror.every), (40, units::Span::secs(21_600)));
+    let flags = MirrorOptions { transfers: Some(units::Transfers(2)), ..Default::default() };
+    assert_eq!(resolve_mirrors(&file, &flags, None).unwrap()[0].transfers, 2, "what is typed");
     let profiles = [&mirror.source, &mirror.destination].map(|side| side.profile.clone().unwrap());
     assert_eq!(profiles, ["q", "p"]);
     assert_eq!(mirror.source.endpoint_url, mirror.destination.endpoint_url);

@@ -16,6 +16,7 @@ pub type SdkFailure<E> = SdkError<E, HttpResponse>;
 pub type SdkResult<T, E> = Result<T, SdkFailure<E>>;
 
 /// What a request is about.
+#[derive(Clone, Debug, Default)]
 pub struct What {
     /// `read s3://bucket/key`.
     pub request: String,
@@ -23,6 +24,8 @@ pub struct What {
     pub endpoint: Option<String>,
     /// Where credentials are looked for, when only in one place.
     pub credentials: Option<String>,
+    /// The bucket is made where that is asked for.
+    pub may_be_made: bool,
 }
 
 impl What {
@@ -264,9 +267,10 @@ impl Reply<'_> {
     }
 
     fn no_such_bucket(&self, what: &What) -> Failure {
-        what.failed(ErrorClass::Configuration, self.words()).with_hint(
-            "check the bucket's name; watch, sync and mirror make it with --create-bucket",
-        )
+        what.failed(ErrorClass::Configuration, self.words()).with_hint(match what.may_be_made {
+            true => "check the bucket's name, or have it made with --create-bucket",
+            false => "check the bucket's name: a source is never made",
+        })
     }
 
     fn region_hint(&self) -> String {

@@ -87,10 +87,15 @@ impl S3Store {
                 page.objects.push(ListedObject { key, object, thaw });
             }
         }
-        if reply.is_truncated() == Some(true) {
-            page.more_after = last;
-            if page.more_after.is_none() {
-                return Err(error::not_s3(&what, "a page is empty, and yet not the last"));
+        match reply.is_truncated() {
+            Some(false) => {}
+            // What ends without saying so may have been cut.
+            None => return Err(error::not_s3(&what, "a page does not say whether it is the last")),
+            Some(true) => {
+                page.more_after = last;
+                if page.more_after.is_none() {
+                    return Err(error::not_s3(&what, "a page is empty, and yet not the last"));
+                }
             }
         }
         Ok(page)

@@ -64,6 +64,8 @@ pub struct S3Options {
     pub sse_kms_key_id: Option<String>,
     /// The account that must own the bucket.
     pub bucket_owner: Option<String>,
+    /// It is a destination, which is made where that is asked for.
+    pub may_be_made: bool,
     /// Bytes a second for what is sent and received; `None` without a limit.
     pub bandwidth: Option<u64>,
 }
@@ -212,7 +214,7 @@ impl S3Store {
     fn what(&self, request: String) -> error::What {
         let connection = &self.way().connection;
         let (endpoint, credentials) = (connection.endpoint(), connection.credentials_place());
-        error::What { request, endpoint, credentials }
+        error::What { request, endpoint, credentials, may_be_made: self.options.may_be_made }
     }
 
     fn knows_crc64(&self) -> bool {

@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn content(stream: ByteStream, length: u64, pace: Option<u64>) -> Content {
-        let what = What { request: "read it".to_owned(), endpoint: None, credentials: None };
+        let what = What { request: "read it".to_owned(), ..What::default() };
         let pace = pace.map(|limit| Arc::new(Pace::new(limit)));
         Content { stream, what, length, received: 0, pace }
     }

@@ -130,6 +130,10 @@ pub enum AskError {
     Late {
         pid: Option<i32>,
     },
+    /// Another user than the state's, or root, listens there: nothing that it says is believed.
+    Stranger {
+        uid: u32,
+    },
     Io(io::Error),
 }
 
@@ -142,6 +146,7 @@ impl From<io::Error> for AskError {
 /// Asks the daemon of a state folder, for so long at most. `None` when nobody listens there.
 pub async fn ask(
     path: &Path,
+    state_folder: &Path,
     request: &Request,
     within: Duration,
 ) -> Result<Option<Answer>, AskError> {
@@ -159,7 +164,13 @@ pub async fn ask(
     };
     let peer = stream.peer_cred().ok();
     let pid = peer.and_then(|peer| peer.pid());
-    let is_own = peer.is_some_and(|peer| peer.uid() == rustix::process::geteuid().as_raw());
+    let me = rustix::process::geteuid().as_raw();
+    let is_own = peer.is_some_and(|peer| peer.uid() == me);
+    if let Some(uid) = peer.map(|peer| peer.uid()).filter(|uid| *uid != me && *uid != 0)
+        && owner_of(state_folder) != Some(uid)
+    {
+        return Err(AskError::Stranger { uid });
+    }
     let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
     line.push(b'\n');
     let sent = stream.write_all(&line).await;
@@ -174,6 +185,11 @@ pub async fn ask(
     let answer = timeout_at(by, read_line(&mut stream)).await;
     let answer = answer.map_err(|_| AskError::Late { pid })??;
     Ok(Some(serde_json::from_str(&answer).map_err(io::Error::other)?))
+}
+
+fn owner_of(folder: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    folder.metadata().ok().map(|is| is.uid())
 }
 
 fn is_gone(error: &io::Error) -> bool {

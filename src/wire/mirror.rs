@@ -73,6 +73,7 @@ async fn connect_from(
         storage_class: config.storage_class.clone(),
         sse: config.sse.clone(),
         sse_kms_key_id: config.sse_kms_key_id.clone(),
+        may_be_made: true,
         ..options(destination, config)
     };
     let store = |reach: Reach, options| S3Store::new(reach.connection, options);

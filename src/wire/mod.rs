@@ -183,7 +183,8 @@ pub async fn wire(
     }
     let (bucket, prefix) = place(&config.destination);
     let id = id_at(endpoint_name, &config);
-    let store = store_of(&config, way, bucket, &prefix);
+    let options = S3Options { may_be_made: true, ..options(&config, bucket, &prefix) };
+    let store = S3Store::new(way.connection, options);
     let rules = rules(&config)?;
     let records = records_of(&config.name, id, state, run.plan.is_some()).await?;
     let key_max_bytes = KEY_MAX_BYTES - prefix.as_str().len();
@@ -320,6 +321,7 @@ async fn new_bucket_name(state: &OpenState) -> Result<String, Error> {
     }
 }
 
+/// Connects to what a backup has kept, to read it.
 pub async fn connect(
     config: &BackupConfig,
     bucket: String,
@@ -327,15 +329,15 @@ pub async fn connect(
     dry_run: bool,
 ) -> Result<S3Store, Error> {
     let way = way_to(config, dry_run).await?;
-    Ok(store_of(config, way, bucket, prefix))
+    Ok(S3Store::new(way.connection, options(config, bucket, prefix)))
 }
 
-fn store_of(config: &BackupConfig, way: Reach, bucket: String, prefix: &Prefix) -> S3Store {
+fn options(config: &BackupConfig, bucket: String, prefix: &Prefix) -> S3Options {
     let place = match &config.destination {
         Destination::Store { .. } => Some(as_typed(&config.destination)),
         _ => None,
     };
-    let options = S3Options {
+    S3Options {
         bucket,
         prefix: prefix.clone(),
         place,
@@ -344,8 +346,8 @@ fn store_of(config: &BackupConfig, way: Reach, bucket: String, prefix: &Prefix) 
         sse_kms_key_id: config.sse_kms_key_id.clone(),
         bucket_owner: config.bucket_owner.clone(),
         bandwidth: config.bandwidth,
-    };
-    S3Store::new(way.connection, options)
+        may_be_made: false,
+    }
 }
 
 /// The way to the destination of a backup.

@@ -101,7 +101,7 @@ fn a_missing_bucket() {
     let scene = Scene::with_files(2);
     let source = scene.tree.folder.path();
     let said = scene.user.sync(source, "s3://nowhere/p", &[], 4);
-    let hint = "hint: check the bucket's name; watch, sync and mirror make it with --create-bucket";
+    let hint = "hint: check the bucket's name, or have it made with --create-bucket";
     tells(&said, &["error: ", "s3://nowhere/p/", "NoSuchBucket", hint]);
     // Asked for, it is made.
     scene.user.sync(source, "s3://nowhere/p", &["--create-bucket"], 0);

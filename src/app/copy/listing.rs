@@ -82,7 +82,7 @@ pub(crate) fn read(
 
 async fn page_of(copier: &Copier, objects: &mut Objects, what: &str) -> Batch<Kept> {
     let mut page = Vec::with_capacity(PAGE);
-    let mut attempts = Attempts::new();
+    let mut attempts = Attempts::of_all();
     while page.len() < PAGE {
         match objects.next().await {
             Ok(Some(kept)) => page.push((kept.id.key.clone(), kept)),

@@ -366,7 +366,7 @@ impl Mirror {
 
     async fn list_copies(&self, after: Option<&Key>) -> Result<crate::ports::ListPage, Stop> {
         let creates = self.settings.create_bucket && self.is_dry_run();
-        let page = self.copier.patience.insist(|| {
+        let page = self.copier.patience.insist_for_all(|| {
             let asked = self.copier.target.list(after);
             Box::pin(async move {
                 match asked.await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -34,6 +34,12 @@ pub struct MirrorDriver {
     failure: Option<(Failure, Instant)>,
     failures: u32,
     next: Instant,
+    /// Runs that have begun.
+    begun: u64,
+    /// Who waits for the end of a good run, and for which one.
+    flushes: Vec<(u64, oneshot::Sender<Result<u64, Failure>>)>,
+    /// Another run is wanted as soon as this one has ended.
+    hurry: bool,
     stopping: bool,
     paused: bool,
 }
@@ -48,6 +54,9 @@ impl MirrorDriver {
             failure: None,
             failures: 0,
             next: Instant::now(),
+            begun: 0,
+            flushes: vec![],
+            hurry: false,
             stopping: false,
             paused: false,
         }
@@ -67,6 +76,8 @@ impl MirrorDriver {
                 Some(ended) = self.runs.join_next() => self.ended(ended),
                 () = tokio::time::sleep_until(self.next), if self.may_run() => {
                     let mirror = self.mirror.clone();
+                    self.begun += 1;
+                    self.hurry = false;
                     self.runs.spawn(async move { mirror.run().await });
                 }
             }
@@ -114,13 +125,28 @@ impl MirrorDriver {
                     self.mirror.held(),
                     crate::model::words::duration(self.every.as_millis() as u64)
                 );
-                if failed == 0 { self.every } else { self.every.min(FAILED_AGAIN) }
+                let waiting = std::mem::take(&mut self.flushes).into_iter();
+                let (over, waiting): (Vec<_>, _) = waiting.partition(|(run, _)| *run <= self.begun);
+                self.flushes = waiting;
+                for (_, answer) in over {
+                    answer.send(Ok(failed as u64)).ok();
+                }
+                let again = if failed == 0 { self.every } else { self.every.min(FAILED_AGAIN) };
+                if self.hurry { Duration::ZERO } else { again }
             }
             Some(failure) => {
                 let is_news = self.failure.as_ref().is_none_or(|(last, _)| *last != failure);
                 if is_news {
                     let hint = failure.hint.clone().map(|h| format!(" ({h})")).unwrap_or_default();
-                    tracing::error!(target: CONDITION, backup = name, "{failure}{hint}");
+                    match failure.class {
+                        // It goes on by itself.
+                        ErrorClass::Unreachable | ErrorClass::Server | ErrorClass::Throttled => {
+                            tracing::warn!(
+                                target: CONDITION, backup = name, "waiting: {failure}{hint}"
+                            );
+                        }
+                        _ => tracing::error!(target: CONDITION, backup = name, "{failure}{hint}"),
+                    }
                 }
                 self.mirror.copier.progress.failing.fetch_max(1, Ordering::Relaxed);
                 let since = self.failure.take().map_or_else(Instant::now, |(_, since)| since);
@@ -141,15 +167,18 @@ impl MirrorDriver {
             Command::Status(answer) => {
                 answer.send(self.status().await).ok();
             }
-            // What a mirror has to do it does when its time comes; a flush is about folders. One
-            // that is paused does not even that.
+            Command::Flush(answer) if self.paused => {
+                answer.send(Err(is_paused())).ok();
+            }
+            // A run that has begun may have listed already what is there now.
             Command::Flush(answer) => {
-                answer.send(if self.paused { Err(is_paused()) } else { Ok(0) }).ok();
+                self.flushes.push((self.begun + 1, answer));
+                self.run_soon();
             }
             Command::Approve { answer, .. } => {
                 let verdict = orders::approve(state, clock).await;
                 if verdict.is_ok() {
-                    self.next = Instant::now();
+                    self.run_soon();
                 }
                 answer.send(verdict).ok();
             }
@@ -180,6 +209,11 @@ impl MirrorDriver {
         }
     }
 
+    fn run_soon(&mut self) {
+        self.next = Instant::now();
+        self.hurry = true;
+    }
+
     /// A run that has begun ends where it is. What it has copied is on record, and the next one
     /// begins when the mirror goes on.
     fn set_paused(&mut self, paused: bool) {
@@ -189,6 +223,9 @@ impl MirrorDriver {
             true => {
                 tracing::warn!(target: CONDITION, backup = name, "paused: nothing is sent");
                 self.mirror.copier.cancel.cancel();
+                for (_, answer) in std::mem::take(&mut self.flushes) {
+                    answer.send(Err(is_paused())).ok();
+                }
             }
             false => {
                 tracing::info!(target: CONDITION, backup = name, "goes on after a pause");

@@ -140,7 +140,9 @@ impl Mirror {
     async fn steps(self: &Arc<Self>) -> Result<Option<Hold>, Stop> {
         let before = self.undone();
         self.check_tags().await?;
-        self.check_source().await?;
+        if !self.check_source().await? {
+            return Ok(None);
+        }
         self.check_owner().await?;
         let began = self.clock.now();
         let ask = match self.settings.deletions {
@@ -197,13 +199,25 @@ impl Mirror {
         ))
     }
 
-    /// A bucket is not made for a source that is not there.
-    async fn check_source(&self) -> Result<(), Stop> {
-        if !self.settings.create_bucket {
-            return Ok(());
+    /// A destination is neither made nor claimed for a source that is not there, or is empty: its
+    /// name may be wrong, and the right one would be refused then. Answers whether to go on.
+    async fn check_source(&self) -> Result<bool, Stop> {
+        let row = self.state.backup().await.map_err(|e| Stop::All(e.into()))?;
+        let is_ours = row.owner_etag.is_some();
+        if is_ours && !self.settings.create_bucket {
+            return Ok(true);
         }
         let source = &self.copier.source;
-        self.copier.patience.insist_for_all(|| source.list(None)).await.map(drop)
+        let page = self.copier.patience.insist_for_all(|| source.list(None)).await?;
+        if is_ours || !page.objects.is_empty() || page.more_after.is_some() {
+            return Ok(true);
+        }
+        tracing::warn!(
+            backup = self.settings.name,
+            "there is no object in {} yet, so nothing was done: is its name right?",
+            self.settings.owner.source
+        );
+        Ok(false)
     }
 
     /// Waits for the destination, and makes sure that it is ours.

@@ -120,10 +120,14 @@ impl Verify {
             Ok(()) => End::Done { hold: None },
             Err(Stop::Interrupted) => End::Interrupted,
             Err(Stop::All(failure)) => End::Failed(failure),
-            Err(stop) => End::Failed(Failure::new(
-                ErrorClass::Path,
-                format!("the buckets cannot be compared: {stop:?}"),
-            )),
+            Err(Stop::Path(cause) | Stop::Skip(cause)) => {
+                let what = "the buckets cannot be compared";
+                End::Failed(Failure::new(ErrorClass::Server, what).because(cause))
+            }
+            Err(Stop::Held(failure)) => End::Failed(failure),
+            Err(Stop::Again | Stop::Frozen | Stop::AfterDelete) => {
+                End::Failed(Failure::new(ErrorClass::Path, "the buckets change all the time"))
+            }
         };
         (report, end)
     }
@@ -185,7 +189,16 @@ impl Verify {
         });
         let mut looks = looks.buffered(self.copier.settings.transfers.max(1));
         while let Some((closer, found)) = looks.next().await {
-            match (closer, found?) {
+            let found = match found {
+                // One that cannot be looked at keeps nobody from the others.
+                Err(stop @ (Stop::Path(_) | Stop::Skip(_))) => {
+                    let (Closer::Both(key, ..) | Closer::Extra(key)) = &closer;
+                    self.copier.note(key, Err(stop))?;
+                    Some(Difference::Unknown)
+                }
+                found => found?,
+            };
+            match (closer, found) {
                 (Closer::Both(..), None) => report.same += 1,
                 (Closer::Extra(_), None) => report.tagged += 1,
                 (Closer::Both(key, ..) | Closer::Extra(key), Some(difference)) => {

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use crate::app::copy::back::{BackSettings, BringBack};
 use crate::app::mirror::End;
-use crate::config::{MirrorOptions, Pattern, resolve_mirror};
+use crate::app::owner::whose;
+use crate::config::{MirrorConfig, MirrorOptions, Pattern, resolve_mirror};
 use crate::report::progress::Work;
 use crate::service::paths;
 use crate::wire::mirror::{RestoreNotes, connect, copier, filter, scratch};
@@ -56,9 +57,17 @@ fn flags(
     side: SourceSide,
     options: &RestoreOptions,
 ) -> Result<MirrorOptions, CliError> {
-    if options.delete {
-        return Err(CliError::new(Code::Usage, "--delete belongs to a restore into a folder")
-            .hint("a bucket keeps what the backup does not have"));
+    for (option, is_given, why) in [
+        ("delete", options.delete, "a bucket keeps what the backup does not have"),
+        ("owner", options.owner, "objects keep all of their metadata"),
+        ("no-owner", options.no_owner, "objects keep all of their metadata"),
+        ("setuid", options.setuid, "objects keep all of their metadata"),
+        ("outside-links", options.outside_links, "links are objects as they are in a bucket"),
+    ] {
+        if is_given {
+            let message = format!("--{option} belongs to a restore into a folder");
+            return Err(CliError::new(Code::Usage, message).hint(why));
+        }
     }
     let patterns = |texts: &[String]| -> Result<Option<Vec<Pattern>>, CliError> {
         let read = texts.iter().map(|text| text.parse::<Pattern>());
@@ -87,9 +96,13 @@ impl Asked<'_> {
         let flags = global.clone().into_mirror_options(self.flags.clone());
         let config = resolve_mirror(self.source, self.target, flags, paths::home().as_deref())
             .map_err(|lines| CliError::new(Code::Usage, lines))?;
+        let config = MirrorConfig { name: "restore".to_owned(), ..config };
         let mut wishes = listen()?;
         audience.published.follow_file(global).await;
         let sides = connect(&config, global.dry_run).await?;
+        if let Some(owner) = whose(&*sides.target).await {
+            tracing::warn!("the target is the destination of {owner}: its next pass sees to this");
+        }
         let notes = match global.dry_run {
             true => None,
             false => RestoreNotes::open(&config, &sides, global.state_dir.as_deref())

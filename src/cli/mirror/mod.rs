@@ -45,6 +45,7 @@ async fn run_all(
 ) -> Result<(Code, Option<CliError>), CliError> {
     let configs = choose(
         global,
+        "mirror",
         mirror.source.as_deref(),
         mirror.destination.as_deref(),
         mirror.options.clone(),
@@ -72,6 +73,7 @@ async fn run_all(
 /// The mirrors that a command is about: that of its arguments, or those of the file.
 fn choose(
     global: &Global,
+    verb: &str,
     source: Option<&str>,
     destination: Option<&str>,
     options: MirrorOptions,
@@ -79,15 +81,20 @@ fn choose(
     let flags = global.clone().into_mirror_options(options);
     let home = paths::home();
     if let (Some(source), Some(destination)) = (source, destination) {
-        let config = resolve_mirror(source, destination, flags, home.as_deref())
+        let config = resolve_mirror(source, destination, flags.clone(), home.as_deref())
             .map_err(|lines| CliError::new(Code::Usage, lines))?;
-        return Ok(vec![config]);
+        return Ok(vec![as_configured(global, &flags, &config).unwrap_or(config)]);
     }
     let no_mirror = |what: String| {
-        CliError::new(Code::Usage, what).hint("keepwatch mirror s3://source s3://destination")
+        let hint = format!("keepwatch {verb} s3://source s3://destination");
+        CliError::new(Code::Usage, what).hint(hint)
     };
     let Some(file) = config_file(global)? else {
-        return Err(no_mirror("a mirror needs a source and a destination".to_owned()));
+        return Err(no_mirror(match source {
+            Some(source) if source.contains(':') => format!("{source:?} has no destination"),
+            Some(name) => format!("there is no mirror {name:?}: no configuration was found"),
+            None => format!("{verb} needs a source and a destination"),
+        }));
     };
     let mut configs = resolve_mirrors(&file, &flags, home.as_deref())
         .map_err(|faults| faulty(&faults, global))?;
@@ -103,6 +110,22 @@ fn choose(
         (true, Some(source)) => Err(no_mirror(format!("{source:?} has no destination"))),
         (true, None) => Err(no_mirror(format!("there is no mirror in {}", file.path))),
     }
+}
+
+/// The same pair of the file, whose options hold, too: what is kept there must not be tagged or
+/// deleted because it is asked for by its places.
+fn as_configured(
+    global: &Global,
+    flags: &MirrorOptions,
+    asked: &MirrorConfig,
+) -> Option<MirrorConfig> {
+    let file = config_file(global).ok()??;
+    let all = resolve_mirrors(&file, flags, paths::home().as_deref()).ok()?;
+    let is_asked =
+        |one: &MirrorConfig| one.source == asked.source && one.destination == asked.destination;
+    let found = all.into_iter().find(is_asked)?;
+    tracing::info!(backup = found.name, "these are its places: its options in {} hold", file.path);
+    Some(found)
 }
 
 async fn run_one(

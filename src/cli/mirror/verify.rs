@@ -84,7 +84,7 @@ async fn compare(
         ..MirrorOptions::default()
     };
     let set = options.source_side.into_options(set);
-    let configs = choose(global, Some(&source), destination.as_deref(), set)?;
+    let configs = choose(global, "verify", Some(&source), destination.as_deref(), set)?;
     let Some(config) = configs.first() else {
         return Err(CliError::new(Code::Usage, "name two buckets to compare"));
     };

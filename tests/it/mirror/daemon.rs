@@ -128,6 +128,21 @@ fn what_is_held_is_not_proven_and_a_pause_ends_a_flush() {
 }
 
 #[test]
+fn a_flush_waits_for_a_run_of_its_own() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    pair.source.put("a", b"1");
+    configure(&pair, &mirror_entry("6h", ""));
+    let daemon = pair.user.watch(&[]);
+    daemon.flush();
+    assert!(pair.copies.listed().contains_key("a"));
+    pair.source.put("b", b"1");
+    daemon.flush();
+    assert!(pair.copies.listed().contains_key("b"));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn a_pause_stops_a_run_where_it_is() {
     let server = Embedded::start();
     let pair = Pair::new(&server.reach);

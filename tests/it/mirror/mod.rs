@@ -8,6 +8,7 @@ mod daemon;
 mod faults;
 mod large;
 mod marks;
+mod places;
 mod runs;
 mod verify;
 
