@@ -19,7 +19,10 @@ use super::restore::args as restore;
 #[derive(Debug, Parser)]
 #[command(name = "keepwatch", version, about, long_about = None, max_term_width = 100)]
 #[command(after_help = "Without a command, keepwatch runs the daemon for every backup in the \
-    configuration file. With --restore it takes the options of `keepwatch help restore`.")]
+    configuration file. With --restore it takes the options of `keepwatch help restore`.\n\n\
+    Each option that can be typed anywhere has a variable, too: KEEPWATCH_ and its name in \
+    capitals, such as KEEPWATCH_STATE_DIR. A flag beats the variable, which beats the \
+    configuration.")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -122,7 +125,8 @@ pub struct Global {
     #[arg(short, long, global = true, env = "KEEPWATCH_QUIET", hide_env = true)]
     pub quiet: bool,
     /// Say more; twice for yet more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, env = "KEEPWATCH_VERBOSE", hide_env = true,
+        action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Form of the log
     #[arg(long, global = true, env = "KEEPWATCH_LOG_FORMAT", hide_env = true, value_enum,

@@ -18,8 +18,8 @@ use crate::model::key::KEY_MAX_BYTES;
 use crate::plan::MaxDelete;
 use crate::ports::Clock as _;
 use crate::report::{log, text};
-use crate::service::paths;
 use crate::service::socket::{DeletionVerb, Request};
+use crate::service::{machine, paths};
 use crate::state::{BackupId, BackupState};
 use crate::wire::{OpenState, SystemClock, check, open_state, open_state_to_read, state_folder};
 
@@ -81,6 +81,16 @@ fn show_status(report: &Value, backups: &[BackupStatus], now: i64) {
     } else if report["daemon"] != true {
         print_line("no daemon is running; this is what is recorded");
     }
+    if let Some(other) = paths::state_of_machine()
+        && report["daemon"] != true
+        && state_folder(None).is_ok_and(|own| own != other)
+        && machine::is_root()
+    {
+        let other = other.display();
+        print_line(&format!(
+            "of the machine's service tells: keepwatch --state-dir {other} status"
+        ));
+    }
     for (index, backup) in backups.iter().enumerate() {
         print_line(&text::status(backup, now));
         for file in report["backups"][index]["paths"].as_array().into_iter().flatten() {
@@ -130,12 +140,27 @@ pub fn open_known_state(global: &Global) -> Result<Option<OpenState>, CliError> 
     Ok(is_there.then(|| open_state(global.state_dir.as_deref())).transpose()?)
 }
 
+/// The configuration of the machine says nothing of what this user keeps.
+fn refuse_the_machines(global: &Global) -> Result<(), CliError> {
+    let found = paths::config_files().into_iter().find(|path| path.exists());
+    let machines = found.filter(|path| path.starts_with("/etc") && !machine::is_root());
+    let Some(path) = machines.filter(|_| global.config.is_none() && global.state_dir.is_none())
+    else {
+        return Ok(());
+    };
+    let message = format!("{} is for the machine's service", path.display());
+    Err(CliError::new(Code::NeedsPerson, message).hint("ask that: sudo keepwatch status"))
+}
+
 /// Status from the state alone.
 async fn recorded_status(global: &Global) -> Result<Value, CliError> {
     let mut backups = vec![];
-    if let Some(state) = open_state_to_read(global.state_dir.as_deref())? {
-        backups = recorded(&state.state).await?;
-        state.state.close();
+    match open_state_to_read(global.state_dir.as_deref())? {
+        Some(state) => {
+            backups = recorded(&state.state).await?;
+            state.state.close();
+        }
+        None => refuse_the_machines(global)?,
     }
     let (configs, error) = match configured(global) {
         Ok(configs) => (configs, None),

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::engine::Exit;
+use crate::model::is_unsafe_to_show;
 use crate::plan::Failure;
 use crate::ports::StateError;
 use crate::wire;
@@ -140,15 +141,27 @@ impl CliError {
         if let Some(detail) = &self.detail {
             writeln!(text, "{detail}").ok();
         }
-        writeln!(text, "{red}error:{plain} {}", self.message).ok();
+        writeln!(text, "{red}error:{plain} {}", shown(&self.message)).ok();
         for cause in &self.causes {
-            writeln!(text, "  caused by: {cause}").ok();
+            // Words from outside: a line of theirs must not look like one of ours.
+            writeln!(text, "  caused by: {}", shown(&cause.replace('\n', "; "))).ok();
         }
         for hint in &self.hints {
-            writeln!(text, "{cyan}hint:{plain} {hint}").ok();
+            writeln!(text, "{cyan}hint:{plain} {}", shown(hint)).ok();
         }
         text
     }
+}
+
+/// Text in which nothing acts on a terminal but the ends of its lines.
+fn shown(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        match is_unsafe_to_show(c) && c != '\n' {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+        shown
+    })
 }
 
 impl From<wire::Error> for CliError {

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::config::{BackupOptions, Defaults, resolve};
 use crate::service::unit::{For, Manager, Service, UNIT, is_ours};
 use crate::service::{machine, paths};
+use crate::wire::{check, state_folder};
 
 use super::args::{self, Global};
 use super::error::{CliError, Code};
@@ -148,15 +149,20 @@ fn install(
     may_write(service, "install")?;
     can_be_used(global, service)?;
     let (path, text) = (service.path(), text_of(service)?);
+    let there = what_is_there(&path)?;
+    let shipped = service.shipped_path().filter(|shipped| is_same(service, shipped));
     if global.dry_run {
-        print_line(&format!("would write {}:\n\n{}", path.display(), text.trim_end()));
+        print_line(&match shipped {
+            Some(shipped) => format!("would use {}, which is there", shipped.display()),
+            None => format!("would write {}:\n\n{}", path.display(), text.trim_end()),
+        });
         return Ok(Code::Done);
     }
     let mut told = Told::default();
-    match service.shipped_path().filter(|shipped| is_same(service, shipped)) {
+    match shipped {
         Some(shipped) => told.done.push(format!("{} is there already", shipped.display())),
         None => {
-            let former = write(&path, &text)?;
+            let former = write(&path, &text, there.as_deref())?;
             told.done.push(format!("wrote {}", path.display()));
             if let Some(former) = former {
                 told.done.push(format!("what was there is kept as {}", former.display()));
@@ -202,16 +208,29 @@ fn can_be_used(global: &Global, service: &Service) -> Result<(), CliError> {
         return Err(CliError::new(Code::NeedsPerson, message)
             .hint(format!("begin with: {folder}keepwatch config example > {config}")));
     }
+    let is_shut_in = service.who == For::System && service.manager == Manager::Systemd;
+    let hidden = ["/tmp", "/var/tmp"].iter().find(|folder| service.config.starts_with(folder));
+    if let Some(folder) = hidden.filter(|_| is_shut_in) {
+        let message = format!("the service has a {folder} of its own, and would not see {config}");
+        return Err(CliError::new(Code::NeedsPerson, message)
+            .hint("the usual place is /etc/keepwatch/keepwatch.toml"));
+    }
     let global = Global { config: Some(service.config.clone()), ..global.clone() };
     if let Some(file) = config_file(&global)? {
         let flags = BackupOptions::default();
-        resolve(&file, &flags, Defaults::DAEMON, Some(&service.home))
+        // The machine's service has no home folder.
+        let home = (!is_shut_in).then_some(service.home.as_path());
+        let backups = resolve(&file, &flags, Defaults::DAEMON, home)
             .map_err(|faults| faulty(&faults, &global))?;
+        let state = match is_shut_in {
+            true => PathBuf::from("/var/lib/keepwatch"),
+            false => state_folder(service.state.as_deref())?,
+        };
+        for backup in &backups {
+            check(backup, &state)?;
+        }
     }
-    if service.who == For::System
-        && service.manager == Manager::Systemd
-        && let Some(closed) = closed_to_others(&service.program)
-    {
+    if is_shut_in && let Some(closed) = closed_to_others(&service.program) {
         let program = service.program.display();
         let message = format!("the service has a user of its own, who cannot enter {closed}");
         return Err(CliError::new(Code::NeedsPerson, message)
@@ -236,17 +255,28 @@ fn former(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The text of an earlier installation, if there is one. What others have written is left alone.
+fn what_is_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
+    match std::fs::read(path) {
+        Ok(there) if is_ours(&String::from_utf8_lossy(&there)) => Ok(Some(there)),
+        Ok(_) => {
+            let message = format!("{} is there, and not from keepwatch", path.display());
+            Err(CliError::new(Code::NeedsPerson, message)
+                .hint("look at it, and move it away if nothing needs it"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let message = format!("cannot read {}", path.display());
+            Err(CliError::new(Code::NeedsPerson, message).caused_by(&error))
+        }
+    }
+}
+
 /// Whole or not at all. Answers with where the former text is kept, if there was another.
-fn write(path: &Path, text: &str) -> Result<Option<PathBuf>, CliError> {
+fn write(path: &Path, text: &str, there: Option<&[u8]>) -> Result<Option<PathBuf>, CliError> {
     let failed = |e: &std::io::Error| {
         CliError::new(Code::NeedsPerson, format!("cannot write {}", path.display())).caused_by(e)
     };
-    let there = std::fs::read_to_string(path).ok();
-    if there.as_ref().is_some_and(|there| !is_ours(there)) {
-        let message = format!("{} is there, and not from keepwatch", path.display());
-        return Err(CliError::new(Code::NeedsPerson, message)
-            .hint("look at it, and move it away if nothing needs it"));
-    }
     let beside = path.with_extension("new");
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
@@ -256,7 +286,7 @@ fn write(path: &Path, text: &str) -> Result<Option<PathBuf>, CliError> {
         file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
         file.sync_all()
     });
-    let former = there.is_some_and(|there| there != text).then(|| former(path));
+    let former = there.is_some_and(|there| there != text.as_bytes()).then(|| former(path));
     let kept = |()| former.as_ref().map_or(Ok(0), |former| std::fs::copy(path, former));
     written.and_then(kept).and_then(|_| std::fs::rename(&beside, path)).map_err(|e| failed(&e))?;
     Ok(former)
@@ -303,6 +333,13 @@ fn tell_systemd(
         let command = systemctl(service, &["start", UNIT]).join(" ");
         told.left.push(format!("start it now: {command}"));
     }
+    if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() {
+        told.left.push(
+            "the keys in this shell's environment are not the service's: put them into \
+             ~/.aws/credentials, or name a credentials_file in the configuration"
+                .to_owned(),
+        );
+    }
     let user = machine::user_name();
     if service.who == For::User && !Path::new("/var/lib/systemd/linger").join(&user).exists() {
         told.left.push("let it run while you are not logged in: loginctl enable-linger".to_owned());
@@ -344,7 +381,7 @@ fn uninstall(global: &Global, service: &Service) -> Result<Code, CliError> {
     may_write(service, "uninstall")?;
     let path = service.path();
     let mut told = Told::default();
-    let there = std::fs::read_to_string(&path).ok();
+    let there = std::fs::read(&path).ok().map(|text| String::from_utf8_lossy(&text).into_owned());
     let is_shipped = service.shipped_path().is_some_and(|shipped| shipped.exists());
     match &there {
         None if !is_shipped => {

@@ -250,7 +250,7 @@ fn check(config: &BackupConfig) -> Vec<Complaint> {
         complaints.push((option, title, (!help.is_empty()).then(|| help.to_owned())));
     };
     let is_odd = matches!(config.name.as_str(), "" | "." | "..");
-    if is_odd || config.name.chars().any(|c| c.is_control() || c == '/') {
+    if is_odd || config.name.chars().any(|c| crate::model::is_unsafe_to_show(c) || c == '/') {
         complain("name", "a name is one line of text without '/'".to_owned(), "");
     }
     if config.max_wait < config.settle {

@@ -211,13 +211,16 @@ async fn draw(bar: ProgressBar, name: String, progress: Arc<Progress>, work: Wor
 }
 
 async fn print(name: String, progress: Arc<Progress>, work: Work) {
-    let mut pace = Pace::new();
+    let (mut pace, mut told) = (Pace::new(), String::new());
     loop {
         tokio::time::sleep(LINE).await;
         let numbers = numbers(&progress);
         pace.update(numbers.files.0, numbers.bytes.0);
-        if numbers.is_busy() {
-            tracing::info!(backup = name, "{}", line(&numbers, &pace, work));
+        let line = line(&numbers, &pace, work);
+        // Nothing moves while a server is away, which is told of elsewhere.
+        if numbers.is_busy() && line != told {
+            tracing::info!(backup = name, "{line}");
+            told = line;
         }
     }
 }

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::count::Counter;
 use super::direct::Direct;
-use super::keys::Chain;
+use super::keys::{Chain, Keys, Objects};
 use super::trust;
 
 /// How to reach S3.
@@ -35,6 +35,8 @@ pub struct Endpoint {
     pub path_style: bool,
     /// A file in the format of the shared credentials file, read instead of every other source.
     pub credentials_file: Option<PathBuf>,
+    /// Whether that file may be used, asked each time that it is read.
+    pub objects: Option<Objects>,
     /// An access key and its secret, for a store inside this process.
     pub keys: Option<(String, String)>,
     /// Requests in flight at most: one connection each.
@@ -218,13 +220,14 @@ fn credentials(
         let keys = Credentials::new(key, secret, None, None, "in process");
         return SharedCredentialsProvider::new(keys);
     }
-    SharedCredentialsProvider::new(Chain {
+    SharedCredentialsProvider::new(Keys::new(Chain {
         profile: endpoint.profile.clone(),
         file: endpoint.credentials_file.clone(),
         region: region.clone(),
         http,
         timeouts,
-    })
+        objects: endpoint.objects,
+    }))
 }
 
 /// The URL that the SDK's client goes by: one for S3 alone beats one for all services, unless it is

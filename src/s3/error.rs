@@ -343,6 +343,12 @@ where
     let mut words: Vec<String> = causes(error).map(ToString::to_string).collect();
     words.dedup();
     let joined = words.join(": ");
+    if joined.contains("identity resolver timed out") {
+        let cause = "whoever is to give the credentials does not come to an end";
+        return StoreError::Failed(what.failed(ErrorClass::Credentials, cause).with_hint(
+            "see what a credential_process of the profile waits for, or the service that gives keys",
+        ));
+    }
     // Such a name can be sent, but not asked for: the SDK takes it for none. One path's trouble.
     if matches!(error, SdkError::ConstructionFailure(_)) && joined.contains("key was missing") {
         let cause = "the SDK of AWS refuses a key of white space only";
@@ -378,7 +384,10 @@ fn no_credentials(what: &What, error: &CredentialsError) -> String {
         }
         _ => {
             let words: Vec<String> = causes(error).map(ToString::to_string).collect();
-            format!("no usable credentials: {}", words.join(": "))
+            let words = words.join(": ");
+            // What a credential_process says when it fails may have anything in it.
+            let words = words.split_once(" Stderr: ").map_or(words.as_str(), |(ours, _)| ours);
+            format!("no usable credentials: {words}")
         }
     }
 }

@@ -2,14 +2,21 @@
 //! nothing: what was found is kept by the SDK, until it expires or is refused.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Region, SharedHttpClient};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+/// Answers with why a file of keys may not be used, if it may not.
+pub type Objects = fn(&std::path::Path) -> Option<String>;
 
 /// The chain: environment, profile, web identity, container, instance; or, where a profile or a
 /// file is named, this alone.
@@ -22,11 +29,44 @@ pub struct Chain {
     pub region: Region,
     pub http: SharedHttpClient,
     pub timeouts: TimeoutConfig,
+    /// Looked at each time: a file may be another by now.
+    pub objects: Option<Objects>,
+}
+
+/// The chain, gone through once at a time: a `credential_process` that hangs is not started again
+/// and again by those who have lost their patience with it.
+#[derive(Debug)]
+pub struct Keys {
+    chain: Arc<Chain>,
+    loading: Mutex<Option<JoinHandle<provider::Result>>>,
+}
+
+impl Keys {
+    pub fn new(chain: Chain) -> Self {
+        Self { chain: Arc::new(chain), loading: Mutex::default() }
+    }
+
+    async fn load(&self) -> provider::Result {
+        let mut loading = self.loading.lock().await;
+        let task = loading.get_or_insert_with(|| {
+            let chain = self.chain.clone();
+            tokio::spawn(async move { chain.load().await })
+        });
+        // Whoever gives up here leaves it running for the next one.
+        let loaded = task.await;
+        *loading = None;
+        loaded.unwrap_or_else(|error| Err(CredentialsError::unhandled(error)))
+    }
 }
 
 impl Chain {
     // Providers remember what they have read, and their first failure for ever: new ones each time.
     async fn load(&self) -> provider::Result {
+        if let (Some(file), Some(objects)) = (&self.file, self.objects)
+            && let Some(why) = objects(file)
+        {
+            return Err(CredentialsError::invalid_configuration(why));
+        }
         let config = ProviderConfig::without_region()
             .with_region(Some(self.region.clone()))
             .with_http_client(self.http.clone())
@@ -51,7 +91,7 @@ impl Chain {
     }
 }
 
-impl ProvideCredentials for Chain {
+impl ProvideCredentials for Keys {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,

@@ -35,13 +35,19 @@ const MACHINE: &str = if cfg!(target_os = "macos") {
 /// service, where that has one.
 pub fn state_folder() -> Option<PathBuf> {
     let own = users_state_folder();
-    let machine = Path::new(MACHINE);
+    let machine = state_of_machine();
     let is_machines = env::var_os("STATE_DIRECTORY").is_none()
         && env::var_os("XDG_STATE_HOME").is_none()
         && super::machine::is_root()
         && !own.as_ref().is_some_and(|own| own.exists())
-        && machine.join("state.db").exists();
-    if is_machines { Some(machine.to_owned()) } else { own }
+        && machine.is_some();
+    if is_machines { machine.map(Path::to_owned) } else { own }
+}
+
+/// The state of the machine's service, where there is one.
+pub fn state_of_machine() -> Option<&'static Path> {
+    let machine = Path::new(MACHINE);
+    machine.join("state.db").exists().then_some(machine)
 }
 
 fn users_state_folder() -> Option<PathBuf> {

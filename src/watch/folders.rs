@@ -15,6 +15,7 @@ use notify::{Config, ErrorKind, EventKindMask, PathOp, RecommendedWatcher, Watch
 use crate::engine::Sight;
 use crate::model::RelPath;
 
+use super::limits::Left;
 use super::{Layout, Raw, limits};
 
 /// Watches in one instance, while instances are to be had.
@@ -34,6 +35,8 @@ pub struct Folders {
     stale: HashMap<RelPath, usize>,
     /// Folders that could not be watched, since the last walk over everything began.
     unwatched: u64,
+    /// Of these, the ones that may not be read.
+    denied: u64,
     /// So many were they when a person was last told.
     told: u64,
     /// A walk over everything has begun: how many there are is not known until it ends.
@@ -64,6 +67,7 @@ impl Folders {
             watched: BTreeMap::new(),
             stale: HashMap::new(),
             unwatched: 0,
+            denied: 0,
             told: 0,
             walking: false,
             full: false,
@@ -106,7 +110,7 @@ impl Folders {
     /// seen, and why, if a person should know. A walk over everything hands the source over first.
     pub fn add(&mut self, folders: &[RelPath]) -> Option<(Sight, String)> {
         if folders.iter().any(RelPath::is_root) {
-            (self.walking, self.unwatched, self.full) = (true, 0, false);
+            (self.walking, self.unwatched, self.denied, self.full) = (true, 0, 0, false);
         }
         let recursive = self.layout == Layout::Whole;
         let wanted = folders.iter().filter(|path| !recursive || path.is_root());
@@ -169,6 +173,7 @@ impl Folders {
                 // A folder that vanished meanwhile needs no watch.
                 if !is_gone(&error.source.kind) {
                     self.unwatched += 1;
+                    self.denied += u64::from(is_denied(&error.source.kind));
                 }
             }
             if matches!(error.source.kind, ErrorKind::MaxFilesWatch) {
@@ -249,13 +254,18 @@ impl Folders {
         }
         let watched = self.watched.len() as u64;
         let sight = if watched == 0 { Sight::Blind } else { Sight::Partial };
-        Some((sight, limits::explain(self.layout, watched, unwatched, self.shards.is_empty())))
+        let left = Left { unwatched, denied: self.denied, no_instance: self.shards.is_empty() };
+        Some((sight, limits::explain(self.layout, watched, &left)))
     }
 }
 
 /// A path without links, where something is there.
 fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+fn is_denied(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn is_gone(kind: &ErrorKind) -> bool {

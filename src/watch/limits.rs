@@ -6,8 +6,18 @@ use super::Layout;
 
 const NEXT_PASS: &str = "changes elsewhere are found by a pass every minute";
 
+/// What is not watched.
+pub struct Left {
+    pub unwatched: u64,
+    /// Of these, the folders that may not be read.
+    pub denied: u64,
+    /// Not even one watcher is to be had.
+    pub no_instance: bool,
+}
+
 /// Explains why some folders are not watched.
-pub fn explain(layout: Layout, watched: u64, unwatched: u64, no_instance: bool) -> String {
+pub fn explain(layout: Layout, watched: u64, left: &Left) -> String {
+    let Left { unwatched, denied, no_instance } = *left;
     if layout == Layout::Whole {
         return format!("the system does not let the source be watched; {NEXT_PASS}");
     }
@@ -19,8 +29,13 @@ pub fn explain(layout: Layout, watched: u64, unwatched: u64, no_instance: bool) 
              {NEXT_PASS}. Raise it: sysctl -w fs.inotify.max_user_instances=512"
         );
     }
+    if denied == unwatched {
+        return format!("watching {watched} of {all} folders: the others may not be read");
+    }
     let limit = read_limit("max_user_watches");
-    let wanted = (all.max(65_536) * 2).next_power_of_two();
+    // Other programs use it, too.
+    let now: u64 = limit.trim_matches([' ', '(', ')']).parse().unwrap_or_default();
+    let wanted = (all.max(65_536).max(now) * 2).next_power_of_two();
     format!(
         "watching {watched} of {all} folders: the limit fs.inotify.max_user_watches{limit} is used \
          up; {NEXT_PASS}. Raise it: sysctl -w fs.inotify.max_user_watches={wanted}"

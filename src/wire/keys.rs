@@ -22,9 +22,17 @@ pub fn keep_to_themselves(endpoint: &Endpoint) -> Result<(), Error> {
     }
 }
 
+/// The same of a file that was made readable for others meanwhile.
+pub fn objects(file: &Path) -> Option<String> {
+    secrets::is_exposed(file).then(|| format!("{}; chmod 600 '{}'", exposed(file), file.display()))
+}
+
+fn exposed(file: &Path) -> String {
+    format!("others can read {}, and there is a secret in it", file.display())
+}
+
 fn refused(file: &Path) -> Error {
-    let file = file.display();
-    let message = format!("others can read {file}, and there is a secret in it");
+    let (message, file) = (exposed(file), file.display());
     Error::new(ErrorClass::Configuration, message)
         .hint(format!("chmod 600 '{file}'"))
         .hint("whoever may have read it meanwhile has the keys: think of new ones")
