@@ -246,6 +246,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn words_from_outside_make_no_lines_and_move_no_terminal() {
+        let error = CliError {
+            causes: vec!["one\nerror: forged \x1b]0;x\x07".to_owned()],
+            ..CliError::new(Code::Failed, "a\u{202e}b")
+        };
+        assert_eq!(
+            error.render(false),
+            "error: a\\u{202e}b\n  caused by: one; error: forged \\u{1b}]0;x\\u{7}\n"
+        );
+    }
+
+    #[test]
     fn the_worst_code_counts() {
         let order = [
             Code::Interrupted,

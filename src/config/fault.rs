@@ -109,7 +109,9 @@ fn without_the_unknown(text: &str) -> String {
             masked.push_str(line);
             continue;
         }
-        hides |= !line.contains('=') && begins.starts_with(is_word);
+        let behind_word = begins.trim_start_matches(is_word);
+        let is_key = behind_word.len() < begins.len() && behind_word.trim_start().starts_with('=');
+        hides = !is_key && (hides || (!line.contains('=') && begins.starts_with(is_word)));
         mask_line(line, &mut hides, &mut masked);
     }
     masked

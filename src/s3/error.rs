@@ -346,7 +346,7 @@ where
     if joined.contains("identity resolver timed out") {
         let cause = "whoever is to give the credentials does not come to an end";
         return StoreError::Failed(what.failed(ErrorClass::Credentials, cause).with_hint(
-            "see what a credential_process of the profile waits for, or the service that gives keys",
+            "see what a credential_process waits for, or the service that gives the keys",
         ));
     }
     // Such a name can be sent, but not asked for: the SDK takes it for none. One path's trouble.

@@ -99,3 +99,39 @@ impl ProvideCredentials for Keys {
         future::ProvideCredentials::new(self.load())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_sdk_s3::config::SharedHttpClient;
+    use aws_smithy_http_client::Builder;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_started_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, noted) = (folder.path().join("keys"), folder.path().join("noted"));
+        let program = folder.path().join("program");
+        std::fs::write(&program, format!("echo x >> {}; exec sleep 5", noted.display())).unwrap();
+        let text = format!("[default]\ncredential_process = sh {}\n", program.display());
+        std::fs::write(&file, text).unwrap();
+        let keys = Keys::new(Chain {
+            profile: None,
+            file: Some(file),
+            region: Region::from_static("us-east-1"),
+            http: SharedHttpClient::from(Builder::new().build_http()),
+            timeouts: TimeoutConfig::disabled(),
+            objects: None,
+        });
+        for _ in 0..3 {
+            let asked = tokio::time::timeout(Duration::from_millis(300), keys.load()).await;
+            assert!(asked.is_err(), "nobody waits that long");
+        }
+        while !noted.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(std::fs::read_to_string(&noted).unwrap(), "x\n");
+    }
+}

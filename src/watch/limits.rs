@@ -76,3 +76,21 @@ pub fn remote_changes(root: &Path) -> Option<String> {
 pub fn remote_changes(_root: &Path) -> Option<String> {
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_not_be_read_is_no_limit() {
+        let left = Left { unwatched: 2, denied: 2, no_instance: false };
+        let said = explain(Layout::EachFolder, 5, &left);
+        assert_eq!(said, "watching 5 of 7 folders: the others may not be read");
+        let left = Left { denied: 1, ..left };
+        let said = explain(Layout::EachFolder, 5, &left);
+        let limit = read_limit("max_user_watches");
+        let now: u64 = limit.trim_matches([' ', '(', ')']).parse().unwrap_or_default();
+        let wanted: u64 = said.rsplit_once('=').unwrap().1.parse().unwrap();
+        assert!(wanted > now, "{said}");
+    }
+}

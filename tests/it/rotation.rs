@@ -1,6 +1,7 @@
 //! Keys that change, expire or are wrong while it runs: the work waits, says what for, and goes on
 //! by itself. Nothing is started anew, sent twice, or counted as a failure of a file.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,7 +93,13 @@ fn a_file_of_keys_is_replaced_while_it_runs() {
         renamed(&file, &wrong);
         waits_for(&daemon, told);
     }
-    renamed(&file, &text(FIRST, ""));
+    // Good keys that others can read are not taken, until they cannot.
+    let (new, mode) = (file.with_extension("new"), std::fs::Permissions::from_mode);
+    write_secret(&new, &text(FIRST, ""));
+    std::fs::set_permissions(&new, mode(0o644)).unwrap();
+    std::fs::rename(new, &file).unwrap();
+    waits_for(&daemon, "others can read");
+    std::fs::set_permissions(&file, mode(0o600)).unwrap();
     scene.comes_right(&daemon);
     goes_on(&daemon);
     for key in ["a", "b", "folder/c", SECOND.0, THIRD.0, "mended"] {

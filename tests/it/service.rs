@@ -250,6 +250,10 @@ fn what_must_not_be_installed_is_refused_with_the_next_step() {
         let said = installer.run(&[verb, "--user"], 4);
         assert!(said.stderr.contains("hint: "), "{said:?}");
     }
+    // Nor does a dry run promise it, nor does a file that is no plain text count as none.
+    installer.run(&["install", "--user", "--dry-run"], 4);
+    std::fs::write(&unit, b"# f\xfcr uns\n[Service]\nExecStart=/bin/other\n").unwrap();
+    installer.run(&["install", "--user"], 4);
     assert!(unit.exists(), "somebody else's file stays");
     std::fs::remove_file(&unit).unwrap();
 
@@ -261,6 +265,11 @@ fn what_must_not_be_installed_is_refused_with_the_next_step() {
     assert!(said.stderr.contains("keepwatch config example > "), "{said:?}");
     assert!(!unit.exists() && installer.notes().is_empty());
     installer.run(&["install", "--user", "--system"], 2);
+    // State inside a source would be backed up for ever.
+    let text = "[[backup]]\nname = \"d\"\nsource = \"~\"\ndestination = \"s3://bucket/d\"\n";
+    std::fs::write(&file, text).unwrap();
+    let said = installer.run(&["install", "--user"], 4);
+    assert!(said.stderr.contains("is inside the source"), "{said:?}");
     let said = installer.run(&["install", "--user", "--profile", "p"], 2);
     assert!(said.stderr.contains("write profile there"), "{said:?}");
 }
