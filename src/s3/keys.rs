@@ -104,7 +104,6 @@ impl ProvideCredentials for Keys {
 mod tests {
     use std::time::Duration;
 
-    use aws_sdk_s3::config::SharedHttpClient;
     use aws_smithy_http_client::Builder;
 
     use super::*;
@@ -121,7 +120,7 @@ mod tests {
             profile: None,
             file: Some(file),
             region: Region::from_static("us-east-1"),
-            http: SharedHttpClient::from(Builder::new().build_http()),
+            http: Builder::new().build_http(),
             timeouts: TimeoutConfig::disabled(),
             objects: None,
         });
