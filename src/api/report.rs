@@ -76,6 +76,9 @@ pub struct Report {
     pub kept: Vec<Problem>,
     /// Archived objects that were asked for, and cannot be read yet.
     pub frozen: u64,
+    /// Objects that a restore brought back although nobody may read their tags, which would tell
+    /// whether they were deleted.
+    pub untold: u64,
     /// Of a comparison.
     pub differences: Differences,
 }
@@ -89,6 +92,7 @@ impl Report {
             skipped: vec![],
             kept: vec![],
             frozen: 0,
+            untold: 0,
             differences: Differences::default(),
         };
         report.numbers.elapsed_ms =
@@ -97,9 +101,9 @@ impl Report {
         report
     }
 
-    /// Takes what is still being thawed.
-    pub(super) fn with_frozen(mut self, frozen: u64) -> Self {
-        self.frozen = frozen;
+    /// Takes what is still being thawed, and what nobody could tell of.
+    pub(super) fn of_restore(mut self, frozen: u64, untold: u64) -> Self {
+        (self.frozen, self.untold) = (frozen, untold);
         self.settle(self.outcome == Outcome::Stopped);
         self
     }
@@ -110,7 +114,7 @@ impl Report {
             () if stopped => Outcome::Stopped,
             () if numbers.failed > 0 => Outcome::Failed,
             () if numbers.held > 0 => Outcome::Held,
-            () if numbers.skipped > 0 || self.frozen > 0 => Outcome::Skipped,
+            () if numbers.skipped + self.frozen + self.untold > 0 => Outcome::Skipped,
             () => Outcome::Done,
         };
         self.numbers.result = self.outcome.word().to_owned();

@@ -211,7 +211,7 @@ impl Restore {
             failed: problems(counts.failed.named),
             skipped: problems(counts.skipped.named),
             kept: problems(counts.kept.named),
-            ..Report::new(numbers, started, stopped).with_frozen(counts.frozen)
+            ..Report::new(numbers, started, stopped).of_restore(counts.frozen, counts.untold)
         })
     }
 }

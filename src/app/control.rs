@@ -62,6 +62,7 @@ pub fn guard(max_delete: MaxDelete, tally: &Tally, row: &BackupRow) -> Guard {
         displaced: None,
         files: tally.files,
         pending: tally.pending,
+        charged: tally.charged,
         spent: tally.spent,
         files_max: tally.files_max.max(tally.files + tally.pending),
         state_rebuilt: row.rebuilt,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::engine::DueReport;
-use crate::model::{ETag, Key, Kind, Millis};
+use crate::model::{ETag, Key, Kind, Millis, Trust};
 use crate::plan::{DeleteItem, Deletion, ErrorClass, Failure, Hold, LastWord, Outcome, last_word};
 use crate::ports::{Change, StoreError, Tally};
 
@@ -163,8 +163,11 @@ async fn disown(backup: &Backup, item: DeleteItem, results: &mut Results) -> Res
 
 /// Charges the budget and says what is about to happen, durably.
 async fn announce(backup: &Backup, items: &[DeleteItem]) -> Result<(), Failure> {
-    let counts =
-        |item: &&DeleteItem| !item.record.approved && item.record.entry.kind != Kind::Folder;
+    // What failed before was charged before.
+    let counts = |item: &&DeleteItem| {
+        let DeleteItem { record, .. } = item;
+        !record.approved && record.trust != Trust::Deleting && record.entry.kind != Kind::Folder
+    };
     let counted = items.iter().filter(counts).count() as u64;
     let keys = items.iter().map(|item| item.key.clone()).collect();
     backup.record(vec![Change::Deleting { keys, counted, at: backup.clock.now() }]).await

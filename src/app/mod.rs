@@ -22,6 +22,7 @@ pub mod publish;
 pub mod pulse;
 pub mod restore;
 pub mod status;
+pub mod untold;
 
 pub use backup::{Backup, BackupSettings, PlannedAction};
 pub use driver::{Driver, Ended};

@@ -23,6 +23,8 @@ pub struct Guard {
     pub files: u64,
     /// Files and links whose deletion is wanted and not approved by a person.
     pub pending: u64,
+    /// Of these, the ones that were counted as deleted when it was tried before.
+    pub charged: u64,
     /// Files deleted within the last 24 hours without a person's approval.
     pub spent: u64,
     /// The largest number of files within the last 24 hours.
@@ -78,7 +80,7 @@ impl Guard {
                 reasons.push(HoldReason::Emptied);
             }
             if let Some(allowance) = self.max_delete.allowance(self.files_max)
-                && self.spent.saturating_add(self.pending) > allowance
+                && self.wanted() > allowance
             {
                 reasons.push(HoldReason::TooMany { allowance });
             }
@@ -90,6 +92,13 @@ impl Guard {
             }
         }
         (!reasons.is_empty()).then_some(Hold { reasons, pending: self.pending })
+    }
+}
+
+impl Guard {
+    /// What would have been deleted within 24 hours, with what is pending.
+    fn wanted(&self) -> u64 {
+        self.spent.saturating_add(self.pending.saturating_sub(self.charged))
     }
 }
 
@@ -138,6 +147,7 @@ mod tests {
         displaced: None,
         files: 900,
         pending: 100,
+        charged: 0,
         spent: 0,
         files_max: 1000,
         state_rebuilt: false,
@@ -160,6 +170,9 @@ mod tests {
         let over = [HoldReason::TooMany { allowance: 250 }];
         assert_eq!(reasons(Guard { pending: 251, ..CALM }), over);
         assert_eq!(reasons(Guard { spent: 151, ..CALM }), over, "what was spent counts");
+        let tried = Guard { spent: 200, charged: 60, ..CALM };
+        assert_eq!(tried.check(), None, "what failed before is not counted twice");
+        assert_eq!(reasons(Guard { charged: 40, ..tried }), over);
         assert_eq!(reasons(Guard { same_source: false, ..CALM }), [HoldReason::AnotherSource]);
         assert_eq!(reasons(Guard { files: 0, pending: 2, ..CALM }), [HoldReason::Emptied]);
         assert_eq!(reasons(Guard { state_rebuilt: true, ..CALM }), [HoldReason::StateRebuilt]);

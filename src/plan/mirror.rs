@@ -19,6 +19,8 @@
 //! | absent | some | present, not the recorded copy | forget the record; unclaimed |
 //! | absent | tagged | present | nothing: tagged already |
 //! | absent | some | present | it is gone: mark it, then tag or delete the copy |
+//! | older than asked for | missing | absent | forget the record |
+//! | older than asked for | missing | present, differs | it is back: its deletion does not wait |
 //! | older than asked for | any | absent | nothing |
 //! | present | any | absent | copy |
 //! | present | uploading | present, surely written since | adopt, once its tags were looked at |
@@ -181,6 +183,7 @@ pub fn decide(
         },
         SourceSide::Absent => absent(base, copy, ask),
         SourceSide::Older(object) => match copy {
+            None if base.is_some_and(is_missing) => Step::Forget,
             None => Step::Nothing,
             Some(copy) => match present(object, base, copy, compare, ask) {
                 // As it is it stays, but not with the marks of a deletion.
@@ -190,6 +193,8 @@ pub fn decide(
                 {
                     Step::AdoptUntagged
                 }
+                // Its deletion does not wait any more.
+                Step::Copy(_) | Step::Look if base.is_some_and(is_missing) => Step::Found,
                 Step::Copy(_) | Step::Look => Step::Nothing,
                 step => step,
             },
@@ -199,6 +204,10 @@ pub fn decide(
             Some(copy) => present(object, base, copy, compare, ask),
         },
     }
+}
+
+fn is_missing(record: &Record) -> bool {
+    record.missing_since.is_some()
 }
 
 fn absent(base: Option<&Record>, copy: Option<&Object>, ask: AskTags) -> Step {
@@ -251,6 +260,8 @@ fn present(
         (Verdict::Same, None) => Step::AdoptUntagged,
         (Verdict::Same, Some(record)) => match record.trust {
             Trust::Tagged | Trust::Deleting => Step::Untag,
+            // What nobody knows of this copy is whether it is marked.
+            _ if record.stale_meta => Step::Untag,
             _ if !is_of(record, object) || !is_recorded(record, copy) => Step::Adopt,
             _ if record.missing_since.is_some() => Step::Found,
             _ => Step::Nothing,

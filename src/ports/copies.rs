@@ -94,7 +94,8 @@ pub trait CopySource: ObjectReader {
 
 /// A place that is copied into. Keys are relative to its prefix.
 pub trait CopyTarget: ObjectStore {
-    /// Whether objects can have tags here.
+    /// Whether objects can have tags here. Fails as [`StoreError::NoSuchBucket`] where nobody can
+    /// tell yet.
     fn knows_tags(&self) -> Fut<'_, Result<bool, StoreError>>;
     /// Copies content, headers, metadata and tags of up to 5 GiB. The digests are the server's
     /// business. [`Fetched::Changed`]: the origin is another object by now.

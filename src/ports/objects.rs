@@ -177,9 +177,11 @@ pub trait ObjectStore: Send + Sync {
         &self,
         items: &[(Key, Option<ETag>)],
     ) -> Fut<'_, Result<Vec<Result<(), StoreError>>, StoreError>>;
-    /// Adds `Deleted=True` and `DeletedAt` to the object's tags; succeeds when it is not there.
+    /// Adds `Deleted=True` and `DeletedAt` to the object's tags; succeeds when it is not there. A
+    /// tag of its own that has one of these names, and is no mark, is a failure: it stays.
     fn tag_deleted(&self, key: &Key, at: Millis) -> Fut<'_, Result<(), StoreError>>;
-    /// Takes `Deleted` and `DeletedAt` off; answers whether they were there. Others stay.
+    /// Takes `Deleted=True` and the `DeletedAt` beside it off; answers whether they were there.
+    /// Others stay.
     fn untag_deleted(&self, key: &Key) -> Fut<'_, Result<bool, StoreError>>;
 
     fn create_upload(&self, key: &Key, meta: &Meta) -> Fut<'_, Result<String, StoreError>>;

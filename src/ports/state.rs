@@ -222,6 +222,8 @@ pub struct Tally {
     pub unsettled_bytes: u64,
     /// Files and links missing, not tagged yet, approved by nobody.
     pub pending: u64,
+    /// Of the pending, those whose deletion was announced before and did not come about.
+    pub charged: u64,
     pub approved: u64,
     /// Folder markers that are to go.
     pub pending_folders: u64,

@@ -75,7 +75,7 @@ impl S3Store {
         if !shows(reply.e_tag(), id) {
             return Ok(Fetched::Changed);
         }
-        let mut head = self.head_of(&what, &told!(reply))?;
+        let mut head = self.head_of(&what, &told!(reply), id.version.is_some())?;
         if reply.archive_status().is_some() {
             head.object.archived = true;
             head.thaw = Some(super::head::thaw(reply.restore()));

@@ -29,7 +29,7 @@ impl S3Store {
         match sent {
             Ok(reply) => match told!(reply).head() {
                 Some(ReadHead { object, meta, crc64, tags, .. }) => {
-                    let tags = tags.or_else(|| self.tells_all().then_some(0));
+                    let tags = self.count_of_tags(tags, false);
                     Ok(Some(ObjectHead { object, meta, crc64, tags }))
                 }
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),

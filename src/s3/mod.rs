@@ -83,6 +83,7 @@ pub struct S3Store {
     crc64: AtomicBool,
     /// Whether listings are asked how far archived objects are thawed: until the server refuses.
     lists_thaws: AtomicBool,
+    telling: tags::Telling,
 }
 
 /// How the bucket is reached.
@@ -109,6 +110,7 @@ impl S3Store {
             sse: options.sse.as_deref().map(ServerSideEncryption::from),
             crc64: AtomicBool::new(connection.is_aws()),
             lists_thaws: AtomicBool::new(true),
+            telling: tags::Telling::default(),
             way: RwLock::new(Arc::new(Way::new(connection, &counter))),
             counter,
             options,
@@ -171,8 +173,8 @@ impl S3Store {
         error
     }
 
-    /// Whether the server is known to tell of tags and thaws all there is to tell, so that what it
-    /// does not mention is not there.
+    /// Whether the server is known to tell of thaws all there is to tell, so that what it does not
+    /// mention is not there.
     fn tells_all(&self) -> bool {
         let connection = &self.way().connection;
         connection.is_aws() || connection.is_in_process()

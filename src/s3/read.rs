@@ -48,7 +48,7 @@ impl S3Store {
         if !shows(reply.e_tag(), id) {
             return Ok(Fetched::Changed);
         }
-        let mut head = self.head_of(&what, &told!(reply))?;
+        let mut head = self.head_of(&what, &told!(reply), id.version.is_some())?;
         // Where objects move into an archive by themselves, the class does not tell.
         if reply.archive_status().is_some() {
             head.object.archived = true;
@@ -90,7 +90,7 @@ impl S3Store {
         if !shows(reply.e_tag(), id) {
             return Ok(Fetched::Changed);
         }
-        let mut head = self.head_of(&what, &told!(reply))?;
+        let mut head = self.head_of(&what, &told!(reply), id.version.is_some())?;
         // Before this it is the length of the body.
         let length = head.object.size_bytes;
         if let Some(range) = range {
@@ -116,15 +116,13 @@ impl S3Store {
         &self,
         what: &What,
         told: &super::head::Told<'_>,
+        is_version: bool,
     ) -> Result<ReadHead, StoreError> {
         let Some(mut head) = told.head() else {
             return Err(error::not_s3(what, "its reply has no ETag or no length"));
         };
         head.meta = foreign::supplement(head.meta, told.pairs());
-        // The header is left out where there are none.
-        if head.tags.is_none() && self.tells_all() {
-            head.tags = Some(0);
-        }
+        head.tags = self.count_of_tags(head.tags, is_version);
         Ok(head)
     }
 

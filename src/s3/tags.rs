@@ -1,4 +1,7 @@
-//! Tags of objects: those that mark a deletion, put beside the object's own and taken off again.
+//! Tags of objects: those that mark a deletion, put beside the object's own and taken off again;
+//! and whether an object has none where the server tells no number.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{Tag, Tagging};
@@ -18,16 +21,70 @@ const TAGS_MAX: usize = 10;
 const DELETED: &str = "Deleted";
 const DELETED_AT: &str = "DeletedAt";
 
-fn is_mark(name: &str) -> bool {
+const TRUE: &str = "True";
+/// Refusals after which nobody who was never let in asks again.
+const REFUSALS_MAX: u32 = 16;
+
+/// Only this value is the mark: what else bears its name is the owner's.
+fn is_marked(tags: &Tags) -> bool {
+    tags.iter().any(|(name, value)| name == DELETED && value == TRUE)
+}
+
+fn without_marks(tags: Tags) -> Tags {
+    match is_marked(&tags) {
+        true => tags.into_iter().filter(|(name, _)| !has_name_of_mark(name)).collect(),
+        false => tags,
+    }
+}
+
+fn has_name_of_mark(name: &str) -> bool {
     matches!(name, DELETED | DELETED_AT)
 }
 
+/// What the replies so far have shown of tags. S3 tells their number with an object, but only whom
+/// it lets read them, and only where there are any; other servers do as they like.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    /// A number came, of current objects and of named versions.
+    told: [AtomicBool; 2],
+    /// Tags were read.
+    allowed: [AtomicBool; 2],
+    /// The server has no tags.
+    none: AtomicBool,
+    refusals: AtomicU32,
+}
+
 impl S3Store {
-    /// Adds the tags to those that the object has. One that is gone needs none.
+    /// The number of tags, where the reply or all that came before it tells.
+    pub(super) fn count_of_tags(&self, told: Option<u32>, version: bool) -> Option<u32> {
+        let is = |seen: &[AtomicBool; 2]| seen[usize::from(version)].load(Ordering::Relaxed);
+        let telling = &self.telling;
+        if told.is_some() {
+            telling.told[usize::from(version)].store(true, Ordering::Relaxed);
+            return told;
+        }
+        let connection = &self.way().connection;
+        let is_said = connection.is_in_process()
+            || telling.none.load(Ordering::Relaxed)
+            || is(&telling.told)
+            || (connection.is_aws() && is(&telling.allowed));
+        is_said.then_some(0)
+    }
+
+    /// Adds the tags to those that the object has. One that is gone needs none. An own tag that
+    /// has the name of a mark is never replaced.
     pub(super) async fn tag_as_deleted(&self, key: &Key, at: Millis) -> Result<(), StoreError> {
         let what = self.describe("tag", key);
         let Some(known) = self.current_tags(key, &what).await? else { return Ok(()) };
-        let mut tags: Tags = known.into_iter().filter(|(name, _)| !is_mark(name)).collect();
+        let mut tags = without_marks(known);
+        if let Some((name, value)) = tags.iter().find(|(name, _)| has_name_of_mark(name)) {
+            let value = crate::model::Escaped(value.as_bytes());
+            let cause = format!(
+                "it has a tag {name}={value} of its own, where the mark of a deletion would be"
+            );
+            let failure = what.failed(ErrorClass::Path, cause);
+            return Err(StoreError::Failed(failure.with_hint("give that tag another name")));
+        }
         if tags.len() + 2 > TAGS_MAX {
             let cause = format!(
                 "it has {} tags of its own, and S3 takes {TAGS_MAX}: there is no room for \
@@ -36,7 +93,7 @@ impl S3Store {
             );
             return Err(StoreError::Failed(what.failed(ErrorClass::Path, cause)));
         }
-        tags.push((DELETED.to_owned(), "True".to_owned()));
+        tags.push((DELETED.to_owned(), TRUE.to_owned()));
         tags.push((DELETED_AT.to_owned(), minute(at)));
         self.put_tags(key, tags, &what).await
     }
@@ -50,10 +107,9 @@ impl S3Store {
         let id = ObjectId { key: key.clone(), version: None, etag: None };
         // What tells no tags was never given the marks: they are read before they are put there.
         let Fetched::Found(known) = self.read_tags(&id, &what).await? else { return Ok(false) };
-        let marked = known.iter().any(|(name, _)| is_mark(name));
+        let marked = is_marked(&known);
         if marked {
-            let tags = known.into_iter().filter(|(name, _)| !is_mark(name)).collect();
-            self.put_tags(key, tags, &what).await?;
+            self.put_tags(key, without_marks(known), &what).await?;
         }
         Ok(marked)
     }
@@ -77,6 +133,26 @@ impl S3Store {
         id: &ObjectId,
         what: &What,
     ) -> Result<Fetched<Tags>, StoreError> {
+        let telling = &self.telling;
+        let was_allowed = telling.allowed.iter().any(|seen| seen.load(Ordering::Relaxed));
+        if !was_allowed && telling.refusals.load(Ordering::Relaxed) >= REFUSALS_MAX {
+            return Err(may_not_read(what, "it was refused for all that were asked for"));
+        }
+        let read = self.ask_for_tags(id, what).await;
+        match &read {
+            Ok(Fetched::Found(_)) => {
+                telling.allowed[usize::from(id.version.is_some())].store(true, Ordering::Relaxed);
+            }
+            Err(StoreError::Unsupported(_)) => telling.none.store(true, Ordering::Relaxed),
+            Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {
+                telling.refusals.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        read
+    }
+
+    async fn ask_for_tags(&self, id: &ObjectId, what: &What) -> Result<Fetched<Tags>, StoreError> {
         let key = self.absolute(&id.key)?;
         let sent = self
             .ask(|client| {
@@ -99,8 +175,7 @@ impl S3Store {
             Err(e) if e.code() == Some("InvalidObjectState") => Ok(Fetched::Archived),
             Err(e) => match self.explained(what, &e) {
                 StoreError::Failed(failure) if failure.class == ErrorClass::Denied => {
-                    let hint = "allow s3:GetObjectTagging and s3:GetObjectVersionTagging";
-                    Err(StoreError::Failed(failure.with_hint(hint)))
+                    Err(StoreError::Failed(failure.with_hint(ALLOW_READING)))
                 }
                 error => Err(error),
             },
@@ -161,22 +236,28 @@ impl S3Store {
             Ok(_) | Err(StoreError::Unsupported(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let tag = |name| tags.iter().find(|tag| tag.0 == name).map(|tag| tag.1.as_str());
-        Ok((tag(DELETED) == Some("True")).then(|| moment(tag(DELETED_AT))))
+        let at = tags.iter().find(|(name, _)| name == DELETED_AT).map(|(_, value)| value.as_str());
+        Ok(is_marked(&tags).then(|| moment(at)))
     }
 
-    /// Asks for the tags of the owner record, be it there or not.
+    /// Asks for the tags of the owner record, be it there or not: what may be done with that says
+    /// nothing of other objects.
     pub(super) async fn has_tags(&self) -> Result<bool, StoreError> {
         let key = Key::literal(&format!("{}owner.json", crate::model::key::RESERVED_FOLDER));
         let id = ObjectId { key, version: None, etag: None };
         let what = self.what(format!("ask for tags in {}", self.place()));
-        match self.read_tags(&id, &what).await {
-            // A bucket that is missing is told of, or made, later.
-            Ok(_) | Err(StoreError::NoSuchBucket(_)) => Ok(true),
+        match self.ask_for_tags(&id, &what).await {
+            Ok(_) => Ok(true),
             Err(StoreError::Unsupported(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }
+}
+
+const ALLOW_READING: &str = "allow s3:GetObjectTagging and s3:GetObjectVersionTagging";
+
+fn may_not_read(what: &What, cause: &str) -> StoreError {
+    StoreError::Failed(what.failed(ErrorClass::Denied, cause).with_hint(ALLOW_READING))
 }
 
 /// As the header of a write wants them; `None` for none.
@@ -213,6 +294,24 @@ mod tests {
         for text in [None, Some(""), Some("yesterday"), Some("2026-13-01T00:00")] {
             assert_eq!(moment(text), Millis(0), "{text:?}");
         }
+    }
+
+    #[test]
+    fn own_tags_with_the_name_of_a_mark_stay() {
+        let tags = |pairs: &[(&str, &str)]| -> Tags {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        for own in [
+            tags(&[("Deleted", "no"), ("own", "1")]),
+            tags(&[("Deleted", "true")]),
+            tags(&[("DeletedAt", "never"), ("own", "1")]),
+            tags(&[("deleted", "True")]),
+        ] {
+            assert!(!is_marked(&own));
+            assert_eq!(without_marks(own.clone()), own);
+        }
+        let marked = tags(&[("Deleted", "True"), ("own", "1"), ("DeletedAt", "2026-01-01T00:00")]);
+        assert_eq!(without_marks(marked), tags(&[("own", "1")]));
     }
 
     #[test]

@@ -291,7 +291,10 @@ impl Tables {
                 match (record.approved, is_folder) {
                     (true, _) => tally.approved += 1,
                     (false, true) => tally.pending_folders += 1,
-                    (false, false) => tally.pending += 1,
+                    (false, false) => {
+                        tally.pending += 1;
+                        tally.charged += u64::from(record.trust == Trust::Deleting);
+                    }
                 }
             } else if record.missing_since.is_none() && record.trust != Trust::Tagged {
                 match is_folder {

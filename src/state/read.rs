@@ -172,7 +172,9 @@ pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally
              count(*) FILTER (WHERE missing_since IS NOT NULL AND status IN (0, 2) AND approved),
              count(*) FILTER (WHERE kind = 2 AND missing_since IS NOT NULL AND status IN (0, 2)
                  AND NOT approved),
-             min(missing_since) FILTER (WHERE status IN (0, 2))
+             min(missing_since) FILTER (WHERE status IN (0, 2)),
+             count(*) FILTER (WHERE kind < 2 AND missing_since IS NOT NULL AND status = 2
+                 AND NOT approved)
          FROM object WHERE backup = ?1",
         [backup],
         |row| {
@@ -187,6 +189,7 @@ pub fn tally(c: &Connection, backup: i64, now: Millis) -> rusqlite::Result<Tally
                 approved: unsigned(row.get(7)?),
                 pending_folders: unsigned(row.get(8)?),
                 oldest_missing: row.get::<_, Option<i64>>(9)?.map(Millis),
+                charged: unsigned(row.get(10)?),
                 ..Tally::default()
             })
         },

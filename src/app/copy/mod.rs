@@ -30,6 +30,7 @@ use super::halt::Halt;
 use super::patience::{Attempts, Patience, Stop};
 use super::progress::{Progress, raise};
 use super::restore::{Objects, Where};
+use super::untold::Untold;
 
 /// Paths that are remembered by name, of each kind.
 const NAMED_MAX: usize = 10_000;
@@ -86,6 +87,8 @@ pub struct Copier {
     memory: Semaphore,
     /// The destination has tags.
     tags: AtomicBool,
+    warned_of_tags: AtomicBool,
+    pub(crate) untold: Untold,
     named: Mutex<Named>,
 }
 
@@ -118,6 +121,8 @@ impl Copier {
             memory: Semaphore::new((MEMORY_BYTES / 1024) as usize),
             patience: Patience::new(settings.retry_for_ms, cancel.clone()).asking_all(sides),
             tags: AtomicBool::new(true),
+            warned_of_tags: AtomicBool::new(false),
+            untold: Untold::default(),
             named: Mutex::default(),
             progress: Arc::default(),
             settings,
@@ -135,11 +140,42 @@ impl Copier {
         self.slots.acquire().await.ok()
     }
 
-    /// Asks whether the destination has tags.
+    /// Asks whether the destination has tags. One that is not there yet may have them.
     pub(crate) async fn learn_tags(&self) -> Result<bool, Stop> {
-        let has = self.patience.insist(|| self.target.knows_tags()).await?;
-        self.tags.store(has, Ordering::Relaxed);
+        self.learn_tags_if_there().await.map(|has| has.unwrap_or(true))
+    }
+
+    /// The same; `None` where the destination is not there.
+    pub(crate) async fn learn_tags_if_there(&self) -> Result<Option<bool>, Stop> {
+        let has = self.patience.insist(|| {
+            let asked = self.target.knows_tags();
+            Box::pin(async move {
+                match asked.await {
+                    Err(StoreError::NoSuchBucket(_)) => Ok(None),
+                    has => has.map(Some),
+                }
+            })
+        });
+        let has = has.await?;
+        self.tags.store(has.unwrap_or(true), Ordering::Relaxed);
         Ok(has)
+    }
+
+    /// Warns, once, where tags of the source would be left out: its server has some, and the
+    /// destination's has none.
+    pub(crate) async fn warn_of_tags(&self) {
+        if self.tags.load(Ordering::Relaxed) || self.warned_of_tags.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let key = Key::literal(super::owner::OWNER_KEY);
+        let asked = self.source.tags(&ObjectId { key, version: None, etag: None }).await;
+        if !matches!(asked, Err(StoreError::Unsupported(_))) {
+            tracing::warn!(
+                backup = %self.settings.name,
+                "the destination's server has no object tags: those that objects of the source \
+                 have are left out"
+            );
+        }
     }
 
     /// The object as it is now, if it is there. One that must be thawed first is
@@ -232,11 +268,18 @@ impl Copier {
             return Ok(vec![]);
         }
         let _slot = self.slot().await;
+        let is_restore = self.untold.is_borne();
         let tags = self.patience.insist(|| {
             let asked = self.source.tags(id);
             Box::pin(async move {
                 match asked.await {
                     Err(StoreError::Unsupported(_)) => Ok(Fetched::Found(vec![])),
+                    // A backup is brought back without them rather than not at all, and says so.
+                    Err(StoreError::Failed(failure))
+                        if is_restore && failure.class == ErrorClass::Denied =>
+                    {
+                        Ok(Fetched::Found(vec![]))
+                    }
                     tags => tags,
                 }
             })

@@ -83,6 +83,8 @@ pub(super) mod what {
     pub const LOOK_RETURN: char = 'm';
     pub const UNTAG: char = 'u';
     pub const GONE: char = 'g';
+    /// The same, and the budget was charged for it by an earlier run.
+    pub const GONE_CHARGED: char = 'h';
     pub const FOUND: char = 'f';
     pub const FORGET: char = 'x';
     pub const DISOWN: char = 'd';
@@ -268,11 +270,13 @@ impl Mirror {
             what::COPY if seen.may_be_marked(ask) => what::RETURN,
             what::LOOK if seen.may_be_marked(ask) => what::LOOK_RETURN,
             what::ADOPT_UNTAGGED if seen.base.is_some() => what::UNTAG,
+            what::GONE if seen.is_charged() => what::GONE_CHARGED,
             letter => letter,
         };
         push(queue, &seen.item(letter)).await?;
         if let (Step::Gone, Some(copy)) = (step, seen.unsettled_copy()) {
-            let record = record_of(copy, copy);
+            // It may be marked from before that request: its tags are looked at if it comes back.
+            let record = Record { stale_meta: true, ..record_of(copy, copy) };
             return Ok(Some(Change::Synced { key: seen.key, record }));
         }
         if matches!(step, Step::Copy(_) | Step::Look) {
@@ -452,7 +456,7 @@ impl Seen {
     fn may_be_marked(&self, ask: AskTags) -> bool {
         self.copy.is_some()
             && match &self.base {
-                Some(base) => base.trust != Trust::Synced,
+                Some(base) => base.trust != Trust::Synced || base.stale_meta,
                 None => ask != AskTags::Never,
             }
     }
@@ -461,6 +465,11 @@ impl Seen {
     fn unsettled_copy(&self) -> Option<&Object> {
         let base = self.base.as_ref()?;
         self.copy.as_ref().filter(|_| base.trust == Trust::Uploading)
+    }
+
+    /// Whether a request that deletes or tags it was announced before.
+    fn is_charged(&self) -> bool {
+        self.base.as_ref().is_some_and(|base| base.trust == Trust::Deleting)
     }
 
     fn item(&self, what: char) -> Item {

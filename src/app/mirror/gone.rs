@@ -19,6 +19,7 @@ use super::super::failure_of;
 use super::super::owner;
 use super::super::patience::Stop;
 use super::super::progress::raise;
+use super::compare::what;
 use super::{Found, Mirror};
 
 impl Mirror {
@@ -132,24 +133,34 @@ impl Mirror {
         if self.copier.cancel.is_cancelled() {
             return Err(Stop::Interrupted);
         }
-        owner::check_now(&**self).await.map_err(Stop::All)?;
+        let checked = async { owner::check_now(&**self).await.map_err(Stop::All) };
+        self.unless_stopped(checked).await?;
         let transfers = self.copier.settings.transfers.max(1);
         // RACE: a source that comes back from here on until the request arrives is seen too late:
         // the next run takes the tags off, or copies it again.
         let looks = stream::iter(items).map(|item| async {
             let is_gone = self.is_gone(&item).await;
-            is_gone.map(|is_gone| is_gone.then_some(item))
+            (item, is_gone)
         });
         let mut looks = looks.buffered(transfers);
         let mut doomed = vec![];
-        while let Some(item) = looks.next().await {
-            doomed.extend(item?);
+        while let Some((item, is_gone)) =
+            self.unless_stopped(async { Ok(looks.next().await) }).await?
+        {
+            match is_gone {
+                Ok(true) => doomed.push(item),
+                Ok(false) => {}
+                // One that cannot be looked at stops no other.
+                Err(stop) => self.copier.note(&item.key, Err(stop))?,
+            }
         }
         drop(looks);
         if doomed.is_empty() {
             return Ok(());
         }
-        let counted = doomed.iter().filter(|item| !item.approved).count() as u64;
+        // What failed before was charged before.
+        let is_counted = |item: &&Item| !item.approved && item.what != what::GONE_CHARGED;
+        let counted = doomed.iter().filter(is_counted).count() as u64;
         let keys = doomed.iter().map(|item| item.key.clone()).collect();
         self.note(vec![Change::Deleting { keys, counted, at: self.clock.now() }]).await?;
         match self.settings.deletions {
@@ -158,8 +169,20 @@ impl Mirror {
         }
     }
 
+    /// Ends where it is when the run is told to.
+    async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, Stop>>,
+    ) -> Result<T, Stop> {
+        tokio::select! {
+            done = work => done,
+            () = self.copier.cancel.cancelled() => Err(Stop::Interrupted),
+        }
+    }
+
     /// One more look at both sides: the source is still gone, and where the server would not see to
-    /// it, the copy is still the recorded one.
+    /// it, the copy is still the recorded one: the mark on another's object would leave it out of a
+    /// restore.
     async fn is_gone(&self, item: &Item) -> Result<bool, Stop> {
         let id = ObjectId { key: item.key.clone(), version: None, etag: None };
         let copier = &self.copier;
@@ -169,9 +192,8 @@ impl Mirror {
             self.note(vec![Change::Found { key: item.key.clone(), disk: None }]).await?;
             return Ok(false);
         }
-        let must_look =
-            self.settings.deletions == Deletions::Delete && !copier.target.deletes_on_condition();
-        if !must_look {
+        let deletes = self.settings.deletions == Deletions::Delete;
+        if deletes && copier.target.deletes_on_condition() {
             return Ok(true);
         }
         let copy = copier.patience.insist(|| copier.copies.head(&id)).await?;
@@ -180,6 +202,10 @@ impl Mirror {
             Fetched::Found(head) if Some(&head.object.etag) != etag => {
                 let keep = Some(head.object);
                 self.note(vec![Change::Forget { key: item.key.clone(), keep }]).await?;
+                Ok(false)
+            }
+            Fetched::Gone if !deletes => {
+                self.note(vec![Change::Forget { key: item.key.clone(), keep: None }]).await?;
                 Ok(false)
             }
             _ => Ok(true),
@@ -196,7 +222,17 @@ impl Mirror {
         });
         let mut tags = tags.buffered(copier.settings.transfers.max(1));
         let mut changes = vec![];
-        while let Some((item, tagged)) = tags.next().await {
+        loop {
+            let next = self.unless_stopped(async { Ok(tags.next().await) }).await;
+            let (item, tagged) = match next {
+                Ok(Some(tagged)) => tagged,
+                Ok(None) => break,
+                Err(stop) => {
+                    drop(tags);
+                    self.note(changes).await?;
+                    return Err(stop);
+                }
+            };
             let key = item.key;
             if tagged.is_ok() {
                 raise(&copier.progress.tagged, 1);
@@ -220,7 +256,8 @@ impl Mirror {
         };
         let asked: Vec<(Key, Option<ETag>)> =
             items.iter().map(|item| (item.key.clone(), condition(item))).collect();
-        let replies = copier.patience.insist(|| copier.target.delete(&asked)).await?;
+        let replies = copier.patience.insist(|| copier.target.delete(&asked));
+        let replies = self.unless_stopped(replies).await?;
         let mut changes = vec![];
         for (item, reply) in items.into_iter().zip(replies) {
             let key = item.key;

@@ -139,11 +139,15 @@ impl Mirror {
 
     async fn steps(self: &Arc<Self>) -> Result<Option<Hold>, Stop> {
         let before = self.undone();
-        self.check_tags().await?;
+        let is_there = self.check_tags().await?;
         if !self.check_source().await? {
             return Ok(None);
         }
         self.check_owner().await?;
+        // Only a bucket that is there can tell; one that was just made has nothing in it yet.
+        if !is_there && !self.is_dry_run() {
+            self.check_tags().await?;
+        }
         let began = self.clock.now();
         let ask = match self.settings.deletions {
             _ if self.is_sweep().await? => AskTags::Sweeping,
@@ -184,18 +188,22 @@ impl Mirror {
     }
 
     /// A server without tags cannot keep what was deleted: that is said before anything is done.
-    async fn check_tags(&self) -> Result<(), Stop> {
-        let has = self.copier.learn_tags().await?;
-        if has || self.settings.deletions != Deletions::Tag {
-            return Ok(());
+    /// Whether the destination is there, and could tell.
+    async fn check_tags(&self) -> Result<bool, Stop> {
+        let has = self.copier.learn_tags_if_there().await?;
+        if has != Some(false) || self.settings.deletions != Deletions::Tag {
+            self.copier.warn_of_tags().await;
+            return Ok(has.is_some());
         }
         let message = "the destination's server has no object tags, so objects that are gone from \
                        the source cannot be tagged as deleted";
         Err(Stop::All(
-            Failure::new(ErrorClass::Configuration, message).because("nothing was done").with_hint(
-                "choose what else happens to them: --deletions keep leaves their copies as \
+            Failure::new(ErrorClass::Configuration, message)
+                .because("nothing was copied")
+                .with_hint(
+                    "choose what else happens to them: --deletions keep leaves their copies as \
                      they are, --deletions delete removes them",
-            ),
+                ),
         ))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::{ETag, Key, Object};
+use crate::plan::ErrorClass;
 use crate::plan::mirror::{MirrorCompare, Verdict, by_listing, entry_of, record_of};
 use crate::ports::{Change, Fetched, FullHead, LineQueue, ObjectId, ReadHead, StoreError};
 
@@ -128,6 +129,9 @@ impl Mirror {
     /// Whether the marks of its deletion were there.
     async fn take_marks_off(&self, key: &Key) -> Result<bool, Stop> {
         let _slot = self.copier.slot().await;
+        if !self.is_marked_alone(key).await? {
+            return Ok(false);
+        }
         let marked = self.copier.patience.insist(|| {
             let sent = self.copier.target.untag_deleted(key);
             Box::pin(async move {
@@ -139,6 +143,29 @@ impl Mirror {
             })
         });
         marked.await
+    }
+
+    /// Whether the copy has the mark of a deletion, and the source does not have it, too: what is
+    /// a copy itself may be marked, and then its copy is rightly so.
+    async fn is_marked_alone(&self, key: &Key) -> Result<bool, Stop> {
+        let id = ObjectId { key: key.clone(), version: None, etag: None };
+        let copier = &self.copier;
+        if copier.patience.insist(|| copier.copies.deleted_at(&id)).await?.is_none() {
+            return Ok(false);
+        }
+        let of_source = copier.patience.insist(|| {
+            let asked = copier.source.deleted_at(&id);
+            Box::pin(async move {
+                match asked.await {
+                    // Who may not read its tags has not copied any from there.
+                    Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {
+                        Ok(None)
+                    }
+                    deleted => deleted,
+                }
+            })
+        });
+        Ok(of_source.await?.is_none())
     }
 
     /// A copy that is right, of which nobody knows whether it is tagged.

@@ -139,14 +139,14 @@ impl Restore {
     pub(super) async fn is_tagged(&self, id: &ObjectId) -> Result<bool, Stop> {
         let id = ObjectId { etag: None, ..id.clone() };
         match self.patience.insist(|| self.reader.head(&id)).await? {
-            Fetched::Found(head) => self.is_tagged_deleted(&id, head.tags).await,
+            Fetched::Found(head) => self.is_tagged_deleted(&id, head.tags, false).await,
             Fetched::Gone | Fetched::Changed | Fetched::Archived => Ok(false),
         }
     }
 
     /// Whether its tags say that it was deleted, which is counted.
     pub(super) async fn left_out(&self, id: &ObjectId, head: &ReadHead) -> Result<bool, Stop> {
-        let tagged = self.is_tagged_deleted(id, head.tags).await?;
+        let tagged = self.is_tagged_deleted(id, head.tags, true).await?;
         if tagged {
             raise(&self.tally.tagged, 1);
             self.is_deleted(&id.key);

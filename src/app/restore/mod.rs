@@ -274,11 +274,21 @@ impl Restore {
     }
 
     /// Whether the object was deleted, by its tags, at the moment that is asked for.
-    async fn is_tagged_deleted(&self, id: &ObjectId, tags: Option<u32>) -> Result<bool, Stop> {
-        if tags.unwrap_or(0) == 0 {
+    /// Tags that may not be read are counted where it `counts`.
+    async fn is_tagged_deleted(
+        &self,
+        id: &ObjectId,
+        tags: Option<u32>,
+        counts: bool,
+    ) -> Result<bool, Stop> {
+        if tags == Some(0) || (tags.is_none() && self.tally.untold.is_asked_enough()) {
             return Ok(false);
         }
-        let deleted = self.patience.insist(|| self.reader.deleted_at(id)).await?;
+        let asked = || self.tally.untold.or_untold(self.reader.deleted_at(id), counts);
+        let deleted = self.patience.insist(asked).await?;
+        if tags.is_none() {
+            self.tally.untold.was_asked(deleted.is_some());
+        }
         Ok(match (deleted, self.settings.at) {
             (None, _) => false,
             (Some(_), None) => true,

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::super::untold::Untold;
+
 /// Paths that are remembered by name, of each kind.
 const NAMED_MAX: usize = 10_000;
 
@@ -33,6 +35,7 @@ pub struct Tally {
     pub tagged: AtomicU64,
     /// Asked to be thawed, and not readable yet.
     pub frozen: AtomicU64,
+    pub untold: Untold,
     crc64: AtomicU64,
     md5: AtomicU64,
     parts: AtomicU64,
@@ -76,6 +79,8 @@ pub struct Counts {
     pub held: u64,
     pub tagged: u64,
     pub frozen: u64,
+    /// Restored, although nobody may read whether they are tagged as deleted.
+    pub untold: u64,
     pub verified_crc64: u64,
     pub verified_md5: u64,
     pub verified_parts: u64,
@@ -129,6 +134,7 @@ impl Tally {
             held: get(&self.held),
             tagged: get(&self.tagged),
             frozen: get(&self.frozen),
+            untold: self.untold.count(),
             verified_crc64: get(&self.crc64),
             verified_md5: get(&self.md5),
             verified_parts: get(&self.parts),

@@ -144,7 +144,8 @@ impl Asked<'_> {
         sum.left_out = get(&back.tally.left_out);
         sum.kept = get(&back.tally.kept);
         sum.frozen = get(&back.tally.frozen);
-        if sum.frozen > Some(0) {
+        sum.untold = Some(copier.untold.count());
+        if sum.frozen > Some(0) || sum.untold > Some(0) {
             code = code.and(Code::Skipped);
         }
         Ok(ended(end, code))

@@ -27,6 +27,9 @@ pub struct MirrorSummary {
     pub kept: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frozen: Option<u64>,
+    /// Of a restore: objects whose tags may not be read, copied like others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untold: Option<u64>,
     #[serde(skip)]
     failed_keys: Vec<(String, String)>,
 }
@@ -76,7 +79,9 @@ impl Sum for MirrorSummary {
             }
         }
         let mut lines = vec![format!("{} in {}", parts.join(", "), text::duration(s.elapsed_ms))];
+        let untold = "whose tags may not be read: what was deleted is copied, too";
         for (number, one, words) in [
+            (self.untold.unwrap_or(0), "object", untold),
             (self.frozen.unwrap_or(0), "archived object", "being thawed: run this again later"),
             (s.skipped, "object", "skipped"),
             (s.failed, "object", "failed"),

@@ -24,6 +24,8 @@ pub struct RestoreSummary {
     /// Objects that were asked to be thawed, and are not readable yet.
     frozen: u64,
     verified_by: VerifiedBy,
+    /// Objects whose tags may not be read: they are here, and may have been deleted.
+    untold: u64,
     /// Objects without any checksum to compare with.
     unverified: u64,
     #[serde(skip)]
@@ -60,12 +62,13 @@ impl RestoreSummary {
         self.kept += counts.kept.count;
         self.left_out += counts.tagged;
         self.frozen += counts.frozen;
+        self.untold += counts.untold;
         self.verified_by.crc64nvme += counts.verified_crc64;
         self.verified_by.md5 += counts.verified_md5;
         self.verified_by.etag_of_parts += counts.verified_parts;
         self.unverified += counts.unverified;
         self.failed_paths.extend(counts.failed.named.iter().cloned());
-        match counts.frozen {
+        match counts.frozen + counts.untold {
             0 => code_of(&one),
             _ => code_of(&one).and(Code::Skipped),
         }
@@ -119,6 +122,7 @@ impl Sum for RestoreSummary {
         }
         for (number, one, words) in [
             (self.unverified, "object", "without a checksum to compare with"),
+            (self.untold, "object", "whose tags may not be read: what was deleted is back, too"),
             (self.frozen, "archived object", frozen),
             (s.skipped, "path", "skipped"),
             (s.failed, "path", "failed"),

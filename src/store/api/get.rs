@@ -88,7 +88,7 @@ pub(super) async fn get_object(
         .await?;
     let mut output = shown!(GetObjectOutput, found, view, now_ms);
     output.body = Some(opening.into_stream());
-    output.tag_count = tag_count(&found.version);
+    output.tag_count = Some(tag_count(&found.version));
     Ok(S3Response::new(output))
 }
 
@@ -115,10 +115,8 @@ pub(super) async fn head_object(
         .await?;
     let mut response = S3Response::new(shown!(HeadObjectOutput, found, view, now_ms));
     // s3s has no field for it.
-    if let Some(count) = tag_count(&found.version) {
-        let name = HeaderName::from_static("x-amz-tagging-count");
-        response.headers.insert(name, HeaderValue::from(count));
-    }
+    let name = HeaderName::from_static("x-amz-tagging-count");
+    response.headers.insert(name, HeaderValue::from(tag_count(&found.version)));
     Ok(response)
 }
 
@@ -274,8 +272,9 @@ fn not_modified(version: &Version) -> S3Error {
     error
 }
 
-fn tag_count(version: &Version) -> Option<i32> {
-    i32::try_from(version.tags.0.len()).ok().filter(|count| *count > 0)
+/// Told also where it is 0, which S3 leaves out: so nobody needs to ask.
+fn tag_count(version: &Version) -> i32 {
+    i32::try_from(version.tags.0.len()).unwrap_or(i32::MAX)
 }
 
 fn expires(version: &Version) -> Option<Timestamp> {

@@ -120,8 +120,9 @@ fn a_bucket_that_another_system_filled_and_marked() {
     let said = pair.mirror(&[], 0);
     let counts = ["copied", "adopted", "untagged"].map(|what| said.number(what));
     assert_eq!(counts, [0, 2, 1], "{said:?}");
-    // One question for each that is adopted, and one for the server.
-    assert_eq!(server.count("GetObjectTagging"), 3);
+    // One question for each that is adopted, and one for the server; and of what is marked, whether
+    // its source is so, too, and which tags are its own.
+    assert_eq!(server.count("GetObjectTagging"), 3 + 2);
     all_is_right(&pair);
 }
 
@@ -180,4 +181,27 @@ fn a_copy_whose_overwriting_failed_is_still_ours() {
     let said = pair.mirror(&[], 0);
     assert_eq!((said.number("tagged"), said.number("unclaimed")), (1, 0), "{said:?}");
     assert!(is_marked(&pair, "a"));
+}
+
+/// Marked; changed, and its copy refused; gone again, and held; and back as it was at first.
+#[test]
+fn a_marked_copy_that_was_to_be_written_over_is_freed_when_its_source_is_back() {
+    let server = Embedded::start();
+    let pair = tagged(&server.reach);
+    a_second_later();
+    put(&pair.source, "gone", b"another content", "second");
+    let head = pair.source.client.head_object().bucket("source").key("gone").send();
+    let second = pair.source.run(head).unwrap().version_id().unwrap().to_owned();
+    refuses(&server, "/copies/gone");
+    assert_eq!(pair.mirror(&[], 1).number("failed"), 1);
+    server.no_rule();
+    pair.source.delete("gone");
+    assert_eq!(pair.mirror(&["--max-delete", "0%"], 7).number("held"), 1);
+    undelete(&pair.source, "gone");
+    let delete = pair.source.client.delete_object().bucket("source").key("gone");
+    pair.source.run(delete.version_id(second).send()).unwrap();
+    undelete(&pair.source, "gone");
+    assert_eq!(pair.source.get("gone").unwrap().body, b"gone");
+    assert_eq!(pair.mirror(&[], 0).number("untagged"), 1);
+    all_is_right(&pair);
 }

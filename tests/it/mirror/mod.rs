@@ -6,10 +6,12 @@ mod boto;
 mod choices;
 mod daemon;
 mod faults;
+mod gone;
 mod large;
 mod marks;
 mod places;
 mod runs;
+mod tags;
 mod verify;
 
 use std::collections::BTreeMap;

@@ -13,6 +13,7 @@ mod moments;
 mod round_trip;
 mod same;
 mod thaw;
+mod untold;
 mod ways;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -58,6 +58,8 @@ pub enum Fault {
     Whole(Bytes),
     /// It is done, and answered with this ETag.
     ETag(&'static str),
+    /// It is answered without the number of the object's tags.
+    NoTagCount,
 }
 
 /// What a rule sees of a request.
@@ -273,7 +275,8 @@ async fn answer(
         | Fault::Short(_)
         | Fault::WrongByte(_)
         | Fault::Whole(_)
-        | Fault::ETag(_) => {}
+        | Fault::ETag(_)
+        | Fault::NoTagCount => {}
         Fault::Until(ref flag) => {
             while !flag.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -315,13 +318,22 @@ async fn answer(
         Fault::Cut(_) | Fault::Short(_) | Fault::WrongByte(_) | Fault::Whole(_) => {
             spoil(reply, &fault).await
         }
-        Fault::ETag(etag) => {
-            let mut reply = reply;
-            reply.headers_mut().insert("etag", etag.parse().unwrap());
-            Ok(reply)
-        }
-        _ => Ok(reply),
+        _ => Ok(with_other_headers(reply, &fault)),
     }
+}
+
+fn with_other_headers(mut reply: Response<s3s::Body>, fault: &Fault) -> Response<s3s::Body> {
+    let headers = reply.headers_mut();
+    match fault {
+        Fault::ETag(etag) => {
+            headers.insert("etag", etag.parse().unwrap());
+        }
+        Fault::NoTagCount => {
+            headers.remove("x-amz-tagging-count");
+        }
+        _ => {}
+    }
+    reply
 }
 
 /// Does to the body of a reply what the fault says.

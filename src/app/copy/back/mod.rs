@@ -111,7 +111,9 @@ impl BringBack {
         let is_there = self.check_target().await?;
         if self.plan.is_none() {
             copier.learn_tags().await?;
+            copier.warn_of_tags().await;
         }
+        copier.untold.bear();
         let (ready, frozen) = self.compare(is_there).await?;
         if let Some(plan) = &self.plan {
             return self.tell(ready, plan).await;
@@ -376,7 +378,9 @@ impl BringBack {
     async fn is_left_out(&self, id: &ObjectId) -> Result<bool, Stop> {
         let _slot = self.copier.slot().await;
         let source = &self.copier.source;
-        let deleted = self.copier.patience.insist(|| source.deleted_at(id)).await?;
+        let untold = &self.copier.untold;
+        let asked = || untold.or_untold(source.deleted_at(id), true);
+        let deleted = self.copier.patience.insist(asked).await?;
         let out = match (deleted, self.settings.at) {
             (None, _) => false,
             (Some(_), None) => true,

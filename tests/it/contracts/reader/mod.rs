@@ -2,6 +2,7 @@
 //! moto and Garage, and on servers that break off or answer something else.
 
 mod archive;
+mod aws;
 mod broken;
 mod copies;
 mod plain;
