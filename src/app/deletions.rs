@@ -11,7 +11,9 @@ use futures_util::stream::{self, StreamExt as _};
 
 use crate::engine::DueReport;
 use crate::model::{ETag, Key, Kind, Millis, Trust};
-use crate::plan::{DeleteItem, Deletion, ErrorClass, Failure, Hold, LastWord, Outcome, last_word};
+use crate::plan::{
+    DeleteItem, Deletion, Deletions, ErrorClass, Failure, Hold, LastWord, Outcome, last_word,
+};
 use crate::ports::{Change, StoreError, Tally};
 
 use super::FILE;
@@ -83,7 +85,9 @@ type Results = Vec<(DeleteItem, Deletion)>;
 async fn try_delete(backup: &Backup, items: Vec<DeleteItem>) -> Result<Results, Failure> {
     owner::check_now(backup).await?;
     let mut results = vec![];
-    let items = match backup.store.deletes_on_condition() {
+    // A mark is put without a condition.
+    let tags = backup.settings.deletions == Deletions::Tag;
+    let items = match backup.store.deletes_on_condition() && !tags {
         true => items,
         false => sort_out_strangers(backup, items, &mut results).await?,
     };
@@ -128,7 +132,7 @@ fn object_of(item: &DeleteItem) -> Option<crate::model::Object> {
     })
 }
 
-/// Where the server is not known to delete on condition, each object is looked at first: one that
+/// Where the server is not known to judge by a condition, each object is looked at first: one that
 /// is not the recorded one is somebody else's, and stays.
 async fn sort_out_strangers(
     backup: &Backup,

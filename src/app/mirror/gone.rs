@@ -204,10 +204,8 @@ impl Mirror {
                 self.note(vec![Change::Forget { key: item.key.clone(), keep }]).await?;
                 Ok(false)
             }
-            Fetched::Gone if !deletes => {
-                self.note(vec![Change::Forget { key: item.key.clone(), keep: None }]).await?;
-                Ok(false)
-            }
+            // The next listing tells.
+            Fetched::Gone if !deletes => Ok(false),
             _ => Ok(true),
         }
     }

@@ -262,7 +262,7 @@ impl BringBack {
                 return Ok(());
             }
             let looks = stream::iter(items).map(|item| async {
-                let out = self.is_left_out(&id_of(&item)).await;
+                let out = self.is_left_out(&id_of(&item), true).await;
                 (item, out)
             });
             let mut looks = looks.buffered(transfers);
@@ -336,7 +336,7 @@ impl BringBack {
             return Ok(());
         }
         let Some(full) = self.copier.look_at_listed(&id).await? else { return Ok(()) };
-        if full.head.tags != Some(0) && self.is_left_out(&id).await? {
+        if full.head.tags != Some(0) && self.is_left_out(&id, true).await? {
             return Ok(());
         }
         let size = full.head.object.size_bytes;
@@ -375,11 +375,12 @@ impl BringBack {
     }
 
     /// Whether its tags say that it was deleted by the moment that is asked for.
-    async fn is_left_out(&self, id: &ObjectId) -> Result<bool, Stop> {
+    /// Tags that may not be read are counted where it `counts`: once for each object.
+    async fn is_left_out(&self, id: &ObjectId, counts: bool) -> Result<bool, Stop> {
         let _slot = self.copier.slot().await;
         let source = &self.copier.source;
         let untold = &self.copier.untold;
-        let asked = || untold.or_untold(source.deleted_at(id), true);
+        let asked = || untold.or_untold(source.deleted_at(id), counts);
         let deleted = self.copier.patience.insist(asked).await?;
         let out = match (deleted, self.settings.at) {
             (None, _) => false,

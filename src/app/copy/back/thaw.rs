@@ -58,7 +58,7 @@ impl BringBack {
     /// Whether it is to be waited for.
     async fn ask_for_one(&self, item: &Item) -> Result<bool, Stop> {
         let id = id_of(item);
-        if self.is_left_out(&id).await? {
+        if self.is_left_out(&id, !self.settings.wait).await? {
             return Ok(false);
         }
         let copier = &self.copier;
