@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Mode;
@@ -77,7 +78,35 @@ pub struct Backup {
     told: Mutex<BTreeSet<Key>>,
     /// The source as the last pass found it.
     looked_at: Mutex<Option<Identity>>,
+    full: Mutex<Full>,
     slots: Semaphore,
+}
+
+/// The disk under the state database has no room: who waits, since when, and why.
+#[derive(Debug, Default)]
+struct Full {
+    waiting: usize,
+    since: Option<(String, Instant)>,
+}
+
+/// One that waits for room.
+struct Waiting<'a>(&'a Mutex<Full>);
+
+impl Waiting<'_> {
+    /// It waits no more; nor does any other, if this was the last.
+    fn is_last(self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).waiting == 1
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut full = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        full.waiting -= 1;
+        if full.waiting == 0 {
+            full.since = None;
+        }
+    }
 }
 
 /// A file whose times are this close to the moment it was read may have changed without a trace in
@@ -101,6 +130,7 @@ impl Backup {
             paused: AtomicBool::new(false),
             told: Mutex::default(),
             looked_at: Mutex::new(None),
+            full: Mutex::default(),
             slots: Semaphore::new(settings.transfers.max(1)),
             settings,
             tree,
@@ -179,11 +209,11 @@ impl Backup {
     /// started meanwhile, for everything begins with a record.
     pub async fn record(&self, changes: Vec<Change>) -> Result<(), Failure> {
         const FULL_RETRY: Duration = Duration::from_secs(5);
-        let mut told = false;
+        let mut waiting = None;
         loop {
             let error = match self.state.apply(changes.clone()).await {
                 Ok(()) => {
-                    if told {
+                    if waiting.take().is_some_and(Waiting::is_last) {
                         tracing::info!(
                             target: CONDITION,
                             backup = self.settings.name,
@@ -198,20 +228,37 @@ impl Backup {
             if !wait || self.cancel.is_cancelled() {
                 return Err(error.into());
             }
-            if !told {
-                tracing::error!(
-                    target: CONDITION,
-                    backup = self.settings.name,
-                    %error,
-                    "waiting: free some space; nothing is lost meanwhile"
-                );
-                told = true;
+            if waiting.is_none() {
+                waiting = Some(self.wait_for_room(&error));
             }
             tokio::select! {
                 () = tokio::time::sleep(FULL_RETRY) => {}
                 () = self.cancel.cancelled() => {}
             }
         }
+    }
+
+    /// One more waits for room under the state database; only for the first it is told.
+    fn wait_for_room(&self, error: &StateError) -> Waiting<'_> {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.waiting += 1;
+        if full.waiting == 1 {
+            let why = Failure::from(error.clone()).to_string();
+            full.since = Some((why, Instant::now()));
+            tracing::error!(
+                target: CONDITION,
+                backup = self.settings.name,
+                %error,
+                "waiting: free some space; nothing is lost meanwhile"
+            );
+        }
+        Waiting(&self.full)
+    }
+
+    /// What is waited for where the disk under the state database is full, and for how long.
+    pub fn waits_for_room(&self) -> Option<(String, Duration)> {
+        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.since.as_ref().map(|(why, since)| (why.clone(), since.elapsed()))
     }
 
     /// Whether an entry read just now may change without a trace in `stat`.

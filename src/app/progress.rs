@@ -24,6 +24,8 @@ pub struct Progress {
     pub copied: AtomicU64,
     pub copied_bytes: AtomicU64,
     pub skipped: AtomicU64,
+    /// Paths that cannot be read, as they were counted last.
+    pub unread: AtomicU64,
     pub failed: AtomicU64,
     /// What has failed and is not right since: goes down again where it is tried again.
     pub failing: AtomicU64,

@@ -23,6 +23,7 @@ pub fn pulse(backup: &Backup, live: &Live) -> Pulse {
     let mut status = BackupStatus {
         name: name.clone(),
         failing: live.snapshot.failing as u64,
+        unread: backup.progress.unread.load(Ordering::Relaxed),
         ..BackupStatus::default()
     };
     add_live(&mut status, live, backup);

@@ -203,6 +203,7 @@ pub async fn status(backup: &Backup, live: &Live) -> Result<BackupStatus, StateE
     let replies = backup.store.replies();
     (status.replies, status.retries) = (replies.into(), replies.retried);
     status.current = backup.progress.current(3);
+    backup.progress.unread.store(status.unread, std::sync::atomic::Ordering::Relaxed);
     add_live(&mut status, live, backup);
     status.watermark_ms = proof(backup, live).await?.map(|at| at.0).max(status.watermark_ms);
     Ok(status)
@@ -288,6 +289,10 @@ pub(super) fn add_live(status: &mut BackupStatus, live: &Live, backup: &Backup) 
     if let Some((message, since)) = &live.source_missing {
         status.waiting_for = Some(message.clone());
         status.waiting_ms = Some(live.tick.since(*since));
+    }
+    if let Some((what, since)) = backup.waits_for_room() {
+        status.waiting_for = Some(what);
+        status.waiting_ms = Some(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     }
     let scanning = backup.progress.scanning.load(std::sync::atomic::Ordering::Relaxed);
     status.condition = condition(status, live, scanning).to_owned();

@@ -246,6 +246,11 @@ pub async fn deletions(global: &Global, options: Deletions) -> Result<Code, CliE
         print_line(NO_BACKUP);
     }
     for backup in backups {
+        if backup["starting"] == true {
+            let name = backup["name"].as_str().unwrap_or("");
+            print_line(&format!("{name}: is being started, ask again"));
+            continue;
+        }
         print_line(&match verb {
             DeletionVerb::List => {
                 let list: DeletionList = serde_json::from_value(backup.clone()).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! The daemon: every backup driven at once, signals, the control socket, a configuration that is
 //! read again on SIGHUP.
+//!
+//! What takes time has a task of its own: the loop here waits for nothing but the next wish.
 
 use std::sync::Arc;
 
@@ -11,10 +13,8 @@ use crate::config::{BackupConfig, Defaults, MirrorConfig};
 use crate::engine::Mode;
 use crate::report::progress::Work;
 use crate::service::notify::ServiceManager;
-use crate::service::paths;
 use crate::service::signals::{self, Wish};
-use crate::service::socket;
-use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
+use crate::wire::{OpenState, RunOptions, check, wire};
 
 use super::args::{Global, Run};
 use super::ask::Called;
@@ -22,25 +22,35 @@ use super::doors::{Desk, Door, Doors, Role};
 use super::error::{CliError, Code};
 use super::exposed::{self, Exposed};
 use super::health::Health;
-use super::mirror::{StartMirror, called, configured_for};
+use super::mirror::{StartMirror, configured_for};
+use super::opening::{self, Opened};
+use super::published::InTime;
 use super::run::Audience;
-use super::running::{Changes, Driven, Group, Kind};
+use super::running::{Driven, Group, Kind, Leaving, News};
 use super::sync::choose;
-
-type Backups = Group<BackupConfig>;
-type Mirrors = Group<MirrorConfig>;
 
 pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let mut audience = Audience::new(global, true);
     let configs = choose(global, &run, Defaults::DAEMON, false)?;
     let mirrored = configured_for(global, &run)?;
-    let failed =
-        |what: &str, e: &std::io::Error| CliError::new(Code::NeedsPerson, what).caused_by(e);
-    let mut wishes = signals::listen(1).map_err(|e| failed("cannot listen for signals", &e))?;
-    let state = open_state_of(global.state_dir.as_deref(), &configs)?;
-    let socket_path = paths::control_socket(&state.folder);
-    let listener = socket::Listener::bind(&socket_path)
-        .map_err(|e| failed(&format!("cannot listen on {}", socket_path.display()), &e))?;
+    let wanted = exposed::wanted(global, &run)?;
+    let mut wishes = signals::listen(1)
+        .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
+    let manager = Arc::new(ServiceManager::from_env());
+    let opened = opening::open(global, &configs, &manager, &mut wishes).await?;
+    let Some(Opened { state, listener }) = opened else {
+        manager.stopping();
+        tracing::info!("stopped");
+        return Ok(Code::Done);
+    };
+    let state = Arc::new(state);
+    let doors = Doors::default();
+    let desk = Desk { role: Role::Daemon, state: state.state.clone(), doors: doors.clone() };
+    let mut exposed = Exposed::new(desk.clone());
+    exposed.serve_in_time(wanted).await;
+    let published = InTime::of(&mut audience.published, global);
+    published.follow_file();
+    let audience = Arc::new(audience);
     let options = RunOptions {
         mode: Mode::Daemon,
         take_over: run.take_over,
@@ -48,47 +58,33 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
         new_bucket: run.new_bucket,
         plan: None,
     };
-    let doors = Doors::default();
-    configs.iter().for_each(|config| doors.set(Door::opening(Called::of(config))));
-    mirrored.iter().for_each(|config| doors.set(Door::opening(called(config))));
-    let desk = Desk { role: Role::Daemon, state: state.state.clone(), doors: doors.clone() };
-    let mut exposed = Exposed::new(desk.clone());
-    exposed.serve_on(exposed::wanted(global, &run)?).await?;
+    let backups =
+        Start { state: state.clone(), options, audience: audience.clone(), doors: doors.clone() };
+    let mirrors = StartMirror { state: state.clone(), audience, doors: doors.clone() };
+    let mut daemon = Daemon {
+        global,
+        run: &run,
+        state: &state,
+        published: &published,
+        backups: Group::new(backups, doors.clone()),
+        mirrors: Group::new(mirrors, doors.clone()),
+        leaving: Leaving::default(),
+        doors: doors.clone(),
+        exposed,
+        reloaded: false,
+    };
+    daemon.begin(configs, mirrored);
     let serving = tokio::spawn(desk.serve(listener));
-    let manager = Arc::new(ServiceManager::from_env());
-    let health =
-        Health { manager: manager.clone(), doors: doors.clone(), state: state.state.clone() };
+    let health = Health { manager: manager.clone(), doors, state: state.state.clone() };
     let telling = tokio::spawn(health.tell());
-    audience.published.follow_file(global).await;
-    let exposed = tokio::sync::Mutex::new(exposed);
-    let mut daemon = Daemon { global, state: &state, options, audience, doors, exposed };
-    let (mut backups, refused) = Backups::start(&daemon.backups(), &daemon.doors, configs).await;
-    let (mut mirrors, unwired) = Mirrors::start(&daemon.mirrors(), &daemon.doors, mirrored).await;
-    if let (true, Some(error)) = (backups.is_empty() && mirrors.is_empty(), refused.or(unwired)) {
-        return Err(error);
-    }
-    loop {
-        tokio::select! {
-            biased;
-            Some(wish) = wishes.recv() => match wish {
-                Wish::Stop => break,
-                Wish::Reload => {
-                    manager.reloading();
-                    daemon.reload(&run, &mut backups, &mut mirrors).await;
-                    manager.ready();
-                }
-            },
-            () = backups.died() => return Err(died("backup")),
-            () = mirrors.died() => return Err(died("mirror")),
-        }
-    }
+    daemon.until_told_to_stop(&mut wishes, &manager).await?;
     telling.abort();
     manager.stopping();
     tracing::info!("stopping: waiting for what is in flight");
-    tokio::join!(mirrors.stop(), backups.stop());
+    tokio::join!(daemon.mirrors.stop(), daemon.backups.stop());
     serving.abort();
     serving.await.ok();
-    daemon.audience.leave(Code::Done).await;
+    published.end().await;
     state.state.close();
     tracing::info!("stopped");
     Ok(Code::Done)
@@ -101,22 +97,27 @@ fn died(what: &str) -> CliError {
 
 struct Daemon<'a> {
     global: &'a Global,
+    run: &'a Run,
     state: &'a OpenState,
-    options: RunOptions,
-    audience: Audience,
+    published: &'a InTime,
+    backups: Group<Start>,
+    mirrors: Group<StartMirror>,
+    leaving: Leaving,
     doors: Doors,
-    exposed: tokio::sync::Mutex<Exposed>,
+    exposed: Exposed,
+    /// The configuration was read again since the start.
+    reloaded: bool,
 }
 
 /// How a daemon starts its backups.
-struct Start<'a> {
-    state: &'a OpenState,
-    options: &'a RunOptions,
-    audience: &'a Audience,
-    doors: &'a Doors,
+struct Start {
+    state: Arc<OpenState>,
+    options: RunOptions,
+    audience: Arc<Audience>,
+    doors: Doors,
 }
 
-impl Kind for Start<'_> {
+impl Kind for Start {
     type Config = BackupConfig;
 
     fn called(&self, config: &BackupConfig) -> Called {
@@ -125,7 +126,7 @@ impl Kind for Start<'_> {
 
     async fn start(&self, config: &BackupConfig) -> Result<Driven, CliError> {
         check(config, &self.state.folder)?;
-        let wired = wire(config, self.state, self.options).await?;
+        let wired = wire(config, &self.state, &self.options).await?;
         // A pause holds from the first request on.
         let is_paused = wired.backup.state.backup().await?.paused_at.is_some();
         if !is_paused
@@ -141,24 +142,66 @@ impl Kind for Start<'_> {
         let (commands, inbox) = mpsc::channel(8);
         self.doors.set(Door::of(&wired, commands.clone()));
         let driving = tokio::spawn(Driver::new(wired.backup, wired.watching).run(inbox));
-        Ok(Driven { commands, driving, following })
+        Ok(Driven { commands, driving, following: Some(following) })
     }
 }
 
 impl Daemon<'_> {
-    fn backups(&self) -> Start<'_> {
-        let Self { state, options, audience, doors, .. } = self;
-        Start { state, options, audience, doors }
+    fn begin(&mut self, configs: Vec<BackupConfig>, mirrored: Vec<MirrorConfig>) {
+        let leaving = &mut self.leaving;
+        let (new, _) = self.backups.end_changed(configs, leaving);
+        self.backups.start(new, leaving);
+        let (new, _) = self.mirrors.end_changed(mirrored, leaving);
+        self.mirrors.start(new, leaving);
     }
 
-    fn mirrors(&self) -> StartMirror<'_> {
-        let Self { state, audience, doors, .. } = self;
-        StartMirror { state, audience, doors }
+    /// Returns when a stop is wished; or with why nothing can be done any more.
+    async fn until_told_to_stop(
+        &mut self,
+        wishes: &mut mpsc::Receiver<Wish>,
+        manager: &ServiceManager,
+    ) -> Result<(), CliError> {
+        loop {
+            let (what, news) = tokio::select! {
+                biased;
+                Some(wish) = wishes.recv() => match wish {
+                    Wish::Stop => return Ok(()),
+                    Wish::Reload => {
+                        manager.reloading();
+                        self.reload().await;
+                        manager.reloaded();
+                        continue;
+                    }
+                },
+                Some(news) = self.backups.news() => ("backup", news),
+                Some(news) = self.mirrors.news() => ("mirror", news),
+            };
+            match news {
+                News::Died => return Err(died(what)),
+                News::Stopped => self.close_doors(),
+                News::Returned => {}
+                // With what it was started for it can do nothing at all.
+                News::Refused(error) => {
+                    let idle = self.backups.is_idle() && self.mirrors.is_idle();
+                    if idle && !self.reloaded {
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 
-    /// What did not change keeps running; a file with faults is refused as a whole.
-    async fn reload(&mut self, run: &Run, backups: &mut Backups, mirrors: &mut Mirrors) {
-        let (configs, mirrored) = match self.read_again(run).await {
+    /// Those of what has gone.
+    fn close_doors(&self) {
+        let Self { backups, mirrors, leaving, .. } = self;
+        let is_kept = |name: &str| backups.has(name) || mirrors.has(name) || leaving.has(name);
+        self.doors.keep(is_kept);
+    }
+
+    /// What did not change keeps running; a file with faults is refused as a whole. Nothing is
+    /// waited for: what ends does so by itself, and what is new begins after it.
+    async fn reload(&mut self) {
+        let (configs, mirrored) = match self.read_again().await {
             Ok(read) => read,
             Err(error) => {
                 tracing::error!(target: CONDITION, "the configuration stays as it was:");
@@ -169,38 +212,34 @@ impl Daemon<'_> {
                 return;
             }
         };
+        self.reloaded = true;
         self.doors.refuse(None);
-        self.audience.published.follow_file(self.global).await;
-        let (of_backups, of_mirrors, doors) = (self.backups(), self.mirrors(), &self.doors);
-        // All that ends has ended before anything starts: what was a mirror may be a backup now.
-        let (new, changed) = backups.end_changed(&of_backups, configs).await;
-        let (new_mirrors, changed_mirrors) = mirrors.end_changed(&of_mirrors, mirrored).await;
-        doors.keep(|name| backups.has(name) || mirrors.has(name));
-        let changed = backups.start_new(&of_backups, doors, new, changed).await;
-        let changed_mirrors =
-            mirrors.start_new(&of_mirrors, doors, new_mirrors, changed_mirrors).await;
-        let Changes { kept, ended, started, failed } = changed + changed_mirrors;
-        let failed = match failed {
-            0 => String::new(),
-            failed => format!(", {failed} could not be started"),
-        };
+        self.published.follow_file();
+        // What was a mirror may be a backup now.
+        let leaving = &mut self.leaving;
+        let (new, changes) = self.backups.end_changed(configs, leaving);
+        let (new_mirrors, changed_mirrors) = self.mirrors.end_changed(mirrored, leaving);
+        self.backups.start(new, leaving);
+        self.mirrors.start(new_mirrors, leaving);
+        self.close_doors();
+        let changes = changes + changed_mirrors;
         tracing::info!(
-            "read the configuration again: {kept} kept, {ended} ended, {started} started{failed}"
+            "read the configuration again: {} kept, {} ended, {} to start",
+            changes.kept,
+            changes.ended,
+            changes.begun
         );
     }
 
     /// What the file says, if all of it can be used.
-    async fn read_again(
-        &self,
-        run: &Run,
-    ) -> Result<(Vec<BackupConfig>, Vec<MirrorConfig>), CliError> {
-        let configs = choose(self.global, run, Defaults::DAEMON, false)?;
+    async fn read_again(&mut self) -> Result<(Vec<BackupConfig>, Vec<MirrorConfig>), CliError> {
+        let configs = choose(self.global, self.run, Defaults::DAEMON, false)?;
         for config in &configs {
             check(config, &self.state.folder)?;
         }
-        let mirrors = configured_for(self.global, run)?;
-        let wanted = exposed::wanted(self.global, run)?;
-        self.exposed.lock().await.serve_on(wanted).await?;
+        let mirrors = configured_for(self.global, self.run)?;
+        let wanted = exposed::wanted(self.global, self.run)?;
+        self.exposed.serve_on(wanted).await?;
         Ok((configs, mirrors))
     }
 }

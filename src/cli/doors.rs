@@ -65,6 +65,16 @@ impl Door {
         Self::open(called, commands)
     }
 
+    fn is_opening(&self) -> bool {
+        matches!(self.way, Way::Opening)
+    }
+
+    /// What is said of it among all, where it cannot be asked: that it is being started. What was
+    /// not started at all has nothing to say there.
+    fn absent(&self) -> Option<Value> {
+        self.is_opening().then(|| json!({ "name": self.called.name, "starting": true }))
+    }
+
     /// Sends a command and waits for its answer.
     async fn ask<T>(
         &self,
@@ -85,8 +95,15 @@ impl Door {
     }
 }
 
+/// The line may have been cut off, too; then nobody reads this.
+fn unknown() -> CliError {
+    CliError::new(Code::NeedsPerson, "this daemon does not know that request")
+        .hint("is it an older keepwatch? restart it")
+}
+
 fn not_started(name: &str, error: &CliError) -> CliError {
-    let message = format!("{name} was not started: {}", error.line());
+    let what = if error.may_pass { "waits to be started" } else { "was not started" };
+    let message = format!("{name} {what}: {}", error.line());
     CliError { message, causes: vec![], ..error.clone() }
 }
 
@@ -116,7 +133,7 @@ impl Doors {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
-    fn refused(&self) -> Option<String> {
+    pub fn refused(&self) -> Option<String> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -134,8 +151,24 @@ impl Doors {
         loop {
             let changed = self.changed.notified();
             let all = self.all();
-            if !all.iter().any(|door| matches!(door.way, Way::Opening)) {
+            if !all.iter().any(Door::is_opening) {
                 return all;
+            }
+            changed.await;
+        }
+    }
+
+    /// Those that are meant, once none of them is being started any more: what else is, is none of
+    /// their business.
+    async fn named(&self, names: &[String]) -> Result<Vec<Door>, CliError> {
+        loop {
+            let changed = self.changed.notified();
+            let all = self.all();
+            let called: Vec<Called> = all.iter().map(|door| door.called.clone()).collect();
+            let places = chosen(&called, names)?;
+            let meant: Vec<Door> = places.into_iter().map(|at| all[at].clone()).collect();
+            if !meant.iter().any(Door::is_opening) {
+                return Ok(meant);
             }
             changed.await;
         }
@@ -190,7 +223,11 @@ impl Desk {
                 return;
             }
         };
-        let answer = match self.reply(request).await {
+        let reply = match request {
+            Some(request) => self.reply(request).await,
+            None => Err(unknown()),
+        };
+        let answer = match reply {
             Ok(value) => Answer::Ok(value),
             Err(error) => {
                 let (code, message) = (error.code.number(), error.line());
@@ -220,7 +257,7 @@ impl Desk {
             Request::Pause { paused, names, all } => self.pause(paused, &names, all).await,
             Request::Forget { names } => {
                 let kept: Vec<Called> =
-                    self.doors.settled().await.into_iter().map(|door| door.called).collect();
+                    self.doors.all().into_iter().map(|door| door.called).collect();
                 forget(&self.state, &kept, &names).await
             }
             Request::Deletions { verb, names, all, new_root } => {
@@ -245,6 +282,10 @@ impl Desk {
                     Err(_) => self.on_record(called, "stopping").await?,
                 },
                 Way::Opening => self.on_record(called, "starting").await?,
+                Way::Shut(error) if error.may_pass => BackupStatus {
+                    waiting_for: Some(error.with_hints()),
+                    ..self.on_record(called, "waiting").await?
+                },
                 Way::Shut(error) => BackupStatus {
                     error: Some(error.with_hints()),
                     ..self.on_record(called, "failed").await?
@@ -307,12 +348,11 @@ impl Desk {
     }
 
     async fn pause(&self, paused: bool, names: &[String], all: bool) -> Result<Value, CliError> {
-        let doors = self.doors.settled().await;
-        let called: Vec<Called> = doors.iter().map(|door| door.called.clone()).collect();
-        let places = if all { (0..doors.len()).collect() } else { chosen(&called, names)? };
+        let doors = if all { self.doors.all() } else { self.doors.named(names).await? };
         let mut done = vec![];
-        for door in places.into_iter().map(|at| &doors[at]) {
+        for door in &doors {
             if all && !matches!(door.way, Way::Open(_)) {
+                done.extend(door.absent());
                 continue;
             }
             let new = door.ask(|answer| Command::Pause { paused, answer }).await??;
@@ -328,17 +368,13 @@ impl Desk {
         all: bool,
         new_root: bool,
     ) -> Result<Value, CliError> {
-        let doors = self.doors.settled().await;
-        let called: Vec<Called> = doors.iter().map(|door| door.called.clone()).collect();
         let everything = all || (verb == DeletionVerb::List && names.is_empty());
-        let places = match everything {
-            true => (0..doors.len()).collect(),
-            false => chosen(&called, names)?,
-        };
+        let doors = if everything { self.doors.all() } else { self.doors.named(names).await? };
         let mut done = vec![];
-        for door in places.into_iter().map(|at| &doors[at]) {
-            // What is meant by name must be there; what was not started has nothing to say here.
+        for door in &doors {
+            // What is meant by name must be there.
             if everything && !matches!(door.way, Way::Open(_)) {
+                done.extend(door.absent());
                 continue;
             }
             let name = &door.called.name;

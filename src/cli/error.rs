@@ -88,12 +88,14 @@ pub struct CliError {
     pub hints: Vec<String>,
     /// Already formatted, as faults of the configuration are.
     pub detail: Option<String>,
+    /// It may pass without a change of the configuration: a daemon tries again.
+    pub may_pass: bool,
 }
 
 impl CliError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { code, message, causes: vec![], hints: vec![], detail: None }
+        Self { code, message, causes: vec![], hints: vec![], detail: None, may_pass: false }
     }
 
     pub fn caused_by(mut self, cause: &dyn Error) -> Self {
@@ -181,6 +183,7 @@ impl From<wire::Error> for CliError {
         Self {
             causes: error.causes().to_vec(),
             hints: error.hints().to_vec(),
+            may_pass: error.may_pass(),
             ..Self::new(code, error.message())
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::app::control::Command;
 use crate::app::pulse::Pulse;
-use crate::report::headline;
+use crate::report::headline::{self, Told};
 use crate::service::notify::ServiceManager;
 use crate::state::State;
 
@@ -25,8 +25,8 @@ const STARTING: Duration = Duration::from_millis(100);
 const RUNNING: Duration = Duration::from_secs(5);
 /// A server that accepts and says nothing can hold up a start for long: so often is more time asked
 /// for, and so much.
-const ASK_EVERY: Duration = Duration::from_secs(10);
-const MORE_TIME: Duration = Duration::from_secs(120);
+pub const ASK_EVERY: Duration = Duration::from_secs(10);
+pub const MORE_TIME: Duration = Duration::from_secs(120);
 /// A line of which only the numbers have changed is not told more often.
 const NUMBERS: Duration = Duration::from_secs(30);
 
@@ -46,12 +46,12 @@ impl Health {
         let (mut line, mut ready) = (Line::default(), false);
         let (mut fed, mut asked) = (Instant::now(), None::<Instant>);
         loop {
-            let (pulses, all_begun, not_started) = self.pulses().await;
-            if !ready && all_begun {
+            let told = self.all().await;
+            if !ready && told.all_begun() {
                 ready = true;
                 self.manager.ready();
             }
-            if let Some(news) = line.news(headline::of(&pulses, &not_started)) {
+            if let Some(news) = line.news(headline::of(&told)) {
                 self.manager.status(news);
             }
             if !ready && asked.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
@@ -74,24 +74,25 @@ impl Health {
         }
     }
 
-    /// What the drivers say; whether all that could be started have begun to compare; and what
-    /// could not be started. A driver that ends meanwhile has nothing to say.
-    async fn pulses(&self) -> (Vec<Pulse>, bool, Vec<String>) {
-        let (mut open, mut not_started, mut opening) = (vec![], vec![], false);
+    /// What the drivers say, and what there is to say of what has none. A driver that ends
+    /// meanwhile has nothing to say.
+    async fn all(&self) -> Told {
+        let refused = self.doors.refused().is_some();
+        let (mut open, mut told) = (vec![], Told { refused, ..Told::default() });
         for (name, way) in self.doors.ways() {
             match way {
                 Way::Open(door) => open.push((name, door)),
-                Way::Opening => opening = true,
-                Way::Shut(_) => not_started.push(name),
+                Way::Opening => told.opening.push(name),
+                Way::Shut(error) if error.may_pass => told.waiting.push((name, error.line())),
+                Way::Shut(_) => told.not_started.push(name),
             }
         }
         let patience = self.manager.watchdog().unwrap_or(Duration::MAX) / 2;
         let asked = open.iter().map(|(name, door)| async move {
             patiently(patience, &format!("the backup {name}"), pulse(door)).await
         });
-        let pulses: Vec<Pulse> = join_all(asked).await.into_iter().flatten().collect();
-        let all_begun = !opening && !open.is_empty() && pulses.iter().all(|pulse| pulse.begun);
-        (pulses, all_begun, not_started)
+        told.pulses = join_all(asked).await.into_iter().flatten().collect();
+        told
     }
 
     /// Returns when all that works for every backup has moved.

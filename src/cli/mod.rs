@@ -11,6 +11,7 @@ mod forget;
 mod health;
 mod manual;
 mod mirror;
+mod opening;
 mod out;
 mod pause;
 mod published;
@@ -33,6 +34,8 @@ use args::{Cli, Command};
 use error::{CliError, Code};
 use restore::args::RESTORE_OPTIONS;
 
+use crate::report::journal::at_error;
+
 /// Runs the program; answers with its exit code.
 pub fn run() -> ExitCode {
     crate::service::secrets::leave_no_core();
@@ -40,9 +43,15 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let error = without_secrets(error);
-            out::note(error.print());
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if asked { end(Ok(Code::Done), false) } else { Code::Usage.into() };
+            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+                out::note(error.print());
+                return end(Ok(Code::Done), false);
+            }
+            match at_error(&error.to_string()) {
+                Some(lines) => out::note(write!(std::io::stderr(), "{lines}")),
+                None => out::note(error.print()),
+            }
+            return Code::Usage.into();
         }
     };
     let color = cli.global.color();
@@ -70,7 +79,8 @@ fn end(result: Result<Code, CliError>, color: bool) -> ExitCode {
     match result {
         Ok(code) => code.into(),
         Err(error) => {
-            write!(std::io::stderr(), "{}", error.render(color)).ok();
+            let text = error.render(color);
+            write!(std::io::stderr(), "{}", at_error(&text).unwrap_or(text)).ok();
             error.code.into()
         }
     }

@@ -34,6 +34,10 @@ pub async fn run(global: &Global, named: Named, paused: bool) -> Result<Code, Cl
     }
     for backup in backups {
         let name = backup["name"].as_str().unwrap_or("");
+        if backup["starting"] == true {
+            print_line(&format!("{name}: is being started, ask again"));
+            continue;
+        }
         print_line(&match (paused, backup["new"] == true) {
             (true, true) => format!("{name}: paused; what changes is remembered"),
             (true, false) => format!("{name}: was paused already"),

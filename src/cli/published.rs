@@ -2,6 +2,12 @@
 //!
 //! Whatever is wrong with it is told, and keeps nothing else from its work.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
 use crate::app::publish::{Followed, Publisher};
 use crate::config::{CloudWatchConfig, CloudWatchOptions, resolve_cloudwatch};
 use crate::service::paths;
@@ -65,6 +71,36 @@ impl Published {
     pub async fn end(&mut self, came_to_nothing: bool) {
         if let Some((_, publisher)) = self.going.take() {
             publisher.end(came_to_nothing).await;
+        }
+    }
+}
+
+/// The same for a daemon, which waits for none of it.
+#[derive(Clone)]
+pub struct InTime {
+    published: Arc<Mutex<Published>>,
+    global: Arc<Global>,
+}
+
+impl InTime {
+    /// Takes over what is published. What is followed there from now on is published here.
+    pub fn of(published: &mut Published, global: &Global) -> Self {
+        let followed = published.followed.clone();
+        let taken = std::mem::replace(published, Published { followed, going: None });
+        Self { published: Arc::new(Mutex::new(taken)), global: Arc::new(global.clone()) }
+    }
+
+    /// Begins to publish as the file says now.
+    pub fn follow_file(&self) {
+        let Self { published, global } = self.clone();
+        tokio::spawn(async move { published.lock().await.follow_file(&global).await });
+    }
+
+    /// Publishes that nothing is to do any more; not where it is still not known whereto.
+    pub async fn end(&self) {
+        const KNOWN: Duration = Duration::from_secs(1);
+        if let Ok(mut published) = timeout(KNOWN, self.published.lock()).await {
+            published.end(false).await;
         }
     }
 }

@@ -1,11 +1,18 @@
-//! What a daemon runs by its configuration, backups and mirrors alike: started, kept or changed by
-//! a new configuration, stopped. What they do is no matter of this file.
+//! What a daemon runs by its configuration, backups and mirrors alike: started, tried again, kept
+//! or changed by a new configuration, stopped. What they do is no matter of this file.
+//!
+//! Each has a task of its own, from its start to its end: one that waits for a server, or for its
+//! disk, holds up nothing else, and whoever runs them all never waits for one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::app::control::Command;
 use crate::app::{CONDITION, Ended};
@@ -15,43 +22,101 @@ use super::doors::{Door, Doors};
 use super::error::CliError;
 use super::run::Following;
 
+/// Before one that could not be started is tried again: at first, and at most.
+pub const AGAIN_FIRST: Duration = Duration::from_secs(2);
+pub const AGAIN_MAX: Duration = Duration::from_secs(300);
+/// A driver gives what is in flight its own time; it does not get much more.
+const END_WITHIN: Duration = Duration::from_secs(14);
+
 /// One that is driven, and how to reach its driver.
 pub struct Driven {
     pub commands: mpsc::Sender<Command>,
     pub driving: JoinHandle<Ended>,
-    pub following: Following,
+    /// Nobody looks on in a test.
+    pub following: Option<Following>,
 }
 
 /// How those of one kind are started.
-pub trait Kind {
+pub trait Kind: Send + Sync + 'static {
     /// What is configured of one.
-    type Config: Clone + PartialEq;
+    type Config: Clone + PartialEq + Send + Sync + 'static;
 
     /// What a person may call it.
     fn called(&self, config: &Self::Config) -> Called;
 
-    /// Puts one together and has it driven; its door is open then.
-    async fn start(&self, config: &Self::Config) -> Result<Driven, CliError>;
+    /// Puts one together and has it driven; its door is open then. May be dropped at any point
+    /// before.
+    fn start(&self, config: &Self::Config)
+    -> impl Future<Output = Result<Driven, CliError>> + Send;
 }
 
-struct Running<C> {
+/// One that is meant to run.
+struct Kept<C> {
+    /// Tells its task from that of an earlier one of its name.
+    id: u64,
     config: C,
-    driven: Driven,
+    /// What runs again where this cannot be started.
+    former: Option<C>,
+    ran: Arc<AtomicBool>,
+    /// Only a new configuration, or the same one read again, has it tried again.
+    refused: bool,
+    stop: CancellationToken,
+    /// Try it again now.
+    again: Arc<Notify>,
+    gone: CancellationToken,
 }
 
-/// Those of one kind that run, by their names.
-pub struct Group<C>(BTreeMap<String, Running<C>>);
+/// Those that end, by their names: what is new begins after them, for it may be about the same.
+#[derive(Default)]
+pub struct Leaving(Vec<(String, CancellationToken)>);
+
+impl Leaving {
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(leaving, gone)| leaving == name && !gone.is_cancelled())
+    }
+
+    fn all(&mut self) -> Vec<CancellationToken> {
+        self.0.retain(|(_, gone)| !gone.is_cancelled());
+        self.0.iter().map(|(_, gone)| gone.clone()).collect()
+    }
+}
+
+/// How one has left its task.
+enum Left {
+    Stopped,
+    /// It cannot be started as it is configured.
+    Refused(CliError),
+    /// Its driver ended by itself, which none should.
+    Died,
+}
+
+/// What has become of one.
+pub enum News {
+    Stopped,
+    Refused(CliError),
+    /// It goes on as it was before.
+    Returned,
+    Died,
+}
+
+/// Those of one kind, by their names.
+pub struct Group<K: Kind> {
+    kind: Arc<K>,
+    doors: Doors,
+    all: BTreeMap<String, Kept<K::Config>>,
+    tasks: JoinSet<(String, u64, Left)>,
+    next: u64,
+}
 
 /// What a new configuration asks to start: with what ran under that name before, if anything did.
 pub type Wanted<C> = Vec<(C, Option<C>)>;
 
-/// What came of a new configuration.
+/// What comes of a new configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub kept: usize,
     pub ended: usize,
-    pub started: usize,
-    pub failed: usize,
+    pub begun: usize,
 }
 
 impl std::ops::Add for Changes {
@@ -61,146 +126,329 @@ impl std::ops::Add for Changes {
         Self {
             kept: self.kept + other.kept,
             ended: self.ended + other.ended,
-            started: self.started + other.started,
-            failed: self.failed + other.failed,
+            begun: self.begun + other.begun,
         }
     }
 }
 
-impl<C: Clone + PartialEq> Group<C> {
-    /// Starts what can be started, at the same time: one that belongs to another machine does not
-    /// keep the others from running. Answers with the first error too.
-    pub async fn start(
-        kind: &impl Kind<Config = C>,
-        doors: &Doors,
-        configs: Vec<C>,
-    ) -> (Self, Option<CliError>) {
-        let starting = configs.into_iter().map(|config| start(kind, doors, config));
-        let (mut group, mut first) = (BTreeMap::new(), None);
-        for started in join_all(starting).await {
-            match started {
-                Ok((name, running)) => {
-                    group.insert(name, running);
-                }
-                Err((_, error)) => first = first.or(Some(error)),
-            }
-        }
-        (Self(group), first)
+impl<K: Kind> Group<K> {
+    pub fn new(kind: K, doors: Doors) -> Self {
+        let (all, tasks) = (BTreeMap::new(), JoinSet::new());
+        Self { kind: Arc::new(kind), doors, all, tasks, next: 0 }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether nothing runs, is being started, or is going to be tried again.
+    pub fn is_idle(&self) -> bool {
+        self.all.values().all(|kept| kept.refused)
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.all.contains_key(name)
     }
 
-    /// Returns when a driver has ended by itself, which none should.
-    pub async fn died(&mut self) {
-        if self.0.is_empty() {
-            return std::future::pending().await;
-        }
-        let all = self.0.values_mut().map(|running| &mut running.driven.driving);
-        let (ended, ..) = futures_util::future::select_all(all).await;
-        if let Err(error) = ended {
-            tracing::error!(%error, "a driver ended unexpectedly");
-        }
-    }
-
-    /// Ends what is gone from the configuration or was changed in it; the others go on. Answers
-    /// with what is to be started.
-    pub async fn end_changed(
+    /// Ends what is gone from the configuration or was changed in it; the others go on, and what
+    /// waits to be tried again is tried at once. Answers with what is to be started.
+    pub fn end_changed(
         &mut self,
-        kind: &impl Kind<Config = C>,
-        configs: Vec<C>,
-    ) -> (Wanted<C>, Changes) {
-        let (mut gone, mut ending, mut wanted) = (std::mem::take(&mut self.0), vec![], vec![]);
+        configs: Vec<K::Config>,
+        leaving: &mut Leaving,
+    ) -> (Wanted<K::Config>, Changes) {
+        let (mut gone, mut wanted) = (std::mem::take(&mut self.all), vec![]);
+        let mut changes = Changes::default();
+        let mut end = |name: String, kept: Kept<K::Config>| {
+            kept.stop.cancel();
+            leaving.0.push((name, kept.gone));
+            changes.ended += 1;
+        };
         for config in configs {
-            let name = kind.called(&config).name;
+            let name = self.kind.called(&config).name;
             match gone.remove(&name) {
-                Some(running) if running.config == config => {
-                    self.0.insert(name, running);
-                }
-                Some(running) => {
-                    wanted.push((config, Some(running.config.clone())));
-                    ending.push(running);
-                }
                 None => wanted.push((config, None)),
+                Some(kept) if kept.refused => wanted.push((config, None)),
+                Some(kept) if kept.config == config => {
+                    kept.again.notify_one();
+                    self.all.insert(name, kept);
+                }
+                Some(mut kept) => {
+                    let former = match kept.ran.load(Ordering::Relaxed) {
+                        true => Some(kept.config.clone()),
+                        false => kept.former.take(),
+                    };
+                    wanted.push((config, former));
+                    end(name, kept);
+                }
             }
         }
-        ending.extend(gone.into_values());
-        let changes = Changes { kept: self.0.len(), ended: ending.len(), ..Changes::default() };
-        stop_all(ending).await;
+        gone.into_iter().filter(|(_, kept)| !kept.refused).for_each(|(name, kept)| end(name, kept));
+        let changes = Changes { kept: self.all.len(), begun: wanted.len(), ..changes };
         (wanted, changes)
     }
 
-    /// Starts what is new or was changed. One that ran and cannot be started as it is written now
-    /// goes on as it was.
-    pub async fn start_new(
-        &mut self,
-        kind: &impl Kind<Config = C>,
-        doors: &Doors,
-        wanted: Wanted<C>,
-        mut changes: Changes,
-    ) -> Changes {
+    /// Begins to start these, after what is leaving.
+    pub fn start(&mut self, wanted: Wanted<K::Config>, leaving: &mut Leaving) {
         for (config, former) in wanted {
-            let running = match start(kind, doors, config).await {
-                Ok(running) => {
-                    changes.started += 1;
-                    Some(running)
-                }
-                Err(_) => {
-                    changes.failed += 1;
-                    let again = match former {
-                        Some(former) => start(kind, doors, former).await.ok(),
-                        None => None,
-                    };
-                    again.inspect(|(name, _)| {
-                        changes.kept += 1;
-                        changes.ended -= 1;
-                        tracing::warn!(target: CONDITION, backup = name, "goes on as it was");
-                    })
-                }
-            };
-            self.0.extend(running);
+            self.start_one(config, former, leaving.all());
         }
+    }
+
+    fn start_one(
+        &mut self,
+        config: K::Config,
+        former: Option<K::Config>,
+        after: Vec<CancellationToken>,
+    ) {
+        let called = self.kind.called(&config);
+        let (name, id) = (called.name.clone(), self.next);
+        self.next += 1;
+        let kept = Kept {
+            id,
+            config: config.clone(),
+            former,
+            ran: Arc::default(),
+            refused: false,
+            stop: CancellationToken::new(),
+            again: Arc::default(),
+            gone: CancellationToken::new(),
+        };
+        let one = One {
+            kind: self.kind.clone(),
+            doors: self.doors.clone(),
+            called,
+            config,
+            ran: kept.ran.clone(),
+            stop: kept.stop.clone(),
+            again: kept.again.clone(),
+            _gone: kept.gone.clone().drop_guard(),
+        };
+        self.doors.set(Door::opening(one.called.clone()));
+        self.all.insert(name.clone(), kept);
+        self.tasks.spawn(async move { (name, id, one.keep(after).await) });
+    }
+
+    /// What becomes of the next one; `None` where there is none. One that ran before and cannot be
+    /// started as it is written now goes on as it was.
+    pub async fn news(&mut self) -> Option<News> {
+        let (name, id, left) = match self.tasks.join_next().await? {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::error!(%error, "a task ended unexpectedly");
+                return Some(News::Died);
+            }
+        };
+        let error = match left {
+            Left::Stopped => return Some(News::Stopped),
+            Left::Died => return Some(News::Died),
+            Left::Refused(error) => error,
+        };
+        // Another of its name is there already.
+        let Some(kept) = self.all.get_mut(&name).filter(|kept| kept.id == id) else {
+            return Some(News::Stopped);
+        };
+        let why = error.with_hints();
+        tracing::error!(target: CONDITION, backup = name, "not started: {why}");
+        let Some(former) = kept.former.take() else {
+            kept.refused = true;
+            self.doors.set(Door::shut(self.kind.called(&kept.config), error.clone()));
+            return Some(News::Refused(error));
+        };
+        tracing::warn!(target: CONDITION, backup = name, "goes on as it was");
+        self.start_one(former, None, vec![]);
+        Some(News::Returned)
+    }
+
+    /// Stops all: what is being started is dropped, what is in flight is waited for.
+    pub async fn stop(mut self) {
+        self.all.values().for_each(|kept| kept.stop.cancel());
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The task of one.
+struct One<K: Kind> {
+    kind: Arc<K>,
+    doors: Doors,
+    called: Called,
+    config: K::Config,
+    ran: Arc<AtomicBool>,
+    stop: CancellationToken,
+    again: Arc<Notify>,
+    _gone: DropGuard,
+}
+
+impl<K: Kind> One<K> {
+    async fn keep(self, after: Vec<CancellationToken>) -> Left {
+        let started = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Left::Stopped,
+            started = self.start(after) => started,
+        };
+        let Driven { commands, mut driving, following } = match started {
+            Ok(driven) => driven,
+            Err(error) => return Left::Refused(error),
+        };
+        self.ran.store(true, Ordering::Relaxed);
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            ended = &mut driving => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a driver ended unexpectedly");
+                }
+                return Left::Died;
+            }
+        }
+        let ended = timeout(END_WITHIN, async {
+            commands.send(Command::Stop).await.ok();
+            (&mut driving).await.ok();
+        });
+        if ended.await.is_err() {
+            // What it was about is found by the next start: that is what records are for.
+            tracing::warn!(backup = self.called.name, "does not end by itself: it is left");
+            driving.abort();
+            driving.await.ok();
+        }
+        if let Some(following) = following {
+            following.finish();
+        }
+        Left::Stopped
+    }
+
+    /// Tries it until it runs, or cannot.
+    async fn start(&self, after: Vec<CancellationToken>) -> Result<Driven, CliError> {
+        for former in after {
+            former.cancelled().await;
+        }
+        let (mut pause, mut told) = (AGAIN_FIRST, None);
+        loop {
+            let error = match self.kind.start(&self.config).await {
+                Err(error) if error.may_pass => error,
+                result => return result,
+            };
+            if told.as_ref() != Some(&error) {
+                let (name, why) = (&self.called.name, error.with_hints());
+                tracing::error!(target: CONDITION, backup = name, "waiting to be started: {why}");
+                self.doors.set(Door::shut(self.called.clone(), error.clone()));
+                told = Some(error);
+            }
+            tokio::select! {
+                () = sleep(pause) => pause = (pause * 2).min(AGAIN_MAX),
+                () = self.again.notified() => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use crate::engine::Exit;
+
+    use super::super::error::Code;
+    use super::*;
+
+    /// Configurations say what starting them comes to.
+    #[derive(Default)]
+    struct Scripted {
+        tries: Mutex<Vec<Instant>>,
+    }
+
+    type Config = (&'static str, &'static str);
+
+    impl Kind for Scripted {
+        type Config = Config;
+
+        fn called(&self, config: &Config) -> Called {
+            Called { name: config.0.to_owned(), ..Called::default() }
+        }
+
+        async fn start(&self, config: &Config) -> Result<Driven, CliError> {
+            self.tries.lock().unwrap().push(Instant::now());
+            let failed = |may_pass| CliError { may_pass, ..CliError::new(Code::NeedsPerson, "") };
+            match config.1 {
+                "hangs" => std::future::pending().await,
+                "wrong" => Err(failed(false)),
+                "away" => Err(failed(true)),
+                _ => {
+                    let (commands, mut inbox) = mpsc::channel(1);
+                    let driving = tokio::spawn(async move {
+                        inbox.recv().await;
+                        let (failed, skipped) = (vec![], vec![]);
+                        Ended { exit: Exit::Stopped, held: 0, failed, skipped }
+                    });
+                    Ok(Driven { commands, driving, following: None })
+                }
+            }
+        }
+    }
+
+    fn group() -> (Group<Scripted>, Leaving) {
+        (Group::new(Scripted::default(), Doors::default()), Leaving::default())
+    }
+
+    fn configure(
+        group: &mut Group<Scripted>,
+        leaving: &mut Leaving,
+        configs: &[Config],
+    ) -> Changes {
+        let (wanted, changes) = group.end_changed(configs.to_vec(), leaving);
+        group.start(wanted, leaving);
         changes
     }
 
-    /// Stops all, and waits for what is in flight.
-    pub async fn stop(self) {
-        stop_all(self.0.into_values().collect()).await;
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_tried_again_with_growing_pauses() {
+        let (mut group, mut leaving) = group();
+        configure(&mut group, &mut leaving, &[("a", "away")]);
+        let began = Instant::now();
+        assert!(timeout(Duration::from_secs(2_000), group.news()).await.is_err(), "no end");
+        let at = |tries: &[Instant]| -> Vec<u64> {
+            tries.iter().map(|at| at.duration_since(began).as_secs()).collect()
+        };
+        let tries = at(&group.kind.tries.lock().unwrap());
+        assert_eq!(tries[..6], [0, 2, 6, 14, 30, 62]);
+        assert_eq!(tries[tries.len() - 1] - tries[tries.len() - 2], 300);
+        // Read again, it is tried at once.
+        let before = group.kind.tries.lock().unwrap().len();
+        let changes = configure(&mut group, &mut leaving, &[("a", "away")]);
+        assert_eq!(changes, Changes { kept: 1, ended: 0, begun: 0 });
+        assert!(timeout(Duration::from_secs(1), group.news()).await.is_err());
+        assert_eq!(group.kind.tries.lock().unwrap().len(), before + 1);
+        group.stop().await;
     }
-}
 
-async fn start<K: Kind>(
-    kind: &K,
-    doors: &Doors,
-    config: K::Config,
-) -> Result<(String, Running<K::Config>), (K::Config, CliError)> {
-    let called = kind.called(&config);
-    let name = called.name.clone();
-    doors.set(Door::opening(called.clone()));
-    match kind.start(&config).await {
-        Ok(driven) => Ok((name, Running { config, driven })),
-        Err(error) => {
-            let why = error.with_hints();
-            tracing::error!(target: CONDITION, backup = name, "not started: {why}");
-            doors.set(Door::shut(called, error.clone()));
-            Err((config, error))
-        }
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_keeps_nothing_from_anything() {
+        let (mut group, mut leaving) = group();
+        configure(&mut group, &mut leaving, &[("a", "hangs"), ("b", "wrong"), ("c", "runs")]);
+        assert!(matches!(group.news().await, Some(News::Refused(_))));
+        assert!(!group.is_idle());
+        // What is wrong is tried again by whoever reads it again, what runs is kept.
+        let all = [("a", "hangs"), ("b", "wrong"), ("c", "runs")];
+        let changes = configure(&mut group, &mut leaving, &all);
+        assert_eq!(changes, Changes { kept: 2, ended: 0, begun: 1 });
+        assert!(matches!(group.news().await, Some(News::Refused(_))));
+        let began = Instant::now();
+        group.stop().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
-}
 
-async fn stop_all<C>(all: Vec<Running<C>>) {
-    for running in &all {
-        running.driven.commands.try_send(Command::Stop).ok();
-    }
-    for Running { driven, .. } in all {
-        // A command may have been in the way of a first try.
-        driven.commands.send(Command::Stop).await.ok();
-        driven.driving.await.ok();
-        driven.following.finish();
+    #[tokio::test(start_paused = true)]
+    async fn what_ran_goes_on_where_the_new_is_wrong() {
+        let (mut group, mut leaving) = group();
+        configure(&mut group, &mut leaving, &[("a", "runs")]);
+        assert!(timeout(Duration::from_secs(1), group.news()).await.is_err());
+        configure(&mut group, &mut leaving, &[("a", "hangs")]);
+        assert!(leaving.has("a"));
+        assert!(matches!(group.news().await, Some(News::Stopped)));
+        assert!(!leaving.has("a"));
+        // One that was never up is not what it was.
+        let changes = configure(&mut group, &mut leaving, &[("a", "wrong")]);
+        assert_eq!(changes, Changes { kept: 0, ended: 1, begun: 1 });
+        assert!(matches!(group.news().await, Some(News::Stopped)));
+        assert!(matches!(group.news().await, Some(News::Returned)));
+        assert_eq!(group.all["a"].config, ("a", "runs"));
+        group.stop().await;
     }
 }

@@ -35,6 +35,13 @@ impl Journal {
     }
 }
 
+/// Lines at the priority of an error, for what is written to standard error past the log; `None`
+/// where that does not lead to the journal.
+pub fn at_error(text: &str) -> Option<String> {
+    Journal::behind_stderr(std::env::var_os("JOURNAL_STREAM").as_deref())?;
+    Some(text.lines().map(|line| format!("<3>{line}\n")).collect())
+}
+
 /// A full journal must not stop a backup: then nothing is waited for.
 fn connect(path: &Path) -> Option<UnixDatagram> {
     let socket = UnixDatagram::unbound().ok()?;

@@ -3,7 +3,7 @@
 //! Leaf code: reads counters and facts, changes nothing. `cli` uses it.
 
 pub mod headline;
-mod journal;
+pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod progress;

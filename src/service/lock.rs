@@ -5,6 +5,8 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use thiserror::Error;
 
 /// Held for as long as the state is used. The system takes it away when the process ends.
@@ -61,11 +63,45 @@ pub fn share(folder: &Path) -> Result<Lock, LockError> {
 }
 
 fn held(folder: &Path, file: &mut File) -> LockError {
-    let mut holder = String::new();
-    file.read_to_string(&mut holder).ok();
-    let holder = match holder.trim() {
-        "" => "of an unknown process".to_owned(),
-        pid => format!("process {pid}"),
+    let mut pid = String::new();
+    file.read_to_string(&mut pid).ok();
+    // Where it can be shared it is shared: by a command that reads, which leaves no number.
+    let is_shared = file.try_lock_shared().is_ok();
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+    let holder = match pid.filter(|pid| is_alive(*pid)) {
+        _ if is_shared => "a command that reads it".to_owned(),
+        Some(pid) => format!("process {}", pid.as_raw_nonzero()),
+        None => "of an unknown process".to_owned(),
     };
     LockError::Held { folder: folder.to_owned(), holder }
+}
+
+/// Whether there is such a process. The number may be a former holder's, where the disk was too
+/// full for another.
+fn is_alive(pid: Pid) -> bool {
+    !matches!(test_kill_process(pid), Err(Errno::SRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_holds_it_is_named_and_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let held = |taken: Result<Lock, LockError>| match taken {
+            Err(LockError::Held { holder, .. }) => holder,
+            other => format!("{other:?}"),
+        };
+        let first = take(folder).unwrap();
+        let own = format!("process {}", std::process::id());
+        assert_eq!((held(take(folder)), held(share(folder))), (own.clone(), own));
+        std::fs::write(folder.join("lock"), i32::MAX.to_string()).unwrap();
+        assert_eq!(held(take(folder)), "of an unknown process");
+        drop(first);
+        let _reading = share(folder).unwrap();
+        std::fs::write(folder.join("lock"), std::process::id().to_string()).unwrap();
+        assert_eq!(held(take(folder)), "a command that reads it");
+    }
 }

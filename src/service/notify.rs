@@ -11,6 +11,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct ServiceManager {
     socket: Option<OsString>,
     watchdog: Option<Duration>,
+    /// It has heard that the start is over.
+    is_told: AtomicBool,
 }
 
 impl ServiceManager {
@@ -35,7 +38,8 @@ impl ServiceManager {
         // Meant for another process, where it was inherited.
         let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|usec| is_ours && *usec > 0);
-        Self { socket, watchdog: watchdog.map(Duration::from_micros) }
+        let watchdog = watchdog.map(Duration::from_micros);
+        Self { socket, watchdog, ..Self::default() }
     }
 
     /// Whether somebody listens.
@@ -48,8 +52,9 @@ impl ServiceManager {
         self.watchdog.filter(|_| self.listens())
     }
 
-    /// The start is over, or a reload.
+    /// The start is over.
     pub fn ready(&self) {
+        self.is_told.store(true, Ordering::Relaxed);
         self.send("READY=1\n");
     }
 
@@ -58,11 +63,21 @@ impl ServiceManager {
         self.send(&format!("STATUS={}\n", one_line(line)));
     }
 
-    /// The configuration is being read again; [`Self::ready`] ends it.
+    /// The configuration is being read again, until [`Self::reloaded`]. Before the start is over
+    /// this is a part of it.
     pub fn reloading(&self) {
+        if !self.is_told.load(Ordering::Relaxed) {
+            return;
+        }
         let now = clock_gettime(ClockId::Monotonic);
         let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\n"));
+    }
+
+    pub fn reloaded(&self) {
+        if self.is_told.load(Ordering::Relaxed) {
+            self.ready();
+        }
     }
 
     pub fn stopping(&self) {
@@ -134,7 +149,7 @@ mod tests {
             all.push((name.into(), UnixDatagram::bind_addr(&address).unwrap()));
         }
         for (name, listener) in all {
-            let manager = ServiceManager { socket: Some(name), watchdog: None };
+            let manager = ServiceManager { socket: Some(name), ..ServiceManager::default() };
             manager.status("fine");
             let mut buffer = [0; 64];
             let length = listener.recv(&mut buffer).unwrap();

@@ -106,11 +106,13 @@ impl Drop for Listener {
     }
 }
 
-/// Reads the request of a connection, and says that it was heard.
-pub async fn receive(stream: &mut UnixStream) -> io::Result<Request> {
+/// Reads the request of a connection, and says that it was heard; `None` for what is no request of
+/// this program, as that of a newer one.
+pub async fn receive(stream: &mut UnixStream) -> io::Result<Option<Request>> {
     let line = read_line(&mut BufReader::new(&mut *stream)).await?;
     stream.write_all(b"\n").await?;
-    serde_json::from_str(&line).map_err(io::Error::other)
+    let request = serde_json::from_str(&line);
+    Ok(request.inspect_err(|error| tracing::debug!(%error, "an unknown request")).ok())
 }
 
 pub async fn send_answer(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {

@@ -12,11 +12,13 @@ pub struct Error {
     message: String,
     causes: Vec<String>,
     hints: Vec<String>,
+    may_pass: bool,
 }
 
 impl Error {
     pub(crate) fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), causes: vec![], hints: vec![] }
+        let message = message.into();
+        Self { class, message, causes: vec![], hints: vec![], may_pass: false }
     }
 
     pub(crate) fn caused_by(mut self, cause: &dyn std::error::Error) -> Self {
@@ -31,6 +33,17 @@ impl Error {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// Marks what may be otherwise the next time, with the same configuration.
+    pub(crate) fn passing(self) -> Self {
+        Self { may_pass: true, ..self }
+    }
+
+    /// Whether it may pass without a change of the configuration, as where a disk is not mounted:
+    /// it is worth to try again.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
     }
 
     /// What kind of trouble it is, and so who can end it.
@@ -68,6 +81,7 @@ impl std::error::Error for Error {}
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Self {
+            may_pass: failure.class != ErrorClass::Configuration,
             class: failure.class,
             message: failure.message,
             causes: failure.cause.into_iter().collect(),

@@ -34,6 +34,7 @@ fn exposed(file: &Path) -> String {
 fn refused(file: &Path) -> Error {
     let (message, file) = (exposed(file), file.display());
     Error::new(ErrorClass::Configuration, message)
+        .passing()
         .hint(format!("chmod 600 '{file}'"))
         .hint("whoever may have read it meanwhile has the keys: think of new ones")
 }

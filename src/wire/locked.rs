@@ -1,5 +1,6 @@
 //! The state is somebody's, or cannot be opened: waiting for it, and saying why.
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -37,10 +38,16 @@ fn not_locked(error: &lock::LockError) -> Error {
     let told = Error::new(ErrorClass::State, error.to_string());
     match error {
         lock::LockError::Held { .. } => told
+            .passing()
             .hint("ask the running one with `keepwatch status` or `keepwatch flush`")
             .hint("or give this one a state of its own with --state-dir"),
+        lock::LockError::Io { source, .. } if is_full(source) => told.caused_by(source).passing(),
         lock::LockError::Io { source, .. } => told.caused_by(source),
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 pub(super) fn not_opened(error: &OpenError) -> Error {
@@ -53,6 +60,11 @@ pub(super) fn not_opened(error: &OpenError) -> Error {
         }
     };
     let wrapped = Error::new(ErrorClass::State, error.to_string()).hint(hint);
+    let wrapped = match error {
+        OpenError::Full { .. } => wrapped.passing(),
+        OpenError::MoveAside { source, .. } if is_full(source) => wrapped.passing(),
+        _ => wrapped,
+    };
     match std::error::Error::source(error) {
         Some(source) => wrapped.caused_by(source),
         None => wrapped,

@@ -220,19 +220,18 @@ pub async fn records_of(
     Ok(scratch.backup(name, id).await?)
 }
 
-/// The source with links resolved. A daemon waits for one that is not there; a one-shot command
-/// does not.
+/// The source with links resolved. A daemon waits for one that is not there, or that cannot be
+/// looked at for now, as on a disk that fails or a server that is away; a one-shot command does
+/// not.
 fn source_path(config: &BackupConfig, mode: Mode) -> Result<PathBuf, Error> {
     let source = &config.source;
-    match source.canonicalize() {
-        Ok(path) if path.is_dir() => Ok(path),
-        Ok(_) => {
+    match source.canonicalize().and_then(|path| Ok((path.metadata()?.is_dir(), path))) {
+        Ok((true, path)) => Ok(path),
+        Ok((false, _)) => {
             let message = format!("the source {} is not a folder", source.display());
             Err(Error::new(ErrorClass::Configuration, message).hint("name a folder to keep"))
         }
-        Err(error) if mode == Mode::Daemon && error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(source.clone())
-        }
+        Err(_) if mode == Mode::Daemon => Ok(source.clone()),
         Err(error) => {
             let message = format!("the source {} cannot be used", source.display());
             let hint = "check the path, and whether its disk is mounted";
@@ -417,7 +416,9 @@ async fn open(
     keys::keep_to_themselves(&endpoint)?;
     let endpoint = Endpoint { objects: Some(keys::objects), ..endpoint };
     let connection = Connection::open(endpoint, http).await.map_err(|e| {
-        Error::new(ErrorClass::Configuration, "cannot set up the connection").caused_by(&e)
+        Error::new(ErrorClass::Configuration, "cannot set up the connection")
+            .caused_by(&e)
+            .passing()
     })?;
     Ok(Reach { connection })
 }

@@ -37,7 +37,7 @@ pub(super) async fn refuse_lost(
         return Ok(());
     }
     let message = format!("there is no store in {} any more", folder.display());
-    Err(Error::new(ErrorClass::Configuration, message).hint(format!(
+    Err(Error::new(ErrorClass::Configuration, message).passing().hint(format!(
         "check that its disk is mounted; if it is gone for good, `keepwatch forget {name}` lets \
          --create-bucket make another"
     )))
@@ -80,13 +80,13 @@ pub fn is_store(folder: &Path) -> bool {
 pub fn open_store(folder: &Path, create: bool) -> Result<Store, Error> {
     if !is_store(folder) && !create {
         let message = format!("there is no store in {}", folder.display());
-        return Err(Error::new(ErrorClass::Configuration, message).hint(
+        return Err(Error::new(ErrorClass::Configuration, message).passing().hint(
             "check that its disk is mounted; watch, sync and mirror make it with --create-bucket",
         ));
     }
     Store::open(folder, StoreOptions::default()).map_err(|error| {
         let message = format!("cannot open the store in {}", folder.display());
-        Error::new(ErrorClass::Configuration, message).caused_by(&error)
+        Error::new(ErrorClass::Configuration, message).caused_by(&error).passing()
     })
 }
 

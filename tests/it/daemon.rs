@@ -90,7 +90,7 @@ fn a_hangup_reads_the_configuration_again() {
     configure(&scene, &[("two", &other)]);
     daemon.signal("HUP");
     wait_for("the first backup to end", || names(&daemon) == ["two"]);
-    wait_for("the end of the reload", || daemon.log().contains("1 kept, 1 ended, 0 started"));
+    wait_for("the end of the reload", || daemon.log().contains("1 kept, 1 ended, 0 to start"));
     assert!(has(&scene.tree, "one"), "its objects stay");
     assert_eq!(daemon.stop(), 0);
 }

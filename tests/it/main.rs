@@ -44,3 +44,4 @@ mod tidy;
 
 mod tls;
 mod told;
+mod waits;

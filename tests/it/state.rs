@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::notify::Manager;
 use crate::support::program::Said;
 use crate::support::scene::{Scene, TO};
 use crate::support::wait_for;
@@ -132,9 +133,14 @@ fn a_full_disk_under_the_database() {
     if !mounted {
         return;
     }
-    // A daemon waits for room, and goes on.
+    // A daemon waits for room, says so once, and goes on.
+    let manager = Manager::new();
+    let scene = scene.by(|user| user.with_variable("NOTIFY_SOCKET", manager.name()));
     let daemon = scene.user.start(&[scene.source(), TO, "--settle", "50ms"]);
     wait_for("the disk to be full", || daemon.log().contains("waiting: free some space"));
+    let waits = format!("STATUS={} waits: the disk under the state database is full", scene.name());
+    manager.until(|line| line.starts_with(&waits));
+    assert_eq!(daemon.log().matches("free some space").count(), 1, "{}", daemon.log());
     let state = scene.user.state_folder();
     let is_root = rustix::process::geteuid().is_root();
     let into: &[&str] = if is_root { &["-m"] } else { &["-U", "-m", "--preserve-credentials"] };
@@ -143,6 +149,33 @@ fn a_full_disk_under_the_database() {
     assert!(larger.arg(state).status().unwrap().success());
     wait_for("the backup to go on", || scene.bucket.keys().len() == 1_501);
     assert!(daemon.log().contains("the state disk has room again"), "{}", daemon.log());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_daemon_waits_for_room_to_begin() {
+    let scene = Scene::with_files(1);
+    let (mounted, words) = with_a_small_disk(&scene, "64k");
+    if !mounted {
+        println!("NOT TESTED: mounting is not permitted here");
+        return;
+    }
+    let state = scene.user.state_folder();
+    let fill = format!("{}/fill", state.display());
+    let [.., script] = &words[..] else { panic!("no script: {words:?}") };
+    let script =
+        script.replace(" && exec", &format!(" && (cat /dev/zero > '{fill}'; true) && exec"));
+    let words: Vec<&str> = words[..words.len() - 1].iter().map(String::as_str).collect();
+    let scene = scene.by(|user| user.wrapped(&[&words[..], &[&script]].concat()));
+    let daemon = scene.user.start(&[scene.source(), TO, "--settle", "50ms"]);
+    wait_for("it to wait", || daemon.log().contains("waiting to be started"));
+    let is_root = rustix::process::geteuid().is_root();
+    let into: &[&str] = if is_root { &["-m"] } else { &["-U", "-m", "--preserve-credentials"] };
+    let mut more = Command::new("nsenter");
+    more.args(into).args(["-t", &daemon.pid().to_string()]);
+    let script = format!("rm '{fill}'; mount -o remount,size=16m '{}'", state.display());
+    assert!(more.args(["sh", "-c", &script]).status().unwrap().success());
+    wait_for("the backup to go on", || scene.has("f/0"));
     assert_eq!(daemon.stop(), 0);
 }
 

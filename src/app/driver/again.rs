@@ -1,7 +1,10 @@
 //! Looks that no hint asks for, now and then: at files that were young when they were read, and at
 //! those with more than one name.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::engine::{Event, Sight};
 use crate::model::Tick;
@@ -33,6 +36,14 @@ pub(super) struct LookedLinked {
     report: Option<LinkedReport>,
 }
 
+/// When what cannot be read is to be counted: that goes through all records.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    /// Of what was skipped until then.
+    counted: u64,
+    next: Option<Instant>,
+}
+
 impl Driver {
     pub(super) fn look_for_racy(&mut self) {
         if self.engine.snapshot().in_flight > 0 || self.drain_by.is_some() {
@@ -48,6 +59,27 @@ impl Driver {
                     Back::Nothing
                 }
             }
+        });
+    }
+
+    /// Counts what cannot be read, where that may have changed: it is told of without the records.
+    pub(super) fn count_unread(&mut self) {
+        let (now, progress) = (Instant::now(), &self.backup.progress);
+        let counted = progress.skipped.load(Ordering::Relaxed);
+        let may_differ =
+            counted != self.unread.counted || progress.unread.load(Ordering::Relaxed) > 0;
+        let is_due = self.unread.next.is_none_or(|next| next <= now);
+        if !is_due || !may_differ || self.drain_by.is_some() {
+            return;
+        }
+        self.unread = Unread { counted, next: Some(now + EVERY) };
+        let backup = self.backup.clone();
+        self.tasks.spawn(async move {
+            match backup.state.tally(backup.clock.now()).await {
+                Ok(tally) => backup.progress.unread.store(tally.unread, Ordering::Relaxed),
+                Err(error) => tracing::debug!(%error, "counting what cannot be read"),
+            }
+            Back::Nothing
         });
     }
 

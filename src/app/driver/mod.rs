@@ -99,6 +99,7 @@ pub struct Driver {
     skipped: BTreeMap<Key, (RelPath, Skip)>,
     again_at: Option<Instant>,
     linked: again::Linked,
+    unread: again::Unread,
     drain_by: Option<Instant>,
     /// When what is pending is counted again, for whoever looks at the progress.
     count_at: Option<Instant>,
@@ -136,6 +137,7 @@ impl Driver {
             failed: BTreeMap::new(),
             skipped: BTreeMap::new(),
             linked: again::Linked::default(),
+            unread: again::Unread::default(),
             drain_by: None,
             count_at: None,
             exit: None,
@@ -203,11 +205,13 @@ impl Driver {
             self.again_at = Some(now + again::EVERY);
             self.look_for_racy();
             self.look_at_linked();
+            self.count_unread();
             self.prove();
         }
         if self.count_at.is_some_and(|at| at <= now) {
             self.count_at = None;
             self.count_pending();
+            self.count_unread();
             self.prove_pass();
         }
         if self.drain_by.is_some_and(|at| at <= now) {

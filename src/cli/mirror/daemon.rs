@@ -1,5 +1,7 @@
 //! The mirrors of a daemon, beside its backups.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use crate::app::mirror::MirrorDriver;
@@ -21,10 +23,10 @@ use super::super::sync::{config_file, faulty};
 const RETRY_FOR_MS: u64 = 60_000;
 
 /// How a daemon starts its mirrors.
-pub struct StartMirror<'a> {
-    pub state: &'a OpenState,
-    pub audience: &'a Audience,
-    pub doors: &'a Doors,
+pub struct StartMirror {
+    pub state: Arc<OpenState>,
+    pub audience: Arc<Audience>,
+    pub doors: Doors,
 }
 
 /// The mirrors of the file, where the daemon runs by the file.
@@ -52,7 +54,7 @@ pub fn called(config: &MirrorConfig) -> Called {
     }
 }
 
-impl Kind for StartMirror<'_> {
+impl Kind for StartMirror {
     type Config = MirrorConfig;
 
     fn called(&self, config: &MirrorConfig) -> Called {
@@ -62,7 +64,7 @@ impl Kind for StartMirror<'_> {
     async fn start(&self, config: &MirrorConfig) -> Result<Driven, CliError> {
         let run =
             MirrorRun { take_over: false, retry_for_ms: RETRY_FOR_MS, plan: None, on_event: None };
-        let mirror = wire(config, self.state, &run).await?;
+        let mirror = wire(config, &self.state, &run).await?;
         let (name, source) = (&config.name, &mirror.settings.owner.source);
         tracing::info!(
             backup = name,
@@ -74,6 +76,6 @@ impl Kind for StartMirror<'_> {
         let (commands, inbox) = mpsc::channel(8);
         self.doors.set(Door::open(called(config), commands.clone()));
         let driving = tokio::spawn(MirrorDriver::new(mirror, config.every.millis()).run(inbox));
-        Ok(Driven { commands, driving, following })
+        Ok(Driven { commands, driving, following: Some(following) })
     }
 }
