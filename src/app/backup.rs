@@ -93,8 +93,8 @@ struct Full {
 struct Waiting<'a>(&'a Mutex<Full>);
 
 impl Waiting<'_> {
-    /// It waits no more; nor does any other, if this was the last.
-    fn is_last(self) -> bool {
+    /// It waits no more; answers whether no other does.
+    fn ends(self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).waiting == 1
     }
 }
@@ -213,7 +213,7 @@ impl Backup {
         loop {
             let error = match self.state.apply(changes.clone()).await {
                 Ok(()) => {
-                    if waiting.take().is_some_and(Waiting::is_last) {
+                    if waiting.take().is_some_and(Waiting::ends) {
                         tracing::info!(
                             target: CONDITION,
                             backup = self.settings.name,
