@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::engine::Problem;
-use crate::model::{ETag, Entry, Fingerprint, Key, Millis, Object, Record, RelPath};
+use crate::model::{ContentMd5, ETag, Entry, Fingerprint, Key, Millis, Object, Record, RelPath};
 use crate::plan::{DeleteItem, ErrorClass, Failure};
 
 use super::{Fut, Identity, PartDigest, StoredPart};
@@ -23,6 +23,8 @@ pub struct UploadJournal {
     pub key: Key,
     /// `None`: a request to create it may have been sent.
     pub upload_id: Option<String>,
+    /// Those of this key that were open before, and so are not ours; `None` where nobody knows.
+    pub others: Option<Vec<String>>,
     pub part_size: u64,
     /// Of the file that is being sent.
     pub fingerprint: Fingerprint,
@@ -44,6 +46,12 @@ pub enum Change {
     Uploading {
         key: Key,
         entry: Entry,
+    },
+    /// The object that such a request writes will have this content. Of a copy in parts that is
+    /// known only shortly before it is there.
+    Expected {
+        key: Key,
+        content: ContentMd5,
     },
     /// The object was acknowledged, or found to be right. Ends its multipart journal and problem.
     Synced {
@@ -279,6 +287,8 @@ pub trait StateStore: Send + Sync {
     /// The names on record of the files with these inodes. Goes through all records.
     fn named(&self, inodes: BTreeSet<u64>) -> Fut<'_, Result<Vec<RelPath>, StateError>>;
     fn upload(&self, key: &Key) -> Fut<'_, Result<Option<UploadJournal>, StateError>>;
+    /// Keys with a journaled upload: as many as were under way at once, or could not be aborted.
+    fn uploads(&self) -> Fut<'_, Result<Vec<Key>, StateError>>;
     /// Problems after `after`, in key order.
     fn problems(
         &self,

@@ -153,6 +153,13 @@ impl Tables {
 
     fn apply_rest(&mut self, change: Change) {
         match change {
+            Change::Expected { key, content } => {
+                if let Some((record, _)) = self.objects.get_mut(&key)
+                    && record.trust == Trust::Uploading
+                {
+                    record.content = Some(content);
+                }
+            }
             Change::UploadOpening(journal) => {
                 self.uploads.insert(journal.key.clone(), journal);
             }
@@ -451,6 +458,10 @@ impl StateStore for SimState {
     fn upload(&self, key: &Key) -> Fut<'_, Result<Option<UploadJournal>, StateError>> {
         let key = key.clone();
         Box::pin(async move { Ok(self.tables().uploads.get(&key).cloned()) })
+    }
+
+    fn uploads(&self) -> Fut<'_, Result<Vec<Key>, StateError>> {
+        Box::pin(async move { Ok(self.tables().uploads.keys().cloned().collect()) })
     }
 
     fn split(&self, parts: usize) -> Fut<'_, Result<Vec<Key>, StateError>> {

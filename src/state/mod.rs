@@ -10,6 +10,7 @@ mod read;
 mod rows;
 mod schema;
 mod thread;
+mod uploads;
 mod write;
 
 use std::collections::BTreeSet;
@@ -279,7 +280,11 @@ impl StateStore for BackupState {
 
     fn upload(&self, key: &Key) -> Fut<'_, Result<Option<UploadJournal>, StateError>> {
         let key = key.clone();
-        self.query(move |c, backup| read::upload(c, backup, &key))
+        self.query(move |c, backup| uploads::journal(c, backup, &key))
+    }
+
+    fn uploads(&self) -> Fut<'_, Result<Vec<Key>, StateError>> {
+        self.query(uploads::keys)
     }
 
     fn problems(

@@ -4,15 +4,12 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::model::{Crc64, ETag, Key, KeyTarget, Millis, Object, Record, RelPath};
+use crate::model::{ETag, Key, KeyTarget, Millis, Object, Record, RelPath};
 use crate::plan::DeleteItem;
-use crate::ports::{
-    BackupRow, Identity, JournaledPart, KeyRange, PartDigest, ProblemRow, StoredPart, Tally,
-    UploadJournal,
-};
+use crate::ports::{BackupRow, Identity, KeyRange, ProblemRow, Tally};
 
 use super::BackupId;
-use super::rows::{self, COLUMNS, fingerprint, unsigned};
+use super::rows::{self, COLUMNS, unsigned};
 use super::write::{HOUR_MS, HOURS};
 
 pub fn default_bucket(
@@ -286,44 +283,6 @@ pub fn named(
         }
     }
     Ok(names)
-}
-
-pub fn upload(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<Option<UploadJournal>> {
-    let journal = c
-        .prepare_cached(
-            "SELECT upload_id, part_size, size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device
-             FROM upload WHERE backup = ?1 AND key = ?2",
-        )?
-        .query_row(params![backup, key.as_str()], |row| {
-            Ok(UploadJournal {
-                key: key.clone(),
-                upload_id: row.get(0)?,
-                part_size: unsigned(row.get(1)?),
-                fingerprint: fingerprint(row, 2)?,
-                parts: vec![],
-            })
-        })
-        .optional()?;
-    let Some(mut journal) = journal else { return Ok(None) };
-    let mut statement = c.prepare_cached(
-        "SELECT number, size, etag, md5, crc64 FROM part WHERE backup = ?1 AND key = ?2
-         ORDER BY number",
-    )?;
-    let mut rows = statement.query(params![backup, key.as_str()])?;
-    while let Some(row) = rows.next()? {
-        let size_bytes = unsigned(row.get(1)?);
-        // A part whose digest does not parse is sent again.
-        let Ok(md5) = row.get_ref(3)?.as_str()?.parse() else { continue };
-        let stored = StoredPart {
-            number: row.get(0)?,
-            size_bytes,
-            etag: ETag::new(row.get_ref(2)?.as_str()?),
-        };
-        let crc64 = Crc64(unsigned(row.get(4)?));
-        let digest = PartDigest { bytes: size_bytes, md5, crc64 };
-        journal.parts.push(JournaledPart { stored, digest });
-    }
-    Ok(Some(journal))
 }
 
 pub fn problems(

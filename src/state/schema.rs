@@ -13,7 +13,7 @@ use super::{OpenError, Opened};
 /// "keep" in ASCII.
 const APPLICATION_ID: i64 = 0x6b65_6570;
 /// Each entry takes the schema from the version of its index to the next.
-const MIGRATIONS: [&str; 4] = [SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4];
+const MIGRATIONS: [&str; 5] = [SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5];
 
 const SCHEMA_1: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -105,6 +105,9 @@ const SCHEMA_4: &str = "
 ALTER TABLE backup ADD COLUMN held_why TEXT;
 ALTER TABLE backup ADD COLUMN ended_by TEXT;
 ";
+
+/// Ids of uploads of the same key that were open before, as JSON.
+const SCHEMA_5: &str = "ALTER TABLE upload ADD COLUMN others TEXT";
 
 /// Opens the database, or begins a new one when there is none or it is damaged.
 pub fn open(path: &Path, now: Millis) -> Result<(Connection, Opened), OpenError> {

@@ -3,11 +3,11 @@
 use rusqlite::{Connection, params};
 
 use crate::engine::{Problem, Trouble};
-use crate::model::{ETag, Entry, Key, Millis, Object, Record, Trust};
-use crate::ports::{Change, Identity, JournaledPart, UploadJournal};
+use crate::model::{ContentMd5, ETag, Entry, Key, Millis, Object, Record, Trust};
+use crate::ports::{Change, Identity};
 
 use super::rows::{fingerprint_values, kind_code, signed, trust_code};
-use super::{BackupId, read, schema};
+use super::{BackupId, read, schema, uploads};
 
 pub const HOUR_MS: i64 = 3_600_000;
 /// Hours that count as the last 24: the running one and 24 before it.
@@ -16,7 +16,7 @@ pub const HOURS: i64 = 25;
 /// Whether side tables may have rows at all: most uploads need not ask them.
 #[derive(Debug)]
 pub struct Caches {
-    uploads: bool,
+    pub(super) uploads: bool,
     problems: bool,
     unclaimed: bool,
 }
@@ -82,6 +82,7 @@ pub fn apply(
 ) -> rusqlite::Result<()> {
     match change {
         Change::Uploading { key, entry } => uploading(c, backup, key, entry),
+        Change::Expected { key, content } => expected(c, backup, key, content),
         Change::Synced { key, record } => {
             settle(c, caches, backup, key)?;
             synced(c, backup, key, record)
@@ -102,10 +103,10 @@ pub fn apply(
             settle(c, caches, backup, key)?;
             tagged(c, backup, key)
         }
-        Change::UploadOpening(journal) => upload_opening(c, caches, backup, journal),
-        Change::UploadOpened { key, upload_id } => upload_opened(c, backup, key, upload_id),
-        Change::PartDone { key, part } => part_done(c, backup, key, part),
-        Change::UploadDropped { key } => upload_dropped(c, backup, key),
+        Change::UploadOpening(journal) => uploads::opening(c, caches, backup, journal),
+        Change::UploadOpened { key, upload_id } => uploads::opened(c, backup, key, upload_id),
+        Change::PartDone { key, part } => uploads::part_done(c, backup, key, part),
+        Change::UploadDropped { key } => uploads::dropped(c, backup, key),
         Change::Problem { problem, at } => set_problem(c, caches, backup, problem, *at),
         Change::ProblemSolved { key } => solved(c, backup, key, true),
         Change::SkipSolved { key } => solved(c, backup, key, false),
@@ -136,17 +137,18 @@ pub fn apply(
         Change::Ended { by } => {
             execute(c, "UPDATE backup SET ended_by = ?2 WHERE id = ?1", params![backup, by])
         }
-        Change::Acknowledge => execute(
-            c,
-            "UPDATE backup SET rebuilt = 0, held_at = NULL, held_why = NULL WHERE id = ?1",
-            [backup],
-        ),
+        Change::Acknowledge => acknowledge(c, backup),
     }
 }
 
-fn execute(c: &Connection, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<()> {
+pub fn execute(c: &Connection, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<()> {
     c.prepare_cached(sql)?.execute(values)?;
     Ok(())
+}
+
+fn acknowledge(c: &Connection, backup: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE backup SET rebuilt = 0, held_at = NULL, held_why = NULL WHERE id = ?1";
+    execute(c, sql, [backup])
 }
 
 fn set_time(c: &Connection, backup: i64, column: &str, at: Option<Millis>) -> rusqlite::Result<()> {
@@ -194,6 +196,16 @@ fn uploading(c: &Connection, backup: i64, key: &Key, entry: &Entry) -> rusqlite:
         device
     ])?;
     Ok(())
+}
+
+fn expected(c: &Connection, backup: i64, key: &Key, content: &ContentMd5) -> rusqlite::Result<()> {
+    let (md5, part_size) = (content.to_string(), signed(content.part_size));
+    execute(
+        c,
+        "UPDATE object SET md5 = ?3, part_size = ?4
+         WHERE backup = ?1 AND key = ?2 AND status = ?5",
+        params![backup, key.as_str(), md5, part_size, trust_code(Trust::Uploading)],
+    )
 }
 
 fn synced(c: &Connection, backup: i64, key: &Key, record: &Record) -> rusqlite::Result<()> {
@@ -267,7 +279,7 @@ fn tagged(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
 /// The key is settled: no journal, problem or unclaimed row speaks of it any more.
 fn settle(c: &Connection, caches: &Caches, backup: i64, key: &Key) -> rusqlite::Result<()> {
     if caches.uploads {
-        upload_dropped(c, backup, key)?;
+        uploads::dropped(c, backup, key)?;
     }
     if caches.problems {
         solved(c, backup, key, true)?;
@@ -357,71 +369,6 @@ fn files(c: &Connection, backup: i64, count: u64, at: Millis) -> rusqlite::Resul
     )?;
     execute(c, "DELETE FROM hourly WHERE backup = ?1 AND hour > ?2", params![backup, hour])?;
     execute(c, "DELETE FROM hourly WHERE backup = ?1 AND hour <= ?2", params![backup, hour - HOURS])
-}
-
-fn upload_opening(
-    c: &Connection,
-    caches: &mut Caches,
-    backup: i64,
-    journal: &UploadJournal,
-) -> rusqlite::Result<()> {
-    caches.uploads = true;
-    upload_dropped(c, backup, &journal.key)?;
-    let mut statement = c.prepare_cached(
-        "INSERT INTO upload VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?;
-    let part_size = signed(journal.part_size);
-    let [size, mtime_s, mtime_ns, ctime_s, ctime_ns, inode, device] =
-        fingerprint_values(&journal.fingerprint);
-    statement.execute(params![
-        backup,
-        journal.key.as_str(),
-        journal.upload_id.as_deref(),
-        part_size,
-        size,
-        mtime_s,
-        mtime_ns,
-        ctime_s,
-        ctime_ns,
-        inode,
-        device
-    ])?;
-    Ok(())
-}
-
-fn upload_opened(c: &Connection, backup: i64, key: &Key, upload_id: &str) -> rusqlite::Result<()> {
-    execute(
-        c,
-        "UPDATE upload SET upload_id = ?3 WHERE backup = ?1 AND key = ?2",
-        params![backup, key.as_str(), upload_id],
-    )
-}
-
-fn part_done(c: &Connection, backup: i64, key: &Key, part: &JournaledPart) -> rusqlite::Result<()> {
-    let JournaledPart { stored, digest } = part;
-    execute(
-        c,
-        "INSERT OR REPLACE INTO part VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![
-            backup,
-            key.as_str(),
-            stored.number,
-            signed(stored.size_bytes),
-            stored.etag.as_str(),
-            digest.md5.to_string(),
-            signed(digest.crc64.0)
-        ],
-    )
-}
-
-fn upload_dropped(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<()> {
-    for sql in [
-        "DELETE FROM upload WHERE backup = ?1 AND key = ?2",
-        "DELETE FROM part WHERE backup = ?1 AND key = ?2",
-    ] {
-        execute(c, sql, params![backup, key.as_str()])?;
-    }
-    Ok(())
 }
 
 fn unclaimed(

@@ -3,15 +3,17 @@
 //!
 //! Each object is looked at once, and copied as that version and with that ETag only: what changes
 //! meanwhile is looked at again, never mixed. Within one server it copies ([`Copier::transfer`]),
-//! large objects in parts ([`parts`]); between servers the bytes come through here ([`stream`]) and
-//! are compared with every checksum that the source has.
+//! large objects in parts ([`parts`], [`leftovers`]); between servers the bytes come through here
+//! ([`stream`]) and are compared with every checksum that the source has.
 
 pub mod back;
+mod leftovers;
 pub(crate) mod listing;
 mod parts;
 pub(crate) mod queue;
 mod stream;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -90,6 +92,8 @@ pub struct Copier {
     warned_of_tags: AtomicBool,
     pub(crate) untold: Untold,
     named: Mutex<Named>,
+    /// Keys with a journaled copy in parts.
+    open: Mutex<BTreeSet<Key>>,
 }
 
 #[derive(Default)]
@@ -124,6 +128,7 @@ impl Copier {
             warned_of_tags: AtomicBool::new(false),
             untold: Untold::default(),
             named: Mutex::default(),
+            open: Mutex::default(),
             progress: Arc::default(),
             settings,
             source,
@@ -402,9 +407,4 @@ pub(super) fn of_object<'a, T: Send + 'a>(
 /// An error of the store that is about one object.
 fn of_store(error: StoreError) -> Stop {
     Stop::Path(super::failure_of(error, "name the object").to_string())
-}
-
-/// A failure of one object.
-fn of_path(failure: &Failure) -> Stop {
-    Stop::Path(failure.to_string())
 }

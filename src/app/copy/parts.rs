@@ -18,7 +18,7 @@ use crate::ports::{
 use super::super::failure_of;
 use super::super::patience::{Attempts, Stop};
 use super::stream::Passed;
-use super::{Copier, found, of_object, of_path, of_store};
+use super::{Copier, found, of_object, of_store};
 
 /// Of objects that do not tell how they were cut: few requests within a server, little memory here.
 const COPIED_PART_BYTES: u64 = 64 * MIB;
@@ -56,9 +56,7 @@ impl Copier {
             Err(stop) => {
                 // Without a journal nobody goes on with it.
                 if self.journal.is_none() || !matches!(stop, Stop::Interrupted | Stop::All(_)) {
-                    let key = &id.key;
-                    self.abort(key, &parts.upload_id).await.ok();
-                    self.note_in_journal(vec![Change::UploadDropped { key: key.clone() }]).await?;
+                    self.give_up(&id.key, &parts.upload_id).await?;
                 }
                 Err(stop)
             }
@@ -152,81 +150,43 @@ impl Copier {
         Ok(None)
     }
 
-    /// Aborts what an earlier run had opened, and this one had no use for. A server that lists no
-    /// open uploads has none that could be found.
-    pub(crate) async fn close_leftovers(&self) -> Result<(), Stop> {
-        let Some(state) = &self.journal else { return Ok(()) };
-        let mut after = None;
-        loop {
-            let page = match self.target.list_open_uploads(after.as_ref()).await {
-                Ok(page) => page,
-                Err(StoreError::Unsupported(_)) => return Ok(()),
-                Err(error) => {
-                    return Err(Stop::All(failure_of(error, "look for copies left open")));
-                }
-            };
-            for open in page.uploads {
-                let known = state.upload(&open.key).await.map_err(|e| Stop::All(e.into()))?;
-                if let Some(known) = known
-                    && known.upload_id.as_ref().is_none_or(|id| *id == open.upload_id)
-                {
-                    self.abort(&open.key, &open.upload_id).await?;
-                    tracing::info!("aborted a copy of {} that was left open", open.key);
-                    let dropped = Change::UploadDropped { key: open.key };
-                    self.note_in_journal(vec![dropped]).await?;
-                }
-            }
-            after = page.more_after;
-            if after.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Aborts an upload, known or not, and drops its journal.
-    async fn close(&self, journal: &UploadJournal) -> Result<(), Stop> {
-        let key = &journal.key;
-        let ids = match &journal.upload_id {
-            Some(id) => vec![id.clone()],
-            None => match self.target.list_uploads(key).await {
-                Ok(ids) => ids,
-                // A server that cannot list them cannot leave us one to find.
-                Err(StoreError::Unsupported(_)) => vec![],
-                Err(error) => return Err(of_path(&failure_of(error, "find an open copy"))),
-            },
-        };
-        for id in ids {
-            self.abort(key, &id).await?;
-        }
-        self.note_in_journal(vec![Change::UploadDropped { key: key.clone() }]).await
-    }
-
-    async fn abort(&self, key: &Key, upload_id: &str) -> Result<(), Stop> {
-        let aborted = self.target.abort_upload(key, upload_id).await;
-        aborted.map_err(|error| of_path(&failure_of(error, "abort a copy")))
-    }
-
+    /// Opens an upload. Where no reply came to that, it may be open all the same: it is looked for
+    /// and aborted before the next attempt.
     async fn open(&self, id: &ObjectId, full: &FullHead, part_size: u64) -> Result<String, Stop> {
         let key = id.key.clone();
         let tags = self.tags_of(id, full).await?;
-        let journal = UploadJournal {
-            key: key.clone(),
-            upload_id: None,
-            part_size,
-            fingerprint: fingerprint_of(&full.head.object),
-            parts: vec![],
-        };
-        self.note_in_journal(vec![Change::UploadOpening(journal)]).await?;
         let streamed = !self.settings.server_side;
-        let _slot = self.slot().await;
-        let opened = self.patience.insist(|| {
-            let (headers, tags) = (full.headers.clone(), tags.clone());
-            of_object(&key, self.target.create_copy(&key, headers, tags, streamed))
-        });
-        let upload_id = opened.await?;
-        let opened = Change::UploadOpened { key, upload_id: upload_id.clone() };
-        self.note_in_journal(vec![opened]).await?;
-        Ok(upload_id)
+        let mut attempts = Attempts::new();
+        loop {
+            let journal = UploadJournal {
+                key: key.clone(),
+                upload_id: None,
+                // Where these cannot be listed, none could be found afterwards.
+                others: self.target.list_uploads(&key).await.ok(),
+                part_size,
+                fingerprint: fingerprint_of(&full.head.object),
+                parts: vec![],
+            };
+            self.note_opening(journal.clone()).await?;
+            let opened = {
+                let _slot = self.slot().await;
+                let (headers, tags) = (full.headers.clone(), tags.clone());
+                of_object(&key, self.target.create_copy(&key, headers, tags, streamed)).await
+            };
+            match opened {
+                Ok(upload_id) => {
+                    self.patience.good();
+                    let opened = Change::UploadOpened { key, upload_id: upload_id.clone() };
+                    self.note_in_journal(vec![opened]).await?;
+                    return Ok(upload_id);
+                }
+                Err(error) => {
+                    let failure = failure_of(error, "begin a copy in parts");
+                    self.close(&journal).await?;
+                    self.patience.pause(&mut attempts, failure).await?;
+                }
+            }
+        }
     }
 }
 
@@ -317,6 +277,7 @@ impl Parts<'_> {
             crc64,
             condition: Condition::None,
         };
+        self.note_expected(&complete.parts).await?;
         let _slot = copier.slot().await;
         let lost = copier.patience.insist(|| {
             let sent = copier.target.complete_upload(complete.clone());
@@ -331,9 +292,18 @@ impl Parts<'_> {
         });
         let lost = lost.await?;
         let etag = self.check_copy(&of_parts, lost).await?;
-        let dropped = Change::UploadDropped { key: self.id.key.clone() };
-        copier.note_in_journal(vec![dropped]).await?;
+        copier.drop_journal(&self.id.key).await?;
         Ok(etag)
+    }
+
+    /// A copy that is there when nobody hears of it any more is known by this to be ours.
+    async fn note_expected(&self, parts: &[JournaledPart]) -> Result<(), Stop> {
+        let of_part = |part: &JournaledPart| part.stored.etag.as_md5().map(|(md5, _)| md5);
+        let digests: Option<Vec<Md5>> = parts.iter().map(of_part).collect();
+        let Some(digests) = digests else { return Ok(()) };
+        let content = ContentMd5::of_parts(&digests, self.part_size);
+        let expected = Change::Expected { key: self.id.key.clone(), content };
+        self.copier.note_in_journal(vec![expected]).await
     }
 
     /// Not every server heeds the condition on a part that it copies, so the parts may be of more

@@ -230,6 +230,7 @@ impl Upload<'_> {
         let journal = UploadJournal {
             key: key.clone(),
             upload_id: None,
+            others: None,
             part_size,
             fingerprint: entry.fingerprint,
             parts: vec![],

@@ -148,6 +148,7 @@ impl Mirror {
         if !is_there && !self.is_dry_run() {
             self.check_tags().await?;
         }
+        self.copier.learn_open().await?;
         let began = self.clock.now();
         let ask = match self.settings.deletions {
             _ if self.is_sweep().await? => AskTags::Sweeping,
@@ -277,6 +278,7 @@ impl Mirror {
 
     /// Makes changes durable.
     async fn note(&self, changes: Vec<Change>) -> Result<(), Stop> {
+        let changes = self.copier.settle(changes).await?;
         if changes.is_empty() {
             return Ok(());
         }

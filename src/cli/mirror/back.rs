@@ -136,7 +136,7 @@ impl Asked<'_> {
         });
         let end = end.await;
         following.finish();
-        if let (End::Done { .. }, Some(notes)) = (&end, notes) {
+        if let (End::Done { .. }, Some(notes), false) = (&end, notes, copier.leaves_open()) {
             notes.remove();
         }
         let mut code = sum.add(&copier, 0, 0);

@@ -92,7 +92,14 @@ pub fn part(number: u32) -> JournaledPart {
 
 pub fn journal(name: &str) -> UploadJournal {
     let fingerprint = entry(Kind::File, 12, 5).fingerprint;
-    UploadJournal { key: key(name), upload_id: None, part_size: 5, fingerprint, parts: vec![] }
+    UploadJournal {
+        key: key(name),
+        upload_id: None,
+        others: Some(vec!["theirs".to_owned()]),
+        part_size: 5,
+        fingerprint,
+        parts: vec![],
+    }
 }
 
 pub fn problem(name: &str, failed: bool, attempts: u32) -> Problem {
@@ -343,6 +350,7 @@ fn an_upload_is_journaled_part_by_part() {
         apply(state, [Change::UploadDropped { key: key("a") }]).await;
         assert_eq!(state.upload(&key("a")).await.unwrap(), None);
         assert!(state.upload(&key("b")).await.unwrap().is_some());
+        assert_eq!(state.uploads().await.unwrap(), [key("b")]);
     });
 }
 

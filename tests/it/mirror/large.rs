@@ -13,9 +13,9 @@ use crate::support::program::User;
 use crate::support::server::{Embedded, Fault};
 use crate::support::wait_for;
 
-const MIB: usize = 1 << 20;
+pub(super) const MIB: usize = 1 << 20;
 
-fn bytes(length: usize, seed: usize) -> Vec<u8> {
+pub(super) fn bytes(length: usize, seed: usize) -> Vec<u8> {
     (0..length).map(|n| u8::try_from((n / 7 + n * seed) % 251).unwrap()).collect()
 }
 
@@ -40,7 +40,7 @@ pub(super) fn put_in_parts(bucket: &Bucket, key: &str, body: &[u8], part: usize)
     })
 }
 
-const SMALL_PARTS: [&str; 4] = ["--multipart-threshold", "5MiB", "--part-size", "5MiB"];
+pub(super) const SMALL_PARTS: [&str; 4] = ["--multipart-threshold", "5MiB", "--part-size", "5MiB"];
 
 #[test]
 fn parts_are_cut_as_the_source_was_and_prove_the_copy() {

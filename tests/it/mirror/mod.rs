@@ -8,6 +8,7 @@ mod daemon;
 mod faults;
 mod gone;
 mod large;
+mod leftovers;
 mod marks;
 mod places;
 mod runs;

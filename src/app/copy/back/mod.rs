@@ -114,6 +114,9 @@ impl BringBack {
             copier.warn_of_tags().await;
         }
         copier.untold.bear();
+        if self.settings.goes_on {
+            copier.learn_open().await?;
+        }
         let (ready, frozen) = self.compare(is_there).await?;
         if let Some(plan) = &self.plan {
             return self.tell(ready, plan).await;
@@ -127,10 +130,7 @@ impl BringBack {
         };
         self.thaw(waiting).await?;
         self.thaw(late).await?;
-        match self.settings.goes_on {
-            true => copier.close_leftovers().await,
-            false => Ok(()),
-        }
+        copier.close_leftovers().await
     }
 
     /// Whether the target's bucket is there. One is made only when asked for.

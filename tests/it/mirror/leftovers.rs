@@ -1,0 +1,154 @@
+//! Copies in parts that were cut and are not wanted any more: nothing of them stays open, and what
+//! was written is known to be ours.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Pair;
+use super::large::{MIB, SMALL_PARTS, bytes};
+use crate::support::bucket::Bucket;
+use crate::support::server::{Embedded, Fault, Seen};
+use crate::support::wait_for;
+
+fn is_part(seen: &Seen<'_>) -> bool {
+    seen.method == "PUT" && seen.query.contains("partNumber")
+}
+
+/// A request to open an upload of this object.
+fn opens(seen: &Seen<'_>) -> bool {
+    seen.method == "POST" && seen.query.starts_with("uploads")
+}
+
+/// A large object of which only some parts were copied, and a small one.
+fn cut() -> (Embedded, Pair) {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    pair.source.put("large", &bytes(20 * MIB, 3));
+    pair.source.put("small", b"1");
+    let copied = AtomicUsize::new(0);
+    server.rule(move |seen| match is_part(seen) {
+        true if copied.fetch_add(1, Ordering::SeqCst) >= 2 => Fault::Hang,
+        _ => Fault::Pass,
+    });
+    killed(&pair, "two parts", || server.count("UploadPartCopy") >= 2);
+    server.no_rule();
+    assert_eq!(pair.copies.open_uploads(), ["large"]);
+    (server, pair)
+}
+
+/// A run that is killed as soon as this is so.
+fn killed(pair: &Pair, what: &str, is_so: impl FnMut() -> bool) {
+    let args = [&["mirror", "s3://source", "s3://copies"], &SMALL_PARTS[..]].concat();
+    let running = pair.user.spawn(pair.user.command(&args));
+    wait_for(what, is_so);
+    running.kill();
+}
+
+fn opened_by_another(pair: &Pair) -> String {
+    let open = pair.copies.client.create_multipart_upload().bucket("copies").key("large").send();
+    pair.copies.run(open).unwrap().upload_id().unwrap().to_owned()
+}
+
+fn open_ids(copies: &Bucket) -> Vec<String> {
+    let listed = copies.run(copies.client.list_multipart_uploads().bucket("copies").send());
+    let listed = listed.unwrap();
+    listed.uploads().iter().map(|upload| upload.upload_id().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_cut_copy_is_aborted_where_nobody_goes_on_with_it() {
+    for what in ["deleted", "small", "left out"] {
+        let (_server, pair) = cut();
+        let mut more = SMALL_PARTS.to_vec();
+        match what {
+            "deleted" => pair.source.delete("large"),
+            "small" => pair.source.put("large", b"not any more"),
+            _ => more.extend(["--exclude", "large"]),
+        }
+        let other = opened_by_another(&pair);
+        pair.mirror(&more, 0);
+        assert_eq!(open_ids(&pair.copies), [other], "{what}");
+    }
+}
+
+#[test]
+fn an_upload_whose_opening_nobody_heard_of_is_aborted() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    pair.source.put("large", &bytes(12 * MIB, 3));
+    let other = opened_by_another(&pair);
+    let lost = AtomicUsize::new(0);
+    server.rule(move |seen| match opens(seen) && lost.fetch_add(1, Ordering::SeqCst) == 0 {
+        true => Fault::DropReply,
+        false => Fault::Pass,
+    });
+    assert_eq!(pair.mirror(&SMALL_PARTS, 0).number("copied"), 1);
+    assert_eq!(open_ids(&pair.copies), [other.clone()], "what is open is of another");
+
+    // The same, and killed before it can look for it.
+    pair.source.put("large", &bytes(12 * MIB, 11));
+    let (begun, looked) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let looks = looked.clone();
+    server.rule(move |seen| match (opens(seen), begun.load(Ordering::SeqCst)) {
+        (true, _) => {
+            begun.store(1, Ordering::SeqCst);
+            Fault::DropReply
+        }
+        (_, 1) => {
+            looks.store(1, Ordering::SeqCst);
+            Fault::Hang
+        }
+        _ => Fault::Pass,
+    });
+    killed(&pair, "the look for it", || looked.load(Ordering::SeqCst) > 0);
+    server.no_rule();
+    assert_eq!(open_ids(&pair.copies).len(), 2);
+    assert_eq!(pair.mirror(&SMALL_PARTS, 0).number("copied"), 1);
+    assert_eq!(open_ids(&pair.copies), [other]);
+    pair.is_kept();
+}
+
+#[test]
+fn an_upload_that_could_not_be_aborted_is_aborted_later() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    pair.source.put("large", &bytes(20 * MIB, 3));
+    pair.source.put("small", b"1");
+    server.rule(|seen| match is_part(seen) && seen.query.contains("partNumber=3") {
+        true => Fault::Error(400, "InvalidRequest"),
+        false if seen.query.contains("uploadId") && seen.method == "DELETE" => {
+            Fault::Error(403, "AccessDenied")
+        }
+        false => Fault::Pass,
+    });
+    assert_eq!(pair.mirror(&SMALL_PARTS, 1).number("failed"), 1);
+    assert_eq!(pair.copies.open_uploads(), ["large"]);
+    // It is not forgotten where it cannot be aborted, and what it belongs to has failed.
+    pair.source.delete("large");
+    let said = pair.mirror(&SMALL_PARTS, 1);
+    assert_eq!(said.number("failed"), 1, "{said:?}");
+    assert_eq!(pair.copies.open_uploads(), ["large"]);
+    server.no_rule();
+    pair.mirror(&SMALL_PARTS, 0);
+    assert_eq!(pair.copies.open_uploads(), [""; 0]);
+    pair.is_settled(&SMALL_PARTS);
+}
+
+#[test]
+fn a_copy_that_nobody_heard_of_is_known_to_be_ours() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    pair.source.put("large", &bytes(12 * MIB, 3));
+    pair.source.put("small", b"1");
+    server.rule(|seen| match seen.method == "HEAD" && seen.path == "/copies/large" {
+        true => Fault::Hang,
+        false => Fault::Pass,
+    });
+    killed(&pair, "its completion", || server.count("CompleteMultipartUpload") > 0);
+    server.no_rule();
+    pair.source.delete("large");
+    let said = pair.mirror(&SMALL_PARTS, 0);
+    assert_eq!((said.number("tagged"), said.number("unclaimed")), (1, 0), "{said:?}");
+    assert_eq!(pair.tags("large")["Deleted"], "True");
+    assert_eq!(pair.copies.open_uploads(), [""; 0]);
+}
