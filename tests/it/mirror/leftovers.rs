@@ -83,7 +83,7 @@ fn an_upload_whose_opening_nobody_heard_of_is_aborted() {
         false => Fault::Pass,
     });
     assert_eq!(pair.mirror(&SMALL_PARTS, 0).number("copied"), 1);
-    assert_eq!(open_ids(&pair.copies), [other.clone()], "what is open is of another");
+    assert_eq!(open_ids(&pair.copies), std::slice::from_ref(&other), "of another");
 
     // The same, and killed before it can look for it.
     pair.source.put("large", &bytes(12 * MIB, 11));
