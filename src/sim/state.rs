@@ -154,9 +154,8 @@ impl Tables {
     fn apply_rest(&mut self, change: Change) {
         match change {
             Change::Expected { key, content } => {
-                if let Some((record, _)) = self.objects.get_mut(&key)
-                    && record.trust == Trust::Uploading
-                {
+                let known = self.objects.get_mut(&key).map(|(record, _)| record);
+                if let Some(record) = known.filter(|record| record.trust == Trust::Uploading) {
                     record.content = Some(content);
                 }
             }
@@ -175,9 +174,7 @@ impl Tables {
                     journal.parts.sort_by_key(|part| part.stored.number);
                 }
             }
-            Change::UploadDropped { key } => {
-                self.uploads.remove(&key);
-            }
+            Change::UploadDropped { key } => drop(self.uploads.remove(&key)),
             Change::Problem { problem, at } => self.problem(problem, at),
             Change::ProblemSolved { key } => {
                 self.problems.remove(&key);
