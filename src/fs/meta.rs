@@ -117,8 +117,14 @@ pub fn mounted_disk(folder: impl AsFd) -> Result<u64, Errno> {
 /// The ids that Linux gives a file system which has none of its own: the device's number as the
 /// kernel writes it, in either half.
 fn slot_numbers(device: u64) -> [u64; 3] {
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_possible_truncation,
+        reason = "the type differs between platforms"
+    )]
+    let number = device as rustix::fs::Dev;
     let (major, minor) =
-        (u64::from(rustix::fs::major(device)), u64::from(rustix::fs::minor(device)));
+        (u64::from(rustix::fs::major(number)), u64::from(rustix::fs::minor(number)));
     let written = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
     [device, written, written << 32]
 }

@@ -297,7 +297,8 @@ fn probe(folder: &OwnedFd) -> Result<Probed, Errno> {
     let open = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
     let [upper, lower, one, two] = PROBES.map(|probe| format!("{UNFINISHED}{probe}"));
     let file = openat(folder, upper.as_str(), NEW, open)?;
-    let default_permissions = fstat(&file)?.st_mode & 0o777;
+    #[allow(clippy::useless_conversion, reason = "the type differs between platforms")]
+    let default_permissions = u32::from(fstat(&file)?.st_mode) & 0o777;
     let keeps = Keeps::probe(&file)?;
     let mut folds_names = statat(folder, lower.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
     unlinkat(folder, upper.as_str(), AtFlags::empty())?;
