@@ -26,8 +26,7 @@ pub async fn ask_daemon(
     within: Duration,
 ) -> Result<Option<Value>, CliError> {
     let folder = state_folder(global.state_dir.as_deref())?;
-    let path = paths::control_socket(&folder);
-    understood(ask(&path, &folder, request, within).await.map_err(|error| explain(error, &path))?)
+    understood(ask(&folder, request, within).await.map_err(|error| explain(error, &folder))?)
 }
 
 /// The same; where neither is, what the records say, which are looked into then. Where these could
@@ -66,10 +65,9 @@ pub async fn ask_to_flush(global: &Global, within: Duration) -> Result<Option<Va
     // Long enough for whoever is alive, and short after a wait.
     const WHY: Duration = Duration::from_secs(1);
     let folder = state_folder(global.state_dir.as_deref())?;
-    let path = paths::control_socket(&folder);
-    let asked = ask(&path, &folder, &Request::Flush, within).await;
+    let asked = ask(&folder, &Request::Flush, within).await;
     if !matches!(asked, Err(AskError::Silent { .. } | AskError::Late { .. })) {
-        return understood(asked.map_err(|error| explain(error, &path))?);
+        return understood(asked.map_err(|error| explain(error, &folder))?);
     }
     let report = ask_daemon(global, &Request::Status, WHY).await.map_err(|error| {
         let message = format!("not done in time: {}", error.message);
@@ -86,7 +84,8 @@ pub async fn ask_to_flush(global: &Global, within: Duration) -> Result<Option<Va
     })
 }
 
-fn explain(error: AskError, path: &Path) -> CliError {
+fn explain(error: AskError, state_folder: &Path) -> CliError {
+    let path = paths::control_socket(state_folder);
     let named = |pid: Option<i32>| match pid {
         Some(pid) => format!("the keepwatch that runs (process {pid})"),
         None => format!("the keepwatch that listens on {}", path.display()),
@@ -136,9 +135,7 @@ impl Called {
             destination: config.destination.to_string(),
         }
     }
-}
 
-impl Called {
     pub fn told_by(status: &BackupStatus) -> Self {
         let BackupStatus { name, source, destination, .. } = status;
         let [name, source, destination] = [name, source, destination].map(String::clone);
@@ -170,6 +167,12 @@ fn bucket_of(source: &str) -> &str {
         true => source,
         false => source.split(" at ").next().unwrap_or(source),
     }
+}
+
+/// What is said of one that could not be asked, for it is being started.
+pub fn starting(backup: &Value) -> Option<String> {
+    let name = backup["name"].as_str().unwrap_or("");
+    (backup["starting"] == true).then(|| format!("{name}: is being started, ask again"))
 }
 
 /// A word as it was typed, made ready to be compared: the path of a source is made absolute.

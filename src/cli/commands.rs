@@ -24,7 +24,7 @@ use crate::state::{BackupId, BackupState};
 use crate::wire::{OpenState, SystemClock, check, open_state, open_state_to_read, state_folder};
 
 use super::args::{Config, ConfigVerb, Deletions, Flush, Global, Status};
-use super::ask::{Called, as_called, ask_or, ask_to_flush, chosen};
+use super::ask::{Called, as_called, ask_or, ask_to_flush, chosen, starting};
 use super::doors::{files, recorded};
 use super::error::{CliError, Code};
 use super::out::print_line;
@@ -246,9 +246,8 @@ pub async fn deletions(global: &Global, options: Deletions) -> Result<Code, CliE
         print_line(NO_BACKUP);
     }
     for backup in backups {
-        if backup["starting"] == true {
-            let name = backup["name"].as_str().unwrap_or("");
-            print_line(&format!("{name}: is being started, ask again"));
+        if let Some(said) = starting(backup) {
+            print_line(&said);
             continue;
         }
         print_line(&match verb {

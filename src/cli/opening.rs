@@ -95,7 +95,7 @@ async fn open_now(global: &Global, configs: &[BackupConfig]) -> Result<Opened, C
 /// Whether a daemon has the state, which will have it for good.
 async fn is_daemons(global: &Global) -> bool {
     let Ok(folder) = state_folder(global.state_dir.as_deref()) else { return false };
-    match ask(&paths::control_socket(&folder), &folder, &Request::Status, ANSWER).await {
+    match ask(&folder, &Request::Status, ANSWER).await {
         Ok(Some(Answer::Ok(report))) => report["daemon"] == true,
         _ => false,
     }

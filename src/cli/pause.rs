@@ -9,7 +9,7 @@ use crate::service::socket::Request;
 use crate::wire::SystemClock;
 
 use super::args::{Global, Named};
-use super::ask::{Called, as_called, ask_or, chosen};
+use super::ask::{Called, as_called, ask_or, chosen, starting};
 use super::commands::{NO_BACKUP, open_known_state};
 use super::error::{CliError, Code};
 use super::out::print_line;
@@ -34,8 +34,8 @@ pub async fn run(global: &Global, named: Named, paused: bool) -> Result<Code, Cl
     }
     for backup in backups {
         let name = backup["name"].as_str().unwrap_or("");
-        if backup["starting"] == true {
-            print_line(&format!("{name}: is being started, ask again"));
+        if let Some(said) = starting(backup) {
+            print_line(&said);
             continue;
         }
         print_line(&match (paused, backup["new"] == true) {

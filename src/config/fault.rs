@@ -96,7 +96,6 @@ fn secrets(text: &str) -> Vec<String> {
 /// The text of a configuration with stars for all that no key of ours is for: it may be a secret
 /// that somebody put where nobody looks for it. Every byte stays in its place.
 fn without_the_unknown(text: &str) -> String {
-    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     let is_of_header = |c: char| is_word(c) || c.is_whitespace() || matches!(c, '[' | ']' | '.');
     let mut masked = String::with_capacity(text.len());
     // What follows an unknown key belongs to it, until the next one.
@@ -117,6 +116,11 @@ fn without_the_unknown(text: &str) -> String {
     masked
 }
 
+/// What a key without quotes is made of.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-')
+}
+
 /// Masks what stands behind unknown keys in one line.
 fn mask_line(line: &str, hides: &mut bool, masked: &mut String) {
     let (mut quote, mut word) = (None, String::new());
@@ -128,7 +132,7 @@ fn mask_line(line: &str, hides: &mut bool, masked: &mut String) {
             '=' if !is_quoted => *hides = !super::is_key(&std::mem::take(&mut word)),
             '#' if !is_quoted && !*hides => return masked.push_str(&line[at..]),
             ' ' => {}
-            _ if c.is_alphanumeric() || matches!(c, '_' | '-') => word.push(c),
+            _ if is_word(c) => word.push(c),
             _ => word.clear(),
         }
         let is_frame = c.is_whitespace() || matches!(c, '=' | '{' | '}' | '[' | ']');

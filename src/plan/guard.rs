@@ -93,9 +93,7 @@ impl Guard {
         }
         (!reasons.is_empty()).then_some(Hold { reasons, pending: self.pending })
     }
-}
 
-impl Guard {
     /// What would have been deleted within 24 hours, with what is pending.
     fn wanted(&self) -> u64 {
         self.spent.saturating_add(self.pending.saturating_sub(self.charged))

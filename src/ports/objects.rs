@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::model::{Crc64, ETag, Key, Md5, Meta, Millis, Object, ObjectHead};
-use crate::plan::Failure;
+use crate::plan::{ErrorClass, Failure};
 
 use super::{Fut, JournaledPart};
 
@@ -17,6 +17,13 @@ pub enum StoreError {
     /// The server does not know this request.
     Unsupported(String),
     Failed(Failure),
+}
+
+impl StoreError {
+    /// Whether this may not be done with these credentials.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.class == ErrorClass::Denied)
+    }
 }
 
 /// What must be true of the object for a write to happen, where the server honours conditions.

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::count::Counter;
 use super::direct::Direct;
-use super::keys::{Chain, Keys, Objects};
+use super::keys::{Chain, Keys, Veto};
 use super::trust;
 
 /// How to reach S3.
@@ -36,7 +36,7 @@ pub struct Endpoint {
     /// A file in the format of the shared credentials file, read instead of every other source.
     pub credentials_file: Option<PathBuf>,
     /// Whether that file may be used, asked each time that it is read.
-    pub objects: Option<Objects>,
+    pub veto: Option<Veto>,
     /// An access key and its secret, for a store inside this process.
     pub keys: Option<(String, String)>,
     /// Requests in flight at most: one connection each.
@@ -226,7 +226,7 @@ fn credentials(
         region: region.clone(),
         http,
         timeouts,
-        objects: endpoint.objects,
+        veto: endpoint.veto,
     }))
 }
 

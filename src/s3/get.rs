@@ -114,7 +114,7 @@ impl S3Store {
                 Ok(SmallObject::Found { body, .. }) => found.push((Key::literal(&key), body)),
                 Ok(SmallObject::Absent | SmallObject::Unchanged) => {}
                 // Credentials may be good for one prefix only.
-                Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {}
+                Err(error) if error.is_denied() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 /// Answers with why a file of keys may not be used, if it may not.
-pub type Objects = fn(&std::path::Path) -> Option<String>;
+pub type Veto = fn(&std::path::Path) -> Option<String>;
 
 /// The chain: environment, profile, web identity, container, instance; or, where a profile or a
 /// file is named, this alone.
@@ -30,7 +30,7 @@ pub struct Chain {
     pub http: SharedHttpClient,
     pub timeouts: TimeoutConfig,
     /// Looked at each time: a file may be another by now.
-    pub objects: Option<Objects>,
+    pub veto: Option<Veto>,
 }
 
 /// The chain, gone through once at a time: a `credential_process` that hangs is not started again
@@ -62,8 +62,8 @@ impl Keys {
 impl Chain {
     // Providers remember what they have read, and their first failure for ever: new ones each time.
     async fn load(&self) -> provider::Result {
-        if let (Some(file), Some(objects)) = (&self.file, self.objects)
-            && let Some(why) = objects(file)
+        if let (Some(file), Some(veto)) = (&self.file, self.veto)
+            && let Some(why) = veto(file)
         {
             return Err(CredentialsError::invalid_configuration(why));
         }
@@ -122,7 +122,7 @@ mod tests {
             region: Region::from_static("us-east-1"),
             http: Builder::new().build_http(),
             timeouts: TimeoutConfig::disabled(),
-            objects: None,
+            veto: None,
         });
         for _ in 0..3 {
             let asked = tokio::time::timeout(Duration::from_millis(300), keys.load()).await;

@@ -144,7 +144,7 @@ impl S3Store {
                 telling.allowed[usize::from(id.version.is_some())].store(true, Ordering::Relaxed);
             }
             Err(StoreError::Unsupported(_)) => telling.none.store(true, Ordering::Relaxed),
-            Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {
+            Err(error) if error.is_denied() => {
                 telling.refusals.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}

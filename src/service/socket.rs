@@ -147,13 +147,12 @@ impl From<io::Error> for AskError {
 
 /// Asks the daemon of a state folder, for so long at most. `None` when nobody listens there.
 pub async fn ask(
-    path: &Path,
     state_folder: &Path,
     request: &Request,
     within: Duration,
 ) -> Result<Option<Answer>, AskError> {
     let by = Instant::now() + within;
-    let mut stream = match UnixStream::connect(path).await {
+    let mut stream = match UnixStream::connect(super::paths::control_socket(state_folder)).await {
         Ok(stream) => stream,
         Err(error) => {
             return match error.kind() {

@@ -23,7 +23,7 @@ pub fn keep_to_themselves(endpoint: &Endpoint) -> Result<(), Error> {
 }
 
 /// The same of a file that was made readable for others meanwhile.
-pub fn objects(file: &Path) -> Option<String> {
+pub fn veto(file: &Path) -> Option<String> {
     secrets::is_exposed(file).then(|| format!("{}; chmod 600 '{}'", exposed(file), file.display()))
 }
 

@@ -100,10 +100,9 @@ async fn way_to(
         profile: bucket.profile.clone(),
         path_style: bucket.path_style,
         credentials_file: bucket.credentials_file.clone(),
-        keys: None,
-        objects: None,
         // Beside the transfers: listings, the owner record, a batch of deletions.
         connections_max: config.transfers + 4,
+        ..Endpoint::default()
     })
     .await
 }

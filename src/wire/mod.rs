@@ -362,10 +362,9 @@ async fn way_to(config: &BackupConfig, dry_run: bool) -> Result<Reach, Error> {
                 profile: config.profile.clone(),
                 path_style: config.path_style,
                 credentials_file: config.credentials_file.clone(),
-                keys: None,
-                objects: None,
                 // Beside the transfers: the owner record, a listing, a batch of deletions.
                 connections_max: config.transfers + 4,
+                ..Endpoint::default()
             })
             .await
         }
@@ -414,7 +413,7 @@ async fn open(
     http: Option<aws_sdk_s3::config::SharedHttpClient>,
 ) -> Result<Reach, Error> {
     keys::keep_to_themselves(&endpoint)?;
-    let endpoint = Endpoint { objects: Some(keys::objects), ..endpoint };
+    let endpoint = Endpoint { veto: Some(keys::veto), ..endpoint };
     let connection = Connection::open(endpoint, http).await.map_err(|e| {
         Error::new(ErrorClass::Configuration, "cannot set up the connection")
             .caused_by(&e)

@@ -280,11 +280,7 @@ impl Copier {
                 match asked.await {
                     Err(StoreError::Unsupported(_)) => Ok(Fetched::Found(vec![])),
                     // A backup is brought back without them rather than not at all, and says so.
-                    Err(StoreError::Failed(failure))
-                        if is_restore && failure.class == ErrorClass::Denied =>
-                    {
-                        Ok(Fetched::Found(vec![]))
-                    }
+                    Err(error) if is_restore && error.is_denied() => Ok(Fetched::Found(vec![])),
                     tags => tags,
                 }
             })

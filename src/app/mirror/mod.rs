@@ -80,6 +80,22 @@ pub enum End {
     Failed(Failure),
 }
 
+impl End {
+    /// The end of a run that goes no further.
+    fn of(stop: Stop) -> Self {
+        match stop {
+            Stop::Interrupted => Self::Interrupted,
+            Stop::All(failure) | Stop::Held(failure) => Self::Failed(failure),
+            Stop::Path(cause) | Stop::Skip(cause) => {
+                Self::Failed(Failure::new(ErrorClass::Path, cause))
+            }
+            Stop::Again | Stop::Frozen | Stop::AfterDelete => {
+                Self::Failed(Failure::new(ErrorClass::Path, "the buckets change all the time"))
+            }
+        }
+    }
+}
+
 impl Mirror {
     pub fn new(
         settings: MirrorSettings,
@@ -123,18 +139,7 @@ impl Mirror {
     }
 
     async fn run_once(self: &Arc<Self>) -> End {
-        match self.steps().await {
-            Ok(hold) => End::Done { hold },
-            Err(Stop::Interrupted) => End::Interrupted,
-            Err(Stop::All(failure)) => End::Failed(failure),
-            Err(Stop::Path(cause) | Stop::Skip(cause)) => {
-                End::Failed(Failure::new(ErrorClass::Path, cause))
-            }
-            Err(Stop::Held(failure)) => End::Failed(failure),
-            Err(Stop::Again | Stop::Frozen | Stop::AfterDelete) => {
-                End::Failed(Failure::new(ErrorClass::Path, "the buckets change all the time"))
-            }
-        }
+        self.steps().await.map_or_else(End::of, |hold| End::Done { hold })
     }
 
     async fn steps(self: &Arc<Self>) -> Result<Option<Hold>, Stop> {

@@ -118,16 +118,11 @@ impl Verify {
         progress.scanning.store(false, Ordering::Relaxed);
         let end = match result {
             Ok(()) => End::Done { hold: None },
-            Err(Stop::Interrupted) => End::Interrupted,
-            Err(Stop::All(failure)) => End::Failed(failure),
             Err(Stop::Path(cause) | Stop::Skip(cause)) => {
                 let what = "the buckets cannot be compared";
                 End::Failed(Failure::new(ErrorClass::Server, what).because(cause))
             }
-            Err(Stop::Held(failure)) => End::Failed(failure),
-            Err(Stop::Again | Stop::Frozen | Stop::AfterDelete) => {
-                End::Failed(Failure::new(ErrorClass::Path, "the buckets change all the time"))
-            }
+            Err(stop) => End::of(stop),
         };
         (report, end)
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::model::{ETag, Key, Object};
-use crate::plan::ErrorClass;
 use crate::plan::mirror::{MirrorCompare, Verdict, by_listing, entry_of, record_of};
 use crate::ports::{Change, Fetched, FullHead, LineQueue, ObjectId, ReadHead, StoreError};
 
@@ -158,9 +157,7 @@ impl Mirror {
             Box::pin(async move {
                 match asked.await {
                     // Who may not read its tags has not copied any from there.
-                    Err(StoreError::Failed(failure)) if failure.class == ErrorClass::Denied => {
-                        Ok(None)
-                    }
+                    Err(error) if error.is_denied() => Ok(None),
                     deleted => deleted,
                 }
             })
