@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::model::{Crc64, ETag, Key, Md5};
+use crate::model::checksum::Form;
+use crate::model::{Checksum, Crc64, ETag, Key, Md5};
 
-use super::{Fetched, Fut, ObjectId, ObjectReader, ObjectStore, ReadHead, StoreError, Stored};
+use super::{
+    Fetched, Fut, ObjectId, ObjectReader, ObjectStore, ReadHead, StoreError, Stored, StoredPart,
+};
 
 /// What an object has beside its content, in the terms of HTTP and S3.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,18 @@ pub struct Copy {
     pub headers: Headers,
 }
 
+/// The beginning of a copy in parts.
+#[derive(Clone, Debug)]
+pub struct CreateCopy {
+    pub key: Key,
+    pub headers: Headers,
+    pub tags: Tags,
+    /// That of the source: the copy has one of the same algorithm, as far as the server can.
+    pub checksum: Option<Form>,
+    /// Its parts come with checksums of this machine; otherwise with those that the server makes.
+    pub streamed: bool,
+}
+
 /// A range of an object, copied within the server into an open upload.
 #[derive(Clone, Debug)]
 pub struct CopyPart {
@@ -80,6 +95,8 @@ pub struct PutCopy {
     pub body: Bytes,
     pub md5: Md5,
     pub crc64: Crc64,
+    /// That of the source. Nothing is written where it is of the content, and says something else.
+    pub checksum: Option<Checksum>,
     pub headers: Headers,
     pub tags: Tags,
 }
@@ -100,15 +117,8 @@ pub trait CopyTarget: ObjectStore {
     /// Copies content, headers, metadata and tags of up to 5 GiB. The digests are the server's
     /// business. [`Fetched::Changed`]: the origin is another object by now.
     fn copy(&self, copy: Copy) -> Fut<'_, Result<Fetched<ETag>, StoreError>>;
-    /// Opens an upload that has these headers and tags. With `streamed`, its parts come with the
-    /// checksums of this machine; otherwise with those that the server makes.
-    fn create_copy(
-        &self,
-        key: &Key,
-        headers: Headers,
-        tags: Tags,
-        streamed: bool,
-    ) -> Fut<'_, Result<String, StoreError>>;
-    fn copy_part(&self, part: CopyPart) -> Fut<'_, Result<Fetched<ETag>, StoreError>>;
+    /// Opens an upload; answers with its id.
+    fn create_copy(&self, copy: CreateCopy) -> Fut<'_, Result<String, StoreError>>;
+    fn copy_part(&self, part: CopyPart) -> Fut<'_, Result<Fetched<StoredPart>, StoreError>>;
     fn put_copy(&self, put: PutCopy) -> Fut<'_, Result<Stored, StoreError>>;
 }

@@ -25,7 +25,7 @@ use crate::model::Millis;
 use crate::plan::ErrorClass;
 
 pub use copies::{
-    Copy, CopyPart, CopySource, CopyTarget, FullHead, Headers, Origin, PutCopy, Tags,
+    Copy, CopyPart, CopySource, CopyTarget, CreateCopy, FullHead, Headers, Origin, PutCopy, Tags,
 };
 pub use links::Links;
 pub use local::{

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::model::{Crc64, ETag, Key, Md5, Meta, Millis, Object, ObjectHead};
+use crate::model::{Checksum, Crc64, ETag, Key, Md5, Meta, Millis, Object, ObjectHead};
 use crate::plan::{ErrorClass, Failure};
 
 use super::{Fut, JournaledPart};
@@ -71,6 +71,17 @@ pub struct StoredPart {
     pub number: u32,
     pub size_bytes: u64,
     pub etag: ETag,
+    /// In an upload whose parts carry another checksum than CRC64NVME. Not in the journal: the
+    /// server tells it.
+    pub checksum: Option<Checksum>,
+}
+
+impl StoredPart {
+    /// Whether this is the same part, by all that both of them must know.
+    pub fn is(&self, other: &Self) -> bool {
+        let known = |part: &Self| (part.number, part.size_bytes, part.etag.clone());
+        known(self) == known(other)
+    }
 }
 
 /// The end of a multipart upload.
@@ -192,7 +203,7 @@ pub trait ObjectStore: Send + Sync {
     fn untag_deleted(&self, key: &Key) -> Fut<'_, Result<bool, StoreError>>;
 
     fn create_upload(&self, key: &Key, meta: &Meta) -> Fut<'_, Result<String, StoreError>>;
-    fn put_part(&self, part: PutPart) -> Fut<'_, Result<ETag, StoreError>>;
+    fn put_part(&self, part: PutPart) -> Fut<'_, Result<StoredPart, StoreError>>;
     fn complete_upload(&self, complete: Complete) -> Fut<'_, Result<Stored, StoreError>>;
     /// Succeeds when the upload is not there any more.
     fn abort_upload(&self, key: &Key, upload_id: &str) -> Fut<'_, Result<(), StoreError>>;

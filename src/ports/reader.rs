@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::model::{Crc64, ETag, Key, Md5, Meta, Millis, Object};
+use crate::model::{Checksum, Crc64, ETag, Key, Md5, Meta, Millis, Object};
 
 use super::{Fut, ReplyCounts, RequestCounts, StoreError};
 
@@ -79,8 +79,8 @@ pub struct VersionPage {
 pub struct ReadHead {
     pub object: Object,
     pub meta: Meta,
-    /// Of the whole object, where the server keeps one.
-    pub crc64: Option<Crc64>,
+    /// As the server keeps it.
+    pub checksum: Option<Checksum>,
     /// Of the whole content: the ETag where it is an MD5, or rclone's `md5chksum` metadata.
     pub md5: Option<Md5>,
     /// Whether the ETag is made of MD5s: under KMS it is not, whatever its form.
@@ -89,6 +89,13 @@ pub struct ReadHead {
     pub tags: Option<u32>,
     /// Of an object in an archive class.
     pub thaw: Option<Thaw>,
+}
+
+impl ReadHead {
+    /// Of the whole object, where the server keeps one.
+    pub fn crc64(&self) -> Option<Crc64> {
+        self.checksum.as_ref()?.crc64()
+    }
 }
 
 /// What came of asking for one object.

@@ -5,19 +5,21 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, StorageClass};
 use percent_encoding::utf8_percent_encode;
 
-use crate::model::{ETag, Key};
+use crate::model::checksum::{Algorithm, Form, Over};
+use crate::model::{Checksum, ETag};
 use crate::plan::ErrorClass;
 use crate::ports::{
-    Copy, CopyPart, CopySource, CopyTarget, Fetched, FullHead, Fut, Headers, ObjectId, Origin,
-    PutCopy, StoreError, Stored, Tags,
+    Copy, CopyPart, CopySource, CopyTarget, CreateCopy, Fetched, FullHead, Fut, Headers, ObjectId,
+    Origin, PutCopy, StoreError, Stored, StoredPart, Tags,
 };
 
+use super::checksum::{self, checksums, is_made_here, read_id, with_checksum, write_id};
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::copy::COPY_SOURCE;
 use super::error::{SdkFailure, What};
 use super::get::shows;
 use super::head::told;
-use super::multipart::{CRC64, PLAIN};
+use super::multipart::of_part;
 use super::put::{base64_crc64, base64_md5};
 use super::{S3Store, body, error, fits_xml, tags};
 
@@ -136,10 +138,11 @@ impl S3Store {
         }
     }
 
-    async fn copy_range(&self, part: CopyPart) -> Result<Fetched<ETag>, StoreError> {
+    async fn copy_range(&self, part: CopyPart) -> Result<Fetched<StoredPart>, StoreError> {
         let what = self.describe(&format!("copy part {} of", part.number), &part.key);
         let key = self.absolute(&part.key)?;
-        let CopyPart { origin, offset, length, .. } = &part;
+        let CopyPart { origin, number, offset, length, .. } = &part;
+        let (upload_id, form) = read_id(&part.upload_id);
         let range = format!("bytes={offset}-{}", offset + length.max(&1) - 1);
         let sent = self
             .ask(|client| {
@@ -147,8 +150,8 @@ impl S3Store {
                     .upload_part_copy()
                     .bucket(&self.options.bucket)
                     .key(&key)
-                    .upload_id(super::multipart::read_id(&part.upload_id).0)
-                    .part_number(i32::try_from(part.number).unwrap_or(i32::MAX))
+                    .upload_id(upload_id)
+                    .part_number(i32::try_from(*number).unwrap_or(i32::MAX))
                     .copy_source(named(origin))
                     .copy_source_range(&range)
                     .set_copy_source_if_match(origin.etag.as_ref().map(ETag::quoted))
@@ -160,16 +163,26 @@ impl S3Store {
             })
             .await;
         match sent {
-            Ok(reply) => match reply.copy_part_result().and_then(|result| result.e_tag()) {
-                Some(etag) => Ok(Fetched::Found(ETag::new(etag))),
-                None => Err(error::not_s3(&what, "its reply has no ETag")),
-            },
+            Ok(reply) => {
+                let result = reply.copy_part_result();
+                let Some(etag) = result.and_then(|result| result.e_tag()) else {
+                    return Err(error::not_s3(&what, "its reply has no ETag"));
+                };
+                let checksum = result.zip(form).and_then(|(r, form)| of_part(form, &checksums!(r)));
+                let etag = ETag::new(etag);
+                Ok(Fetched::Found(StoredPart {
+                    number: *number,
+                    size_bytes: *length,
+                    etag,
+                    checksum,
+                }))
+            }
             Err(e) => self.not_copied(&what, &e),
         }
     }
 
     /// What came instead of a copy.
-    fn not_copied<E>(&self, what: &What, error: &SdkFailure<E>) -> Result<Fetched<ETag>, StoreError>
+    fn not_copied<T, E>(&self, what: &What, error: &SdkFailure<E>) -> Result<Fetched<T>, StoreError>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
@@ -185,55 +198,83 @@ impl S3Store {
         }
     }
 
-    async fn open_copy(
-        &self,
-        key: &Key,
-        headers: Headers,
-        tags: Tags,
-        streamed: bool,
-    ) -> Result<String, StoreError> {
+    /// The form of checksum that a copy in parts can have.
+    fn form_of(&self, copy: &CreateCopy) -> Option<Form> {
+        let known = self.knows_crc64();
+        match copy.checksum.map(Form::in_parts) {
+            // A server that keeps it for the source knows it.
+            Some(form) if !copy.streamed => Some(form),
+            Some(form) if known && is_made_here(form.algorithm) => Some(form),
+            _ => known.then_some(Form::USUAL),
+        }
+    }
+
+    async fn open_copy(&self, copy: CreateCopy) -> Result<String, StoreError> {
+        let form = self.form_of(&copy);
+        let CreateCopy { key, headers, tags, streamed, .. } = &copy;
         let what = || self.describe("begin to copy to", key);
         if !fits_xml(key) {
             let cause = "its name has a character that S3's multipart replies cannot carry";
             return Err(StoreError::Failed(what().failed(ErrorClass::Path, cause)));
         }
-        let crc64 = self.knows_crc64();
         let mut request = self
             .client()
             .create_multipart_upload()
             .bucket(&self.options.bucket)
             .key(self.absolute(key)?)
-            .set_tagging(tags::header(&tags))
-            .set_storage_class(self.class_of(&headers))
+            .set_tagging(tags::header(tags))
+            .set_storage_class(self.class_of(headers))
             .set_server_side_encryption(self.sse.clone())
             .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
             .set_expected_bucket_owner(self.options.bucket_owner.clone());
         request = with_headers!(request, headers);
-        if crc64 {
+        if let Some(Form { algorithm, over }) = form {
             request = request
-                .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
-                .checksum_type(ChecksumType::FullObject);
+                .checksum_algorithm(ChecksumAlgorithm::from(algorithm.name()))
+                .checksum_type(match over {
+                    Over::Content => ChecksumType::FullObject,
+                    Over::Parts => ChecksumType::Composite,
+                });
         }
         // Sent again after a lost reply, it would open another upload and leave the first behind.
         let once = aws_sdk_s3::Config::builder().retry_config(RetryConfig::disabled());
         let request = with_expires!(request, headers).config_override(once);
         let reply = request.send().await.map_err(|e| self.explained(&what(), &e))?;
+        // What is over the whole content the server makes by itself.
+        let carried = form.filter(|form| *streamed || form.over == Over::Parts);
         match reply.upload_id() {
-            Some(id) => Ok(format!("{}{id}", if crc64 && streamed { CRC64 } else { PLAIN })),
+            Some(id) => Ok(write_id(carried, id)),
             None => Err(error::not_s3(&what(), "its reply has no upload id")),
         }
+    }
+
+    /// The checksum that the copy is to have, where that is not the usual one.
+    fn checksum_of(&self, put: &PutCopy) -> Result<Option<Checksum>, StoreError> {
+        let Some(source) = &put.checksum else { return Ok(None) };
+        let algorithm = source.form.algorithm;
+        let made = match algorithm {
+            Algorithm::Crc64Nvme => None,
+            other => checksum::of(other, &put.body),
+        };
+        if made.as_ref().and_then(|made| made.agrees(source)) == Some(false) {
+            let what = self.describe("copy to", &put.key);
+            let cause = format!("what was read is not what the source's {} says", algorithm.name());
+            return Err(StoreError::Failed(what.failed(ErrorClass::Path, cause)));
+        }
+        Ok(made)
     }
 
     async fn put_whole(&self, put: PutCopy) -> Result<Stored, StoreError> {
         let what = || self.describe("copy to", &put.key);
         let length = put.body.len() as u64;
+        let kept = self.checksum_of(&put)?;
         let request = self
             .client()
             .put_object()
             .bucket(&self.options.bucket)
             .key(self.absolute(&put.key)?)
             .content_md5(base64_md5(put.md5))
-            .checksum_crc64_nvme(base64_crc64(put.crc64))
+            .set_checksum_algorithm(kept.as_ref().map(algorithm_of))
             .content_length(i64::try_from(length).unwrap_or(i64::MAX))
             .set_tagging(tags::header(&put.tags))
             .set_storage_class(self.class_of(&put.headers))
@@ -241,6 +282,10 @@ impl S3Store {
             .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
             .set_expected_bucket_owner(self.options.bucket_owner.clone())
             .body(body::body(put.body.clone(), self.pace.as_ref()));
+        let request = match &kept {
+            Some(_) => with_checksum!(request, kept.as_ref()),
+            None => request.checksum_crc64_nvme(base64_crc64(put.crc64)),
+        };
         let request = with_headers!(request, put.headers);
         let mut request = with_expires!(request, put.headers).disable_payload_signing();
         if !fits_usual_timeouts(length) {
@@ -257,6 +302,10 @@ impl S3Store {
             Err(e) => Err(self.explained(&what(), &e)),
         }
     }
+}
+
+fn algorithm_of(checksum: &Checksum) -> ChecksumAlgorithm {
+    ChecksumAlgorithm::from(checksum.form.algorithm.name())
 }
 
 /// The value of `x-amz-copy-source`.
@@ -302,18 +351,11 @@ impl CopyTarget for S3Store {
         Box::pin(self.copy_whole(copy))
     }
 
-    fn create_copy(
-        &self,
-        key: &Key,
-        headers: Headers,
-        tags: Tags,
-        streamed: bool,
-    ) -> Fut<'_, Result<String, StoreError>> {
-        let key = key.clone();
-        Box::pin(async move { self.open_copy(&key, headers, tags, streamed).await })
+    fn create_copy(&self, copy: CreateCopy) -> Fut<'_, Result<String, StoreError>> {
+        Box::pin(self.open_copy(copy))
     }
 
-    fn copy_part(&self, part: CopyPart) -> Fut<'_, Result<Fetched<ETag>, StoreError>> {
+    fn copy_part(&self, part: CopyPart) -> Fut<'_, Result<Fetched<StoredPart>, StoreError>> {
         Box::pin(self.copy_range(part))
     }
 

@@ -28,8 +28,9 @@ impl S3Store {
             .await;
         match sent {
             Ok(reply) => match told!(reply).head() {
-                Some(ReadHead { object, meta, crc64, tags, .. }) => {
-                    let tags = self.count_of_tags(tags, false);
+                Some(head) => {
+                    let (crc64, tags) = (head.crc64(), self.count_of_tags(head.tags, false));
+                    let ReadHead { object, meta, .. } = head;
                     Ok(Some(ObjectHead { object, meta, crc64, tags }))
                 }
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),

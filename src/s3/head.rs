@@ -7,8 +7,10 @@ use aws_sdk_s3::types::{ChecksumType, ServerSideEncryption};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::model::{Crc64, ETag, Md5, Meta, Millis, Object};
+use crate::model::{ETag, Md5, Meta, Millis, Object};
 use crate::ports::{ReadHead, Thaw};
+
+use super::checksum;
 
 /// What replies to HEAD and GET say alike. Their types in the SDK are two.
 macro_rules! told {
@@ -20,7 +22,7 @@ macro_rules! told {
             class: $reply.storage_class().map(|class| class.as_str()),
             restore: $reply.restore(),
             metadata: $reply.metadata(),
-            crc64: $reply.checksum_crc64_nvme(),
+            checksums: $crate::s3::checksum::checksums!($reply),
             checksum_type: $reply.checksum_type(),
             sse: $reply.server_side_encryption(),
             sse_customer: $reply.sse_customer_algorithm(),
@@ -39,7 +41,7 @@ pub(super) struct Told<'a> {
     pub class: Option<&'a str>,
     pub restore: Option<&'a str>,
     pub metadata: Option<&'a HashMap<String, String>>,
-    pub crc64: Option<&'a str>,
+    pub checksums: checksum::Values<'a>,
     pub checksum_type: Option<&'a ChecksumType>,
     pub sse: Option<&'a ServerSideEncryption>,
     /// Encrypted with a key that only the client has.
@@ -57,7 +59,7 @@ impl Told<'_> {
         let whole = shown.and_then(|(digest, parts)| (parts == 0).then_some(digest));
         Some(ReadHead {
             meta: Meta::from_pairs(self.pairs()),
-            crc64: self.crc64(),
+            checksum: checksum::read(&self.checksums, self.checksum_type),
             md5: whole.or_else(|| self.md5_beside()),
             etag_is_md5: shown.is_some(),
             tags: self.tags.and_then(|count| u32::try_from(count).ok()),
@@ -74,15 +76,6 @@ impl Told<'_> {
     /// User metadata, without the `x-amz-meta-`.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.metadata.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-
-    /// A composite checksum is of the parts' checksums and says nothing of the whole.
-    fn crc64(&self) -> Option<Crc64> {
-        if self.checksum_type == Some(&ChecksumType::Composite) {
-            return None;
-        }
-        let bytes = BASE64.decode(self.crc64?).ok()?;
-        Some(Crc64(u64::from_be_bytes(bytes.try_into().ok()?)))
     }
 
     /// The MD5 that rclone writes beside content whose ETag does not show it.
@@ -118,6 +111,8 @@ pub(super) fn thaw(restore: Option<&str>) -> Thaw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Crc64;
+    use crate::model::checksum::Algorithm;
 
     const NOTHING: Told<'_> = Told {
         size_bytes: Some(3),
@@ -126,7 +121,7 @@ mod tests {
         class: None,
         restore: None,
         metadata: None,
-        crc64: None,
+        checksums: [(Algorithm::Crc64Nvme, None); 10],
         checksum_type: None,
         sse: None,
         sse_customer: None,
@@ -161,12 +156,17 @@ mod tests {
     #[test]
     fn only_checksums_of_the_whole_count() {
         let text = BASE64.encode(Crc64::of(b"abc").to_bytes());
-        let whole = Told { crc64: Some(&text), ..NOTHING };
-        assert_eq!(whole.head().unwrap().crc64, Some(Crc64::of(b"abc")));
+        let told = |text| {
+            let mut checksums = NOTHING.checksums;
+            checksums[0].1 = Some(text);
+            Told { checksums, ..NOTHING }
+        };
+        let whole = told(&text);
+        assert_eq!(whole.head().unwrap().crc64(), Some(Crc64::of(b"abc")));
         let composite = Told { checksum_type: Some(&ChecksumType::Composite), ..whole };
-        assert_eq!(composite.head().unwrap().crc64, None);
+        assert_eq!(composite.head().unwrap().crc64(), None);
         let of_parts = format!("{text}-2");
-        assert_eq!(Told { crc64: Some(&of_parts), ..NOTHING }.head().unwrap().crc64, None);
+        assert_eq!(told(&of_parts).head().unwrap().crc64(), None);
     }
 
     #[test]

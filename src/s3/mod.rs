@@ -8,6 +8,7 @@
 //! Built by `cli::wire`; use-cases see [`crate::ports::ObjectStore`].
 
 mod body;
+mod checksum;
 mod connect;
 mod copies;
 mod copy;
@@ -299,7 +300,7 @@ impl ObjectStore for S3Store {
         Box::pin(async move { self.create_multipart(&key, &meta).await })
     }
 
-    fn put_part(&self, part: PutPart) -> Fut<'_, Result<ETag, StoreError>> {
+    fn put_part(&self, part: PutPart) -> Fut<'_, Result<StoredPart, StoreError>> {
         Box::pin(self.upload_part(part))
     }
 

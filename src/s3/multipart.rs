@@ -1,7 +1,4 @@
 //! Multipart uploads, one call each. What is journaled and resumed is decided by the use-case.
-//!
-//! An upload that was created with a full-object CRC64NVME must go on with it, also after a
-//! restart. The upload id that leaves this module says so: `crc64/ID`, or `plain/ID`.
 
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::types::{
@@ -10,28 +7,19 @@ use aws_sdk_s3::types::{
 };
 use percent_encoding::percent_decode_str;
 
-use crate::model::{ETag, Key, Meta, Millis};
+use crate::model::checksum::{Form, Over};
+use crate::model::{Checksum, ETag, Key, Meta, Millis};
 use crate::plan::ErrorClass;
 use crate::ports::{
     Complete, Condition, JournaledPart, OpenUpload, PutPart, StoreError, Stored, StoredPart,
     UploadMark, UploadPage,
 };
 
+use super::checksum::{self, checksums, read_id, with_checksum, write_id};
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::head::millis;
 use super::put::{base64_crc64, base64_md5};
 use super::{S3Store, body, error, fits_xml};
-
-pub(super) const CRC64: &str = "crc64/";
-pub(super) const PLAIN: &str = "plain/";
-
-/// The server's id, and whether the upload carries CRC64NVME.
-pub(super) fn read_id(upload_id: &str) -> (&str, bool) {
-    match upload_id.strip_prefix(CRC64) {
-        Some(id) => (id, true),
-        None => (upload_id.strip_prefix(PLAIN).unwrap_or(upload_id), false),
-    }
-}
 
 impl S3Store {
     pub(super) async fn create_multipart(
@@ -53,8 +41,8 @@ impl S3Store {
             .set_server_side_encryption(self.sse.clone())
             .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
             .set_expected_bucket_owner(self.options.bucket_owner.clone());
-        let crc64 = self.knows_crc64();
-        if crc64 {
+        let form = self.knows_crc64().then_some(Form::USUAL);
+        if form.is_some() {
             request = request
                 .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
                 .checksum_type(ChecksumType::FullObject);
@@ -68,18 +56,23 @@ impl S3Store {
         let sent = request.customize().config_override(once).send().await;
         let reply = sent.map_err(|e| self.explained(&what(), &e))?;
         match reply.upload_id() {
-            Some(id) => Ok(format!("{}{id}", if crc64 { CRC64 } else { PLAIN })),
+            Some(id) => Ok(write_id(form, id)),
             None => Err(error::not_s3(&what(), "its reply has no upload id")),
         }
     }
 
-    pub(super) async fn upload_part(&self, part: PutPart) -> Result<ETag, StoreError> {
+    pub(super) async fn upload_part(&self, part: PutPart) -> Result<StoredPart, StoreError> {
         let what = || {
             let action = format!("send part {} of", part.number);
             self.describe(&action, &part.key)
         };
-        let (id, crc64) = read_id(&part.upload_id);
+        let (id, form) = read_id(&part.upload_id);
         let length = part.body.len() as u64;
+        let usual = form == Some(Form::USUAL);
+        let checksum = match form {
+            Some(form) if !usual => checksum::of(form.algorithm, &part.body),
+            _ => None,
+        };
         let request = self
             .client()
             .upload_part()
@@ -89,16 +82,22 @@ impl S3Store {
             .part_number(i32::try_from(part.number).unwrap_or(i32::MAX))
             .content_length(i64::try_from(length).unwrap_or(i64::MAX))
             .content_md5(base64_md5(part.md5))
-            .set_checksum_crc64_nvme(crc64.then(|| base64_crc64(part.crc64)))
+            .set_checksum_crc64_nvme(usual.then(|| base64_crc64(part.crc64)))
             .set_expected_bucket_owner(self.options.bucket_owner.clone())
             .body(body::body(part.body.clone(), self.pace.as_ref()));
+        let request = with_checksum!(request, checksum.as_ref());
         let mut request = request.customize().disable_payload_signing();
         if !fits_usual_timeouts(length) {
             request = request.config_override(transfer_timeouts(length));
         }
         match request.send().await {
             Ok(reply) => match reply.e_tag() {
-                Some(etag) => Ok(ETag::new(etag)),
+                Some(etag) => Ok(StoredPart {
+                    number: part.number,
+                    size_bytes: length,
+                    etag: ETag::new(etag),
+                    checksum,
+                }),
                 None => Err(error::not_s3(&what(), "its reply has no ETag")),
             },
             Err(e) => Err(self.explained(&what(), &e)),
@@ -110,8 +109,9 @@ impl S3Store {
         complete: Complete,
     ) -> Result<Stored, StoreError> {
         let what = || self.describe("finish the upload of", &complete.key);
-        let (id, crc64) = read_id(&complete.upload_id);
-        let parts = complete.parts.iter().map(|part| completed(part, crc64)).collect();
+        let (id, form) = read_id(&complete.upload_id);
+        let crc64 = form == Some(Form::USUAL);
+        let parts = complete.parts.iter().map(|part| completed(part, form)).collect();
         let mut request = self
             .client()
             .complete_multipart_upload()
@@ -170,6 +170,9 @@ impl S3Store {
         upload_id: &str,
     ) -> Result<Vec<StoredPart>, StoreError> {
         let what = || self.describe("list the parts of", key);
+        let (id, form) = read_id(upload_id);
+        // The journal has the usual one.
+        let carried = form.filter(|form| *form != Form::USUAL);
         let mut parts = vec![];
         let mut marker: Option<String> = None;
         loop {
@@ -178,7 +181,7 @@ impl S3Store {
                 .list_parts()
                 .bucket(&self.options.bucket)
                 .key(self.absolute(key)?)
-                .upload_id(read_id(upload_id).0)
+                .upload_id(id)
                 .set_part_number_marker(marker.take())
                 .set_expected_bucket_owner(self.options.bucket_owner.clone())
                 .send()
@@ -187,8 +190,15 @@ impl S3Store {
             for part in reply.parts() {
                 let number = part.part_number().and_then(|n| u32::try_from(n).ok());
                 let size = part.size().and_then(|n| u64::try_from(n).ok());
-                if let (Some(number), Some(size_bytes), Some(etag)) = (number, size, part.e_tag()) {
-                    parts.push(StoredPart { number, size_bytes, etag: ETag::new(etag) });
+                let (Some(number), Some(size_bytes), Some(etag)) = (number, size, part.e_tag())
+                else {
+                    continue;
+                };
+                let checksum = carried.and_then(|form| of_part(form, &checksums!(part)));
+                // Without it the upload could not be completed: it is sent again.
+                if checksum.is_some() || carried.is_none_or(|form| form.over == Over::Content) {
+                    let etag = ETag::new(etag);
+                    parts.push(StoredPart { number, size_bytes, etag, checksum });
                 }
             }
             match reply.next_part_number_marker() {
@@ -259,7 +269,7 @@ impl S3Store {
         };
         let read = |upload: &MultipartUpload| {
             let begun = millis(upload.initiated()).unwrap_or(Millis(i64::MAX));
-            Some((decode(upload.key()?), format!("{PLAIN}{}", upload.upload_id()?), begun))
+            Some((decode(upload.key()?), write_id(None, upload.upload_id()?), begun))
         };
         let uploads = reply.uploads().iter().filter_map(read).collect();
         let more = reply.is_truncated() == Some(true);
@@ -277,10 +287,18 @@ struct Uploads {
     next: Option<UploadMark>,
 }
 
-fn completed(part: &JournaledPart, crc64: bool) -> CompletedPart {
-    CompletedPart::builder()
+fn completed(part: &JournaledPart, form: Option<Form>) -> CompletedPart {
+    let completed = CompletedPart::builder()
         .part_number(i32::try_from(part.stored.number).unwrap_or(i32::MAX))
-        .e_tag(part.stored.etag.quoted())
-        .set_checksum_crc64_nvme(crc64.then(|| base64_crc64(part.digest.crc64)))
-        .build()
+        .e_tag(part.stored.etag.quoted());
+    let completed = match form {
+        Some(Form::USUAL) => completed.checksum_crc64_nvme(base64_crc64(part.digest.crc64)),
+        _ => with_checksum!(completed, part.stored.checksum.as_ref()),
+    };
+    completed.build()
+}
+
+/// The checksum of a part of an upload whose parts carry them.
+pub(super) fn of_part(form: Form, values: &checksum::Values<'_>) -> Option<Checksum> {
+    checksum::read(values, None).filter(|part| part.form.algorithm == form.algorithm)
 }

@@ -105,7 +105,7 @@ impl S3Store {
             }
             head.object.size_bytes = shown.size_bytes;
             // A range that happens to be a part may come with the checksum of the part.
-            head.crc64 = head.crc64.filter(|_| length == shown.size_bytes);
+            head.checksum = head.checksum.filter(|_| length == shown.size_bytes);
         }
         let pace = self.pace.clone();
         let body = Content { stream: reply.body, what, length, received: 0, pace };

@@ -227,6 +227,11 @@ fn listed(object: &SimObject) -> Object {
     }
 }
 
+fn stored_part(number: u32, body: &Bytes) -> StoredPart {
+    let etag = ETag::new(&Md5::of(body).to_string());
+    StoredPart { number, size_bytes: body.len() as u64, etag, checksum: None }
+}
+
 impl ObjectStore for SimStore {
     fn put(&self, put: Put) -> Fut<'_, Result<Stored, StoreError>> {
         Box::pin(self.call(|c| &mut c.put, move |store| store.put_now(put)))
@@ -366,7 +371,7 @@ impl ObjectStore for SimStore {
         ))
     }
 
-    fn put_part(&self, part: PutPart) -> Fut<'_, Result<ETag, StoreError>> {
+    fn put_part(&self, part: PutPart) -> Fut<'_, Result<StoredPart, StoreError>> {
         Box::pin(self.call(
             |c| &mut c.multipart,
             move |store| {
@@ -376,8 +381,9 @@ impl ObjectStore for SimStore {
                 if Md5::of(&part.body) != part.md5 {
                     return Err(error(ErrorClass::Server));
                 }
+                let stored = stored_part(part.number, &part.body);
                 upload.parts.insert(part.number, part.body);
-                Ok(ETag::new(&part.md5.to_string()))
+                Ok(stored)
             },
         ))
     }
@@ -408,12 +414,7 @@ impl ObjectStore for SimStore {
             move |store| {
                 let bucket = store.bucket();
                 let upload = bucket.uploads.get(&id).ok_or(StoreError::NoSuchUpload)?;
-                let part = |(number, body): (&u32, &Bytes)| StoredPart {
-                    number: *number,
-                    size_bytes: body.len() as u64,
-                    etag: ETag::new(&Md5::of(body).to_string()),
-                };
-                Ok(upload.parts.iter().map(part).collect())
+                Ok(upload.parts.iter().map(|(number, body)| stored_part(*number, body)).collect())
             },
         ))
     }

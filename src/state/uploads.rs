@@ -115,6 +115,7 @@ pub fn journal(c: &Connection, backup: i64, key: &Key) -> rusqlite::Result<Optio
             number: row.get(0)?,
             size_bytes,
             etag: ETag::new(row.get_ref(2)?.as_str()?),
+            checksum: None,
         };
         let crc64 = Crc64(unsigned(row.get(4)?));
         let digest = PartDigest { bytes: size_bytes, md5, crc64 };

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::model::{ETag, Key};
+use crate::model::{Checksum, ETag, Key};
 use crate::plan::parts::{MIB, PART_MAX_BYTES};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{
@@ -246,7 +246,7 @@ impl Copier {
         let threshold = self.settings.multipart_threshold.min(PART_MAX_BYTES);
         self.progress.begin(key, key.to_string());
         let result = match self.settings.server_side {
-            true if size <= threshold => self.copy_whole(&id, full).await,
+            true if size <= threshold || is_kept_whole(full) => self.copy_whole(&id, full).await,
             false if size <= threshold.min(WHOLE_MAX_BYTES) => self.stream_whole(&id, full).await,
             _ => self.copy_in_parts(&id, full).await,
         };
@@ -371,6 +371,13 @@ impl Copier {
         self.progress.failing.store(0, Ordering::Relaxed);
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = Named::default();
     }
+}
+
+/// Whether only a copy by one request, where S3 takes it, has the checksum of its source.
+fn is_kept_whole(full: &FullHead) -> bool {
+    let is_lost = |checksum: &Checksum| checksum.form.in_parts() != checksum.form;
+    let size = full.head.object.size_bytes;
+    size <= PART_MAX_BYTES && full.head.checksum.as_ref().is_some_and(is_lost)
 }
 
 /// What came of asking for an object that was looked at just now.

@@ -7,12 +7,13 @@
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use crate::model::{ContentMd5, Crc64, ETag, Key, Md5};
+use crate::model::checksum::Algorithm;
+use crate::model::{Checksum, ContentMd5, Crc64, ETag, Key, Md5};
 use crate::plan::mirror::fingerprint_of;
 use crate::plan::parts::{MIB, PART_MIN_BYTES, PARTS_MAX, part_count, part_range, part_size};
 use crate::ports::{
-    Change, Complete, Condition, CopyPart, Fetched, FullHead, JournaledPart, ObjectId, PartDigest,
-    StoreError, StoredPart, UploadJournal,
+    Change, Complete, Condition, CopyPart, CreateCopy, Fetched, FullHead, JournaledPart, ObjectId,
+    PartDigest, StoreError, StoredPart, UploadJournal,
 };
 
 use super::super::failure_of;
@@ -116,9 +117,14 @@ impl Copier {
         let fits = |part: &StoredPart| {
             part_range(part.number, object.size_bytes, part_size).1 == part.size_bytes
         };
+        // Digests are the journal's, checksums beside them the server's.
+        let as_stored = |part: JournaledPart| {
+            let stored = stored.iter().find(|stored| stored.is(&part.stored))?.clone();
+            Some(JournaledPart { stored, ..part })
+        };
         let kept: Vec<JournaledPart> = match self.settings.server_side {
-            true => stored.into_iter().filter(fits).map(of_server).collect(),
-            false => journal.parts.into_iter().filter(|p| stored.contains(&p.stored)).collect(),
+            true => stored.iter().filter(|part| fits(part)).cloned().map(of_server).collect(),
+            false => journal.parts.into_iter().filter_map(as_stored).collect(),
         };
         tracing::info!("going on with the copy of {key}: {} parts are there", kept.len());
         Ok(Some((upload_id, kept)))
@@ -155,7 +161,13 @@ impl Copier {
     async fn open(&self, id: &ObjectId, full: &FullHead, part_size: u64) -> Result<String, Stop> {
         let key = id.key.clone();
         let tags = self.tags_of(id, full).await?;
-        let streamed = !self.settings.server_side;
+        let copy = CreateCopy {
+            key: key.clone(),
+            headers: full.headers.clone(),
+            tags,
+            checksum: full.head.checksum.as_ref().map(|checksum| checksum.form),
+            streamed: !self.settings.server_side,
+        };
         let mut attempts = Attempts::new();
         loop {
             let journal = UploadJournal {
@@ -170,8 +182,7 @@ impl Copier {
             self.note_opening(journal.clone()).await?;
             let opened = {
                 let _slot = self.slot().await;
-                let (headers, tags) = (full.headers.clone(), tags.clone());
-                of_object(&key, self.target.create_copy(&key, headers, tags, streamed)).await
+                of_object(&key, self.target.create_copy(copy.clone())).await
             };
             match opened {
                 Ok(upload_id) => {
@@ -195,6 +206,13 @@ fn of_server(stored: StoredPart) -> JournaledPart {
     let md5 = stored.etag.as_md5().map_or(Md5([0; 16]), |(md5, _)| md5);
     let digest = PartDigest { bytes: stored.size_bytes, md5, crc64: Crc64::EMPTY };
     JournaledPart { stored, digest }
+}
+
+/// The checksum of the whole, where every part has its own.
+fn joined(algorithm: Algorithm, parts: &[JournaledPart]) -> Option<Checksum> {
+    let own = |part: &'_ JournaledPart| Some((part.stored.checksum.clone()?, part.digest.bytes));
+    let parts: Vec<_> = parts.iter().map(own).collect::<Option<_>>()?;
+    Checksum::joined(algorithm, parts.iter().map(|(checksum, bytes)| (checksum, *bytes)))
 }
 
 impl Parts<'_> {
@@ -246,9 +264,9 @@ impl Parts<'_> {
             .copier
             .patience
             .insist(|| of_object(&part.key, self.copier.target.copy_part(part.clone())));
-        let etag = found(copied.await?)?;
+        let stored = found(copied.await?)?;
         self.copier.progress.advance(&self.id.key, length);
-        Ok(of_server(StoredPart { number, size_bytes: length, etag }))
+        Ok(of_server(stored))
     }
 
     /// Joins the parts, once they are known to be of one version; and looks at the result.
@@ -261,7 +279,7 @@ impl Parts<'_> {
         let of_parts = ContentMd5::of_parts(parts.iter().map(|p| &p.digest.md5), self.part_size);
         let crc64 = match passed {
             Some(passed) => {
-                self.prove(&of_parts, &passed)?;
+                self.prove(&of_parts, &passed, &parts)?;
                 passed.crc64
             }
             None => {
@@ -322,7 +340,12 @@ impl Parts<'_> {
     }
 
     /// Compares what came through here with all that the source says of its content.
-    fn prove(&self, of_parts: &ContentMd5, passed: &Passed) -> Result<(), Stop> {
+    fn prove(
+        &self,
+        of_parts: &ContentMd5,
+        passed: &Passed,
+        parts: &[JournaledPart],
+    ) -> Result<(), Stop> {
         let head = &self.full.head;
         let wrong = |what: &str| {
             Err(Stop::Path(format!("what was read is not what the source's {what} says")))
@@ -330,8 +353,14 @@ impl Parts<'_> {
         if self.same_cut && of_parts.matches(&head.object.etag) == Some(false) {
             return wrong("ETag");
         }
-        if head.crc64.is_some_and(|crc64| crc64 != passed.crc64) {
+        if head.crc64().is_some_and(|crc64| crc64 != passed.crc64) {
             return wrong("CRC64NVME");
+        }
+        if let Some(checksum) = &head.checksum
+            && let Some(joined) = joined(checksum.form.algorithm, parts)
+            && checksum.agrees(&joined) == Some(false)
+        {
+            return wrong(checksum.form.algorithm.name());
         }
         if let (Some(md5), Some(whole)) = (head.md5, passed.md5)
             && md5 != whole
@@ -352,10 +381,12 @@ impl Parts<'_> {
         if copy.object.size_bytes != self.size() {
             return wrong("it has another size");
         }
-        if let (Some(crc64), Some(of_copy)) = (source.crc64, copy.crc64) {
-            return match crc64 == of_copy {
+        if let (Some(checksum), Some(of_copy)) = (&source.checksum, &copy.checksum)
+            && let Some(same) = checksum.agrees(of_copy)
+        {
+            return match same {
                 true => Ok(copy.object.etag),
-                false => wrong("it has another CRC64NVME"),
+                false => wrong(&format!("it has another {}", checksum.form.algorithm.name())),
             };
         }
         if self.same_cut && copy.etag_is_md5 && source.object.etag != copy.object.etag {

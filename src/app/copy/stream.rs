@@ -13,9 +13,7 @@ use tokio::sync::SemaphorePermit;
 use crate::model::content::Digester;
 use crate::model::{ContentMd5, Crc64, ETag, Md5};
 use crate::plan::parts::part_range;
-use crate::ports::{
-    Change, FullHead, JournaledPart, ObjectId, PartDigest, PutCopy, PutPart, StoredPart,
-};
+use crate::ports::{Change, FullHead, JournaledPart, ObjectId, PartDigest, PutCopy, PutPart};
 
 use super::super::failure_of;
 use super::super::patience::{Attempts, Stop};
@@ -49,7 +47,7 @@ impl Copier {
         let wrong = |what: &str| {
             Err(Stop::Path(format!("what was read is not what the source's {what} says")))
         };
-        if head.crc64.is_some_and(|known| known != crc64) {
+        if head.crc64().is_some_and(|known| known != crc64) {
             return wrong("CRC64NVME");
         }
         if head.md5.is_some_and(|known| known != md5) {
@@ -61,7 +59,8 @@ impl Copier {
             self.note_in_journal(vec![expected]).await?;
         }
         let (key, headers) = (id.key.clone(), full.headers.clone());
-        let put = PutCopy { key, body, md5, crc64, headers, tags };
+        let checksum = head.checksum.clone();
+        let put = PutCopy { key, body, md5, crc64, checksum, headers, tags };
         let stored =
             self.patience.insist(|| of_object(&id.key, self.target.put_copy(put.clone()))).await?;
         if stored.is_md5 && stored.etag.as_md5() != Some((md5, 0)) {
@@ -164,12 +163,11 @@ impl Parts<'_> {
             crc64: digest.crc64,
         };
         let _slot = copier.slot().await;
-        let etag = copier
+        let stored = copier
             .patience
             .insist(|| of_object(&part.key, copier.target.put_part(part.clone())))
             .await?;
         drop((part, room));
-        let stored = StoredPart { number, size_bytes: digest.bytes, etag };
         let part = JournaledPart { stored, digest };
         let done = Change::PartDone { key: self.id.key.clone(), part: part.clone() };
         copier.note_in_journal(vec![done]).await?;
@@ -188,7 +186,7 @@ struct Whole {
 impl Whole {
     fn for_proof(parts: &Parts<'_>) -> Self {
         let head = &parts.full.head;
-        let only_md5 = !parts.same_cut && head.crc64.is_none() && head.md5.is_some();
+        let only_md5 = !parts.same_cut && head.crc64().is_none() && head.md5.is_some();
         Self { crc64: Crc64::EMPTY, md5: only_md5.then(Digester::default) }
     }
 

@@ -311,8 +311,8 @@ impl Upload<'_> {
             md5: chunk.digest.md5,
             crc64: chunk.digest.crc64,
         };
-        let etag = match self.backup.store.put_part(part).await {
-            Ok(etag) => etag,
+        let stored = match self.backup.store.put_part(part).await {
+            Ok(stored) => stored,
             Err(StoreError::NoSuchUpload) => {
                 // Somebody aborted it, a lifecycle rule perhaps: begin anew.
                 self.backup.record(vec![Change::UploadDropped { key: key.clone() }]).await?;
@@ -321,7 +321,6 @@ impl Upload<'_> {
             }
             Err(error) => return Err(write_error(error, &format!("send part {number} of {key}"))),
         };
-        let stored = StoredPart { number, size_bytes: length, etag };
         let part = JournaledPart { stored, digest: chunk.digest };
         self.backup.record(vec![Change::PartDone { key: key.clone(), part: part.clone() }]).await?;
         self.backup.progress.advance(key, length);

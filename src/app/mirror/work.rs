@@ -208,8 +208,10 @@ pub(crate) fn same_content(a: &ReadHead, b: &ReadHead) -> Option<bool> {
     if a.object.etag == b.object.etag {
         return Some(true);
     }
-    if let (Some(a), Some(b)) = (a.crc64, b.crc64) {
-        return Some(a == b);
+    if let (Some(a), Some(b)) = (&a.checksum, &b.checksum)
+        && let Some(same) = a.agrees(b)
+    {
+        return Some(same);
     }
     if let (Some(a), Some(b)) = (a.md5, b.md5) {
         return Some(a == b);

@@ -169,12 +169,12 @@ impl Restore {
             return Ok(true);
         }
         let file = self.target.create(item.path.clone()).await?;
-        let wants_md5 = head.crc64.is_none() && head.md5.is_some();
+        let wants_md5 = head.crc64().is_none() && head.md5.is_some();
         let mut stretch = file.stretch(0, wants_md5);
         self.pour(&pinned, 0..size, &mut *stretch, Some(body)).await?;
         drop(slot);
         let written = stretch.finish().await?;
-        let proof = match (head.crc64, head.md5, written.md5) {
+        let proof = match (head.crc64(), head.md5, written.md5) {
             (Some(expected), _, _) => (written.crc64 == expected).then_some(Proof::Crc64),
             (None, Some(expected), Some(md5)) => (md5 == expected).then_some(Proof::Md5),
             _ => self.expected(&pinned, &head).await?.check(|part| file.digest(part)).await?,
@@ -206,7 +206,7 @@ impl Restore {
             .buffered(self.settings.transfers.max(1))
             .try_fold(Crc64::EMPTY, |crc, (next, bytes)| async move { Ok(crc.then(next, bytes)) })
             .await?;
-        let proof = match head.crc64 {
+        let proof = match head.crc64() {
             Some(expected) => (crc64 == expected).then_some(Proof::Crc64),
             None => self.expected(&pinned, &head).await?.check(|part| file.digest(part)).await?,
         };
@@ -231,7 +231,7 @@ impl Restore {
 
     /// What the content can be compared with, asking the server where it must be asked.
     pub(super) async fn expected(&self, id: &ObjectId, head: &ReadHead) -> Result<Expected, Stop> {
-        if let Some(crc64) = head.crc64 {
+        if let Some(crc64) = head.crc64() {
             return Ok(Expected::Crc64(crc64));
         }
         if let Some(md5) = head.md5 {
@@ -351,7 +351,7 @@ impl Restore {
                 self.patience.pause(&mut attempts, failure_of(error, "read the link")).await?;
                 continue;
             }
-            let proof = match (head.crc64, head.md5) {
+            let proof = match (head.crc64(), head.md5) {
                 (Some(crc64), _) => (Crc64::of(&target) == crc64).then_some(Proof::Crc64),
                 (None, Some(md5)) => (Md5::of(&target) == md5).then_some(Proof::Md5),
                 (None, None) => Some(Proof::Nothing),

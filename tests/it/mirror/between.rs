@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use aws_sdk_s3::types::ChecksumType;
+
+use super::large::{CHECKSUMS, SMALL_PARTS, put_with_all_checksums, put_with_checksum};
 use super::{Pair, rich, whole};
 use crate::support::bucket::Bucket;
 use crate::support::external::{garage, moto};
@@ -111,6 +114,68 @@ fn tags_come_along_and_broken_connections_are_taken_up() {
     assert_eq!(said.number("copied"), 2, "{said:?}");
     from.no_rule();
     assert_eq!(whole(&both.source), whole(&both.copies));
+}
+
+#[test]
+fn streamed_copies_have_the_checksums_of_their_sources() {
+    let (from, to) = (Embedded::start(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    let count = put_with_all_checksums(&both.source, &[]);
+    let small = both.source.client.put_object().bucket("source").key("small");
+    let small = small.checksum_algorithm("SHA1".into()).body(b"words".to_vec().into());
+    both.source.run(small.send()).unwrap();
+    let said = both.mirror(&SMALL_PARTS, 0);
+    assert_eq!(usize::try_from(said.number("copied")), Ok(count + 1), "{said:?}");
+    let (source, copies) = (whole(&both.source), whole(&both.copies));
+    for (key, object) in &source {
+        let copy = &copies[key];
+        assert!(object.body == copy.body, "{key}");
+        let ((algorithm, of_source), (of_copy, value)) =
+            (object.checksum.clone().unwrap(), copy.checksum.clone().unwrap());
+        assert_eq!(algorithm, of_copy, "{key}");
+        // One of a content that is too large to be sent at once becomes one over its parts.
+        assert_eq!(of_source == value, !key.starts_with("whole"), "{key}");
+    }
+}
+
+#[test]
+fn a_streamed_copy_that_was_cut_goes_on_with_the_checksums_of_its_parts() {
+    for checksum in CHECKSUMS {
+        let (from, to) = (Embedded::start(), Embedded::start());
+        let both = Between::new(&from.reach, &to.reach);
+        put_with_checksum(&both.source, "large", &bytes(30 << 20), 5 << 20, checksum.clone());
+        to.rule(|seen| match seen.query.contains("partNumber=5") {
+            true => Fault::Hang,
+            false => Fault::Pass,
+        });
+        let running = both.user.spawn(both.command(&SMALL_PARTS));
+        crate::support::wait_for("the other parts", || to.count("UploadPart") >= 5);
+        running.kill();
+        to.no_rule();
+        to.clear_log();
+        let said = both.mirror(&SMALL_PARTS, 0);
+        assert!(said.stderr.contains("going on with the copy of large"), "{said:?}");
+        assert!((1..=5).contains(&to.count("UploadPart")), "{}", to.count("UploadPart"));
+        assert!(whole(&both.source) == whole(&both.copies), "{checksum:?}");
+    }
+}
+
+/// With nothing to tell it but a CRC32 over all of it.
+#[test]
+fn parts_that_do_not_add_up_to_the_checksum_of_the_source_are_not_joined() {
+    let (from, to) = (Embedded::start(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    let checksum = ("CRC32", ChecksumType::FullObject);
+    // A part too large to be kept in memory is cut anew: its ETag proves nothing.
+    put_with_checksum(&both.source, "large", &bytes(40 << 20), 40 << 20, checksum);
+    from.rule(|seen| match seen.method == "GET" && !seen.query.contains("list-type") {
+        true => Fault::WrongByte(5),
+        false => Fault::Pass,
+    });
+    let said = both.mirror(&[], 1);
+    assert_eq!((said.number("failed"), said.number("copied")), (1, 0), "{said:?}");
+    assert!(said.stderr.contains("is not what the source's CRC32 says"), "{said:?}");
+    assert!(both.copies.listed().is_empty() && both.copies.open_uploads().is_empty());
 }
 
 #[test]

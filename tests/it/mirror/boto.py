@@ -19,7 +19,10 @@ s3 = boto3.client("s3", endpoint_url=endpoint, config=Config(
 pool = ThreadPoolExecutor(16)
 CLASSES = ["STANDARD", "STANDARD_IA", "ONEZONE_IA", "STANDARD", "GLACIER_IR"]
 KEPT = ["ContentLength", "ContentType", "CacheControl", "ContentDisposition", "ContentEncoding",
-        "ContentLanguage", "StorageClass", "Metadata", "ETag"]
+        "ContentLanguage", "StorageClass", "Metadata", "ETag", "ChecksumType", "ChecksumCRC32",
+        "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256"]
+# Those that boto3 makes without further libraries.
+CHECKSUMS = ["CRC32", "SHA1", "SHA256"]
 
 
 def key(n):
@@ -30,7 +33,7 @@ def put(n, word="first"):
     s3.put_object(
         Bucket="source", Key=key(n), Body=f"{word} {n}".encode(), ContentType="text/x-own",
         CacheControl=f"max-age={n}", ContentDisposition="inline", ContentEncoding="identity",
-        ContentLanguage="fr", StorageClass=CLASSES[n % 5], Tagging=f"team=a&n={n}",
+        ChecksumAlgorithm=CHECKSUMS[n % len(CHECKSUMS)], ContentLanguage="fr", StorageClass=CLASSES[n % 5], Tagging=f"team=a&n={n}",
         Metadata={"own": f"word {n}", "mtime": f"{n}.5"})
 
 
@@ -62,7 +65,7 @@ def listed(bucket):
 
 
 def whole(bucket, name):
-    head = s3.head_object(Bucket=bucket, Key=name)
+    head = s3.head_object(Bucket=bucket, Key=name, ChecksumMode="ENABLED")
     tags = s3.get_object_tagging(Bucket=bucket, Key=name)["TagSet"]
     return {kept: head.get(kept) for kept in KEPT} | {t["Key"]: t["Value"] for t in tags}
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 
 use super::Pair;
 use crate::support::bucket::Bucket;
-use crate::support::external::moto;
+use crate::support::external::{External, garage, moto, served};
 use crate::support::passage::Passage;
 use crate::support::program::User;
 use crate::support::server::{Embedded, Fault};
@@ -60,6 +60,125 @@ fn parts_are_cut_as_the_source_was_and_prove_the_copy() {
     assert_eq!(pair.copies.open_uploads(), [""; 0]);
     // Its ETag is another, and the records know that.
     pair.is_settled(&["--compare", "checksum"]);
+}
+
+/// The same with a checksum of this algorithm and kind.
+pub(super) fn put_with_checksum(
+    bucket: &Bucket,
+    key: &str,
+    body: &[u8],
+    part: usize,
+    (algorithm, kind): (&str, ChecksumType),
+) {
+    let algorithm = ChecksumAlgorithm::from(algorithm);
+    bucket.run(async {
+        let upload = bucket.client.create_multipart_upload().bucket(&bucket.name).key(key);
+        let upload = upload.checksum_algorithm(algorithm.clone()).checksum_type(kind);
+        let upload = upload.send().await.unwrap();
+        let id = upload.upload_id().unwrap();
+        let mut done = vec![];
+        for (number, chunk) in (1..).zip(body.chunks(part)) {
+            let sent = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id);
+            let sent = sent.part_number(number).checksum_algorithm(algorithm.clone());
+            let sent = sent.body(chunk.to_vec().into()).send().await.unwrap();
+            let part = CompletedPart::builder()
+                .part_number(number)
+                .e_tag(sent.e_tag().unwrap())
+                .set_checksum_crc32(sent.checksum_crc32().map(str::to_owned))
+                .set_checksum_crc32_c(sent.checksum_crc32_c().map(str::to_owned))
+                .set_checksum_sha1(sent.checksum_sha1().map(str::to_owned))
+                .set_checksum_sha256(sent.checksum_sha256().map(str::to_owned));
+            done.push(part.build());
+        }
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(done)).build();
+        let complete = bucket.client.complete_multipart_upload().bucket(&bucket.name).key(key);
+        complete.upload_id(id).multipart_upload(parts).send().await.unwrap();
+    });
+}
+
+pub(super) const CHECKSUMS: [(&str, ChecksumType); 7] = [
+    ("CRC32", ChecksumType::FullObject),
+    ("CRC32C", ChecksumType::FullObject),
+    ("CRC64NVME", ChecksumType::FullObject),
+    ("CRC32", ChecksumType::Composite),
+    ("CRC32C", ChecksumType::Composite),
+    ("SHA1", ChecksumType::Composite),
+    ("SHA256", ChecksumType::Composite),
+];
+
+/// One object of 12 MiB with each checksum that one in parts can have, and two that only a whole
+/// one can have.
+pub(super) fn put_with_all_checksums(bucket: &Bucket, left_out: &[&str]) -> usize {
+    let body = bytes(12 * MIB, 3);
+    let checksums = CHECKSUMS.into_iter().filter(|(name, _)| !left_out.contains(name));
+    let checksums: Vec<_> = checksums.collect();
+    let count = checksums.len() + 2;
+    for (n, checksum) in checksums.into_iter().enumerate() {
+        put_with_checksum(bucket, &format!("parts-{n}"), &body, 5 * MIB, checksum);
+    }
+    for algorithm in ["SHA1", "SHA256"] {
+        let put = bucket.client.put_object().bucket(&bucket.name).key(format!("whole-{algorithm}"));
+        let put = put.checksum_algorithm(algorithm.into()).body(body.clone().into());
+        bucket.run(put.send()).unwrap();
+    }
+    count
+}
+
+fn checksums_are_kept(server: &External, left_out: &[&str]) {
+    let pair = Pair::new(&server.reach);
+    let count = put_with_all_checksums(&pair.source, left_out);
+    let args = [&SMALL_PARTS[..], &["--deletions", "keep"]].concat();
+    let said = pair.mirror(&args, 0);
+    assert_eq!(usize::try_from(said.number("copied")), Ok(count));
+    pair.is_kept();
+    pair.is_settled(&args);
+    // A copy by one request has a checksum of the content instead of one of parts.
+    let pair = Pair { copies: Bucket::create(&server.reach, "again"), ..pair };
+    let args = ["mirror", "s3://source", "s3://again", "--json", "--deletions", "keep"];
+    let said = pair.user.run(&args);
+    assert_eq!((said.code, usize::try_from(said.number("copied"))), (0, Ok(count)), "{said:?}");
+    let algorithm = |bucket: &Bucket, key: &str| super::checksum(bucket, key).unwrap().0;
+    for key in pair.copies.keys().iter().filter(|key| !key.starts_with(".keepwatch/")) {
+        assert_eq!(algorithm(&pair.source, key), algorithm(&pair.copies, key), "{key}");
+    }
+}
+
+#[test]
+fn checksums_are_kept_on_the_embedded_store() {
+    checksums_are_kept(&served(), &[]);
+}
+
+#[test]
+fn checksums_are_kept_on_moto() {
+    // Without further libraries moto takes these for CRC32.
+    checksums_are_kept(&moto(), &["CRC32C", "CRC64NVME"]);
+}
+
+#[test]
+fn checksums_are_kept_on_garage() {
+    checksums_are_kept(&garage(), &[]);
+}
+
+#[test]
+fn a_copy_that_was_cut_goes_on_with_the_checksums_of_its_parts() {
+    let server = Embedded::start();
+    let pair = Pair::new(&server.reach);
+    let body = bytes(30 * MIB, 3);
+    put_with_checksum(&pair.source, "large", &body, 5 * MIB, ("SHA256", ChecksumType::Composite));
+    let seen_parts = Arc::new(AtomicUsize::new(0));
+    let parts = seen_parts.clone();
+    server.rule(move |seen| match seen.method == "PUT" && seen.query.contains("partNumber") {
+        true if seen_parts.fetch_add(1, Ordering::SeqCst) >= 3 => Fault::Hang,
+        _ => Fault::Pass,
+    });
+    let args = [&["mirror", "s3://source", "s3://copies"], &SMALL_PARTS[..]].concat();
+    let running = pair.user.spawn(pair.user.command(&args));
+    wait_for("the rest to hang", || parts.load(Ordering::SeqCst) > 3);
+    running.kill();
+    server.no_rule();
+    let said = pair.mirror(&SMALL_PARTS, 0);
+    assert!(said.stderr.contains("going on with the copy of large"), "{said:?}");
+    pair.is_kept();
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod verify;
 use std::collections::BTreeMap;
 
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use aws_sdk_s3::types::{BucketVersioningStatus, ChecksumMode, VersioningConfiguration};
 
 use crate::support::bucket::Bucket;
 use crate::support::program::{Said, User};
@@ -81,6 +81,8 @@ struct Whole {
     headers: Vec<Option<String>>,
     metadata: BTreeMap<String, String>,
     tags: BTreeMap<String, String>,
+    /// As the server writes it, beside its algorithm.
+    checksum: Option<(&'static str, String)>,
 }
 
 fn whole(bucket: &Bucket) -> BTreeMap<String, Whole> {
@@ -104,7 +106,20 @@ fn whole_of(bucket: &Bucket, key: &str) -> Whole {
     ];
     let metadata = reply.metadata().cloned().unwrap_or_default().into_iter().collect();
     let body = bucket.run(reply.body.collect()).unwrap().to_vec();
-    Whole { body, headers, metadata, tags: tags(bucket, key) }
+    Whole { body, headers, metadata, tags: tags(bucket, key), checksum: checksum(bucket, key) }
+}
+
+fn checksum(bucket: &Bucket, key: &str) -> Option<(&'static str, String)> {
+    let asked = bucket.client.head_object().bucket(&bucket.name).key(key);
+    let head = bucket.run(asked.checksum_mode(ChecksumMode::Enabled).send()).unwrap();
+    let all = [
+        ("CRC32", head.checksum_crc32()),
+        ("CRC32C", head.checksum_crc32_c()),
+        ("CRC64NVME", head.checksum_crc64_nvme()),
+        ("SHA1", head.checksum_sha1()),
+        ("SHA256", head.checksum_sha256()),
+    ];
+    all.into_iter().find_map(|(name, value)| Some((name, value?.to_owned())))
 }
 
 fn tags(bucket: &Bucket, key: &str) -> BTreeMap<String, String> {

@@ -2,6 +2,8 @@
 
 use keepwatch::ports::{Complete, JournaledPart, PartDigest, PutPart, StoredPart};
 
+use keepwatch::model::ETag;
+
 use super::*;
 
 /// No part but the last may be smaller.
@@ -38,9 +40,10 @@ impl<'a> Upload<'a> {
         let body = Bytes::from(body);
         let part = self.part(number, &body);
         let digest = PartDigest { bytes: body.len() as u64, md5: part.md5, crc64: part.crc64 };
-        let etag = self.store.put_part(part).await.unwrap();
-        assert_eq!(etag.as_str(), digest.md5.to_string());
-        let stored = StoredPart { number, size_bytes: digest.bytes, etag };
+        let stored = self.store.put_part(part).await.unwrap();
+        let etag = ETag::new(&digest.md5.to_string());
+        let expected = StoredPart { number, size_bytes: digest.bytes, etag, checksum: None };
+        assert_eq!(stored, expected);
         self.parts.retain(|(_, known)| known.stored.number != number);
         self.parts.push((body, JournaledPart { stored, digest }));
         self.parts.sort_by_key(|(_, part)| part.stored.number);

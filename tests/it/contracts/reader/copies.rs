@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_s3::primitives::DateTime;
-use keepwatch::model::{Crc64, Md5, Millis};
+use bytes::Bytes;
+use keepwatch::model::checksum::{Algorithm, Form, Over};
+use keepwatch::model::{Checksum, Crc64, Md5, Millis};
 use keepwatch::ports::{
-    Complete, Condition, Copy, CopyPart, CopySource, CopyTarget, FullHead, Headers, JournaledPart,
-    ObjectStore, PartDigest, PutCopy, StoredPart, Tags,
+    Complete, Condition, Copy, CopyPart, CopySource, CopyTarget, CreateCopy, FullHead, Headers,
+    JournaledPart, ObjectStore, PartDigest, PutCopy, PutPart, Tags,
 };
 
 use super::*;
@@ -92,9 +94,10 @@ pub async fn streamed_objects_have_all_that_is_theirs(subject: &Subject) {
     let full = look(&source, "x").await;
     let put = PutCopy {
         key: Key::literal("x"),
-        body: bytes::Bytes::from_static(b"some words"),
+        body: Bytes::from_static(b"some words"),
         md5: Md5::of(b"some words"),
         crc64: Crc64::of(b"some words"),
+        checksum: full.head.checksum.clone(),
         headers: full.headers.clone(),
         tags: if subject.can.tags { tags() } else { vec![] },
     };
@@ -103,6 +106,31 @@ pub async fn streamed_objects_have_all_that_is_theirs(subject: &Subject) {
     let copy = look(&target, "x").await;
     assert_eq!(kept(&copy), kept(&full));
     assert_eq!(sorted_tags(subject, &target, "x").await, tags());
+
+    // The checksum is that of the source, and what it does not agree with is not written.
+    let sha256 = Checksum {
+        form: Form { algorithm: Algorithm::Sha256, over: Over::Content },
+        digest: <sha2::Sha256 as sha2::Digest>::digest(b"some words").as_slice().into(),
+    };
+    let with = |key: &str, body: &'static [u8]| PutCopy {
+        key: Key::literal(key),
+        body: Bytes::from_static(body),
+        md5: Md5::of(body),
+        crc64: Crc64::of(body),
+        checksum: Some(sha256.clone()),
+        headers: Headers::default(),
+        tags: vec![],
+    };
+    target.put_copy(with("sha", b"some words")).await.unwrap();
+    assert_eq!(look(&target, "sha").await.head.checksum, Some(sha256.clone()));
+    match target.put_copy(with("wrong", b"some wordS")).await {
+        Err(StoreError::Failed(failure)) => {
+            assert_eq!(failure.class, ErrorClass::Path);
+            assert!(failure.to_string().contains("is not what the source's SHA256 says"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(target.look(&current("wrong")).await, Ok(Fetched::Gone));
 }
 
 pub async fn what_changed_or_went_is_not_copied(subject: &Subject) {
@@ -129,53 +157,161 @@ pub async fn what_changed_or_went_is_not_copied(subject: &Subject) {
     assert_eq!(target.copy(gone).await, Ok(Fetched::Gone));
 }
 
+/// Checksums that an object in parts can have, and what the copies of one in parts have.
+const FORMS: [Form; 5] = [
+    Form { algorithm: Algorithm::Crc32, over: Over::Content },
+    Form { algorithm: Algorithm::Crc32c, over: Over::Parts },
+    Form { algorithm: Algorithm::Crc64Nvme, over: Over::Content },
+    Form { algorithm: Algorithm::Sha1, over: Over::Parts },
+    Form { algorithm: Algorithm::Sha256, over: Over::Parts },
+];
+
+/// A copy in three parts that is opened and completed here.
+struct InParts {
+    copy: CreateCopy,
+    upload_id: String,
+    parts: Vec<JournaledPart>,
+}
+
+impl InParts {
+    async fn open(target: &S3Store, copy: CreateCopy) -> Self {
+        let upload_id = target.create_copy(copy.clone()).await.unwrap();
+        Self { copy, upload_id, parts: vec![] }
+    }
+
+    /// The server knows the parts, and their checksums where it told any.
+    async fn is_listed(&self, target: &S3Store) {
+        let listed = target.list_parts(&self.copy.key, &self.upload_id).await.unwrap();
+        assert_eq!(listed.len(), self.parts.len());
+        for (listed, JournaledPart { stored, .. }) in listed.iter().zip(&self.parts) {
+            assert!(listed.is(stored), "{listed:?}: {stored:?}");
+            let told = stored.checksum.as_ref().or(listed.checksum.as_ref());
+            assert_eq!(listed.checksum.as_ref(), told, "{:?}", self.copy.checksum);
+        }
+    }
+
+    async fn complete(self, target: &S3Store, body: &[u8]) -> ReadHead {
+        let key = self.copy.key;
+        let complete = Complete {
+            key: key.clone(),
+            upload_id: self.upload_id,
+            parts: self.parts,
+            size_bytes: body.len() as u64,
+            crc64: Crc64::of(body),
+            condition: Condition::None,
+        };
+        target.complete_upload(complete).await.unwrap();
+        let copy = look(target, key.as_str()).await;
+        assert_eq!(copy.headers, self.copy.headers);
+        assert!(content(target, &current(key.as_str())).await == body);
+        copy.head
+    }
+}
+
+fn opening(subject: &Subject, full: &FullHead, key: &str, form: Form) -> CreateCopy {
+    CreateCopy {
+        key: Key::literal(key),
+        headers: full.headers.clone(),
+        tags: if subject.can.tags { tags() } else { vec![] },
+        checksum: Some(form),
+        streamed: false,
+    }
+}
+
+fn large_body() -> Vec<u8> {
+    (0..12 * MIB).map(|n| u8::try_from(n % 251).unwrap()).collect()
+}
+
+const CUTS: [(u32, u64, u64); 3] = [(1, 0, 5), (2, 5, 5), (3, 10, 2)];
+
 pub async fn large_objects_are_copied_in_parts(subject: &Subject) {
     let (source, target) = (subject.reader("copy-g"), subject.reader("copy-h"));
-    let body: Vec<u8> = (0..12 * MIB).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let body = large_body();
     rich(subject, "copy-g/large", &body).await;
     let full = look(&source, "large").await;
     let id = ObjectId { etag: Some(full.head.object.etag.clone()), ..current("large") };
-    let tags_given = if subject.can.tags { tags() } else { vec![] };
-    let key = Key::literal("large");
-    let opened = target.create_copy(&key, full.headers.clone(), tags_given, false).await;
-    let upload_id = opened.unwrap();
-    let mut parts = vec![];
-    for (number, offset) in [(1, 0), (2, 5 * MIB), (3, 10 * MIB)] {
-        let length = (5 * MIB).min(12 * MIB - offset);
-        let part = CopyPart {
-            key: key.clone(),
-            upload_id: upload_id.clone(),
-            number,
-            origin: source.origin(&id).unwrap(),
-            offset,
-            length,
-        };
-        let etag = found(target.copy_part(part).await);
-        let stored = StoredPart { number, size_bytes: length, etag };
-        let digest = PartDigest { bytes: length, md5: Md5([0; 16]), crc64: Crc64::EMPTY };
-        parts.push(JournaledPart { stored, digest });
+    for form in FORMS {
+        let mut copy =
+            InParts::open(&target, opening(subject, &full, form.algorithm.name(), form)).await;
+        for (number, offset, length) in CUTS {
+            let part = CopyPart {
+                key: copy.copy.key.clone(),
+                upload_id: copy.upload_id.clone(),
+                number,
+                origin: source.origin(&id).unwrap(),
+                offset: offset * MIB,
+                length: length * MIB,
+            };
+            let stored = found(target.copy_part(part).await);
+            assert_eq!((stored.number, stored.size_bytes), (number, length * MIB));
+            let digest = PartDigest { bytes: length, md5: Md5([0; 16]), crc64: Crc64::EMPTY };
+            copy.parts.push(JournaledPart { stored, digest });
+        }
+        // moto's lists of parts cannot be read.
+        if subject.can.crc64 {
+            copy.is_listed(&target).await;
+        }
+        let head = copy.complete(&target, &body).await;
+        has_form(subject, &head, form, &body);
+        let name = form.algorithm.name();
+        assert_eq!(sorted_tags(subject, &target, name).await, tags());
     }
-    // moto's lists of parts cannot be read.
-    if subject.can.crc64 {
-        let listed = target.list_parts(&key, &upload_id).await.unwrap();
-        assert_eq!(listed, parts.iter().map(|part| part.stored.clone()).collect::<Vec<_>>());
-    }
-    let complete = Complete {
-        key: key.clone(),
-        upload_id,
-        parts,
-        size_bytes: 12 * MIB,
-        crc64: Crc64::EMPTY,
+}
+
+pub async fn parts_that_are_streamed_carry_the_checksum_of_the_source(subject: &Subject) {
+    let target = subject.reader("copy-s");
+    let body = large_body();
+    rich(subject, "copy-s/large", &body).await;
+    let full = look(&target, "large").await;
+    // A server shows by a first PUT which checksums it knows.
+    let put = keepwatch::ports::Put {
+        key: Key::literal("first"),
+        body: Bytes::from_static(b"x"),
+        md5: Md5::of(b"x"),
+        crc64: Crc64::of(b"x"),
+        meta: full.head.meta,
         condition: Condition::None,
     };
-    target.complete_upload(complete).await.unwrap();
-    let copy = look(&target, "large").await;
-    assert_eq!(kept(&copy), kept(&full));
-    if let Some(crc64) = copy.head.crc64 {
-        assert_eq!(crc64, Crc64::of(&body), "of the whole");
+    target.put(put).await.unwrap();
+    for form in FORMS {
+        let opening = opening(subject, &full, form.algorithm.name(), form);
+        let streamed = CreateCopy { streamed: true, ..opening };
+        let mut copy = InParts::open(&target, streamed).await;
+        for (number, offset, length) in CUTS {
+            let (from, to) = ((offset * MIB) as usize, ((offset + length) * MIB) as usize);
+            let part = Bytes::copy_from_slice(&body[from..to]);
+            let (md5, crc64) = (Md5::of(&part), Crc64::of(&part));
+            let put = PutPart {
+                key: copy.copy.key.clone(),
+                upload_id: copy.upload_id.clone(),
+                number,
+                body: part,
+                md5,
+                crc64,
+            };
+            let stored = target.put_part(put).await.unwrap();
+            assert_eq!((stored.number, stored.size_bytes), (number, length * MIB));
+            let digest = PartDigest { bytes: length * MIB, md5, crc64 };
+            copy.parts.push(JournaledPart { stored, digest });
+        }
+        if subject.can.crc64 {
+            copy.is_listed(&target).await;
+        }
+        let head = copy.complete(&target, &body).await;
+        // moto does not show that it has any.
+        if subject.can.crc64 {
+            has_form(subject, &head, form, &body);
+        }
     }
-    assert!(content(&target, &current("large")).await == body);
-    assert_eq!(sorted_tags(subject, &target, "large").await, tags());
+}
+
+/// The copy has a checksum of this form, and where that is of the content, it is right.
+fn has_form(subject: &Subject, head: &ReadHead, form: Form, body: &[u8]) {
+    let checksum = head.checksum.clone().unwrap_or_else(|| panic!("{form:?}: none"));
+    assert_eq!(checksum.form, form);
+    if form == Form::USUAL && subject.can.crc64 {
+        assert_eq!(head.crc64(), Some(Crc64::of(body)), "of the whole");
+    }
 }
 
 pub async fn marks_are_put_beside_tags_and_taken_off_again(subject: &Subject) {

@@ -135,6 +135,7 @@ async fn fulfils_the_contract(subject: &Subject) {
         copies::streamed_objects_have_all_that_is_theirs,
         copies::what_changed_or_went_is_not_copied,
         copies::large_objects_are_copied_in_parts,
+        copies::parts_that_are_streamed_carry_the_checksum_of_the_source,
         copies::marks_are_put_beside_tags_and_taken_off_again,
     );
 }
