@@ -1,10 +1,11 @@
 //! A multipart upload that was cut goes on from its parts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::program::Daemon;
 use crate::support::scene::{Scene, TO};
-use crate::support::server::{Embedded, Fault};
+use crate::support::server::{Embedded, Fault, Seen};
 use crate::support::wait_for;
 
 const MIB: usize = 1024 * 1024;
@@ -44,6 +45,12 @@ fn killed_in_the_middle(scene: &Scene) -> String {
     let begun = scene.uploads("UploadPart");
     scene.server.clear_log();
     begun[0].clone()
+}
+
+/// An upload of the same key, as another tool opens it.
+fn opened_by_another(scene: &Scene) -> String {
+    let open = scene.bucket.client.create_multipart_upload().bucket("bucket").key("p/large").send();
+    scene.bucket.run(open).unwrap().upload_id().unwrap().to_owned()
 }
 
 fn go_on(scene: &Scene) -> Daemon<'_> {
@@ -149,4 +156,71 @@ fn what_a_lost_state_left_open_is_aborted() {
     assert_eq!(said.number("aborted_uploads"), 1);
     assert!(said.stderr.contains("aborted an upload of large that was left open"), "{said:?}");
     scene.is_settled(0);
+}
+
+/// A request that opens an upload.
+fn opens(seen: &Seen<'_>) -> bool {
+    seen.method == "POST" && seen.query.starts_with("uploads")
+}
+
+#[test]
+fn an_upload_of_which_nobody_heard_is_aborted_and_no_other() {
+    let scene = Scene::new(&[("small", b"1")]);
+    scene.sync(&OPTIONS, 0);
+    let other = opened_by_another(&scene);
+    scene.tree.write("large", &large(1));
+    let lost = AtomicUsize::new(0);
+    scene.server.rule(move |seen| match opens(seen) && lost.fetch_add(1, Ordering::SeqCst) == 0 {
+        true => Fault::DropReply,
+        false => Fault::Pass,
+    });
+    assert_eq!(scene.sync(&OPTIONS, 0).number("uploaded"), 1);
+    assert_eq!(scene.uploads("CreateMultipartUpload").len(), 2);
+    assert_eq!(scene.bucket.open_ids(), std::slice::from_ref(&other));
+
+    // The same, and killed before it can look for it; and the file is small when it goes on.
+    for next in [large(3), b"small by now".to_vec()] {
+        scene.tree.write("large", &large(2));
+        let (begun, hangs) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let hung = hangs.clone();
+        scene.server.rule(move |seen| match (opens(seen), begun.load(Ordering::SeqCst)) {
+            (true, _) => {
+                begun.store(1, Ordering::SeqCst);
+                Fault::DropReply
+            }
+            (_, 1) => {
+                hangs.store(1, Ordering::SeqCst);
+                Fault::Hang
+            }
+            _ => Fault::Pass,
+        });
+        let mut command = scene.user.command(&["sync", scene.source(), TO]);
+        command.args(OPTIONS);
+        let running = scene.user.spawn(command);
+        wait_for("the look for it", || hung.load(Ordering::SeqCst) > 0);
+        running.kill();
+        scene.server.no_rule();
+        assert_eq!(scene.bucket.open_ids().len(), 2);
+        scene.tree.write("large", &next);
+        scene.sync(&OPTIONS, 0);
+        assert_eq!(scene.bucket.open_ids(), std::slice::from_ref(&other));
+        scene.is_kept();
+    }
+}
+
+/// Who may not list uploads, or whose server does not, has a backup of large files all the same.
+#[test]
+fn uploads_that_cannot_be_listed_stop_none() {
+    for (status, code) in [(403, "AccessDenied"), (501, "NotImplemented"), (400, "InvalidArgument")]
+    {
+        let scene = Scene::new(&[("large", &large(1))]);
+        scene.server.rule(move |seen| {
+            match seen.method == "GET" && seen.query.contains("uploads") {
+                true => Fault::Error(status, code),
+                false => Fault::Pass,
+            }
+        });
+        assert_eq!(scene.sync(&OPTIONS, 0).number("uploaded"), 1, "{code}");
+        scene.is_kept();
+    }
 }

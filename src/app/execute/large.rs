@@ -3,13 +3,16 @@
 //! The upload is journaled before it is created, and each part when it is acknowledged. The next
 //! attempt goes on with the parts that the journal and the server agree on, if the file still has
 //! the fingerprint that the journal names, and each kept part still reads the same. Otherwise the
-//! old upload is aborted. An upload whose id was never learnt is found by its key and aborted.
+//! old upload is aborted. An upload whose id was never learnt is found and aborted: it is the one of
+//! its key that was not open before. What others have open there is left alone.
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use crate::model::{ContentMd5, Key, Observed};
 use crate::plan::parts::{part_count, part_range, part_size};
-use crate::plan::{Done, Job, LookAgain, Outcome, Readings, Skip, Task, Verdict, judge};
+use crate::plan::{
+    Done, ErrorClass, Job, LookAgain, Outcome, Readings, Skip, Task, Verdict, judge,
+};
 use crate::ports::{
     Change, Complete, JournaledPart, OpenFile, PartDigest, PutPart, StoreError, StoredPart,
     UploadJournal,
@@ -107,18 +110,19 @@ async fn verdict(file: &dyn OpenFile, read_bytes: u64) -> Result<Verdict, Stop> 
     Ok(judge(&Readings { before: &before, after: &after, by_path, read_bytes }))
 }
 
-/// Aborts every open upload of this key that is ours, known or not, and drops its journal.
+/// Aborts the open upload of this key that is ours, known or not, and drops its journal.
 pub(crate) async fn close_uploads(backup: &Backup, key: &Key) -> Result<(), Stop> {
     let Some(journal) = backup.state.upload(key).await? else { return Ok(()) };
     let what = format!("abort the upload of {key}");
-    let ids = match journal.upload_id {
-        Some(id) => vec![id],
-        None => match backup.store.list_uploads(key).await {
-            Ok(ids) => ids,
-            // A server that cannot list them cannot leave us one to find.
-            Err(StoreError::Unsupported(_)) => vec![],
-            Err(error) => return Err(failure_of(error, &what).into()),
-        },
+    let ids = match (journal.upload_id, journal.others) {
+        (Some(id), _) => vec![id],
+        (None, Some(others)) => {
+            let open = backup.store.list_uploads(key).await;
+            let open = open.map_err(|error| failure_of(error, &what))?;
+            open.into_iter().filter(|id| !others.contains(id)).collect()
+        }
+        // Which of them is ours nobody knows.
+        (None, None) => vec![],
     };
     for id in ids {
         let aborted = backup.store.abort_upload(key, &id).await;
@@ -230,7 +234,7 @@ impl Upload<'_> {
         let journal = UploadJournal {
             key: key.clone(),
             upload_id: None,
-            others: None,
+            others: self.open_already().await?,
             part_size,
             fingerprint: entry.fingerprint,
             parts: vec![],
@@ -242,6 +246,24 @@ impl Upload<'_> {
         let upload_id = created.map_err(|error| write_error(error, &what))?;
         backup.record(vec![Change::UploadOpened { key, upload_id: upload_id.clone() }]).await?;
         Ok(upload_id)
+    }
+
+    /// The uploads of this key that others have open: should nobody hear of the id of ours, it is
+    /// the one that is not among these. `None` where the server does not tell them, or not us: then
+    /// ours could not be found either, and is no reason to leave the file without a backup.
+    async fn open_already(&self) -> Result<Option<Vec<String>>, Stop> {
+        let key = &self.job.key;
+        match self.backup.store.list_uploads(key).await {
+            Ok(ids) => Ok(Some(ids)),
+            Err(StoreError::Unsupported(_)) => Ok(None),
+            Err(error) => {
+                let failure = failure_of(error, &format!("list the uploads of {key}"));
+                match failure.class {
+                    ErrorClass::Denied | ErrorClass::Path => Ok(None),
+                    _ => Err(failure.into()),
+                }
+            }
+        }
     }
 
     /// Sends what is missing, several parts at a time, and answers with all parts in order.
@@ -382,7 +404,7 @@ impl Upload<'_> {
             return Ok(());
         }
         let message = format!("cannot upload {}", self.job.key);
-        let failure = crate::plan::Failure::new(crate::plan::ErrorClass::Server, message);
+        let failure = crate::plan::Failure::new(ErrorClass::Server, message);
         Err(failure.because("the server stored something else").into())
     }
 }

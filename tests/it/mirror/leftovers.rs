@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Pair;
 use super::large::{MIB, SMALL_PARTS, bytes};
-use crate::support::bucket::Bucket;
 use crate::support::server::{Embedded, Fault, Seen};
 use crate::support::wait_for;
 
@@ -49,12 +48,6 @@ fn opened_by_another(pair: &Pair) -> String {
     pair.copies.run(open).unwrap().upload_id().unwrap().to_owned()
 }
 
-fn open_ids(copies: &Bucket) -> Vec<String> {
-    let listed = copies.run(copies.client.list_multipart_uploads().bucket("copies").send());
-    let listed = listed.unwrap();
-    listed.uploads().iter().map(|upload| upload.upload_id().unwrap().to_owned()).collect()
-}
-
 #[test]
 fn a_cut_copy_is_aborted_where_nobody_goes_on_with_it() {
     for what in ["deleted", "small", "left out"] {
@@ -67,7 +60,7 @@ fn a_cut_copy_is_aborted_where_nobody_goes_on_with_it() {
         }
         let other = opened_by_another(&pair);
         pair.mirror(&more, 0);
-        assert_eq!(open_ids(&pair.copies), [other], "{what}");
+        assert_eq!(pair.copies.open_ids(), [other], "{what}");
     }
 }
 
@@ -83,7 +76,7 @@ fn an_upload_whose_opening_nobody_heard_of_is_aborted() {
         false => Fault::Pass,
     });
     assert_eq!(pair.mirror(&SMALL_PARTS, 0).number("copied"), 1);
-    assert_eq!(open_ids(&pair.copies), std::slice::from_ref(&other), "of another");
+    assert_eq!(pair.copies.open_ids(), std::slice::from_ref(&other), "of another");
 
     // The same, and killed before it can look for it.
     pair.source.put("large", &bytes(12 * MIB, 11));
@@ -102,9 +95,9 @@ fn an_upload_whose_opening_nobody_heard_of_is_aborted() {
     });
     killed(&pair, "the look for it", || looked.load(Ordering::SeqCst) > 0);
     server.no_rule();
-    assert_eq!(open_ids(&pair.copies).len(), 2);
+    assert_eq!(pair.copies.open_ids().len(), 2);
     assert_eq!(pair.mirror(&SMALL_PARTS, 0).number("copied"), 1);
-    assert_eq!(open_ids(&pair.copies), [other]);
+    assert_eq!(pair.copies.open_ids(), [other]);
     pair.is_kept();
 }
 

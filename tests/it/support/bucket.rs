@@ -114,4 +114,11 @@ impl Bucket {
             self.run(self.client.list_multipart_uploads().bucket(&self.name).send()).unwrap();
         reply.uploads().iter().map(|upload| upload.key().unwrap().to_owned()).collect()
     }
+
+    /// Their ids.
+    pub fn open_ids(&self) -> Vec<String> {
+        let listed = self.run(self.client.list_multipart_uploads().bucket(&self.name).send());
+        let listed = listed.unwrap();
+        listed.uploads().iter().map(|upload| upload.upload_id().unwrap().to_owned()).collect()
+    }
 }
