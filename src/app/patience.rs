@@ -347,8 +347,5 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// A failure of one path, in one line.
 fn of_path(failure: &Failure) -> Stop {
-    Stop::Path(match &failure.hint {
-        Some(hint) => format!("{failure} ({hint})"),
-        None => failure.to_string(),
-    })
+    Stop::Path(failure.in_one_line())
 }

@@ -29,6 +29,17 @@ pub struct DeletionState {
     failure: Option<Failure>,
 }
 
+/// How a batch of deletions failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FailedBatch {
+    /// Single paths are known to have failed, and were told of.
+    pub told: bool,
+    /// Others of it were deleted.
+    pub progress: bool,
+    /// None that failed would pass if it was tried again.
+    pub is_hopeless: bool,
+}
+
 impl DeletionState {
     fn want_fetch(&mut self, at: Tick) {
         self.fetch_at = Some(self.fetch_at.map_or(at, |t| t.min(at)));
@@ -64,11 +75,18 @@ impl DeletionState {
         self.want_fetch(next);
     }
 
-    /// Answers with the delay before the next attempt, `None` to give up.
-    pub fn batch_failed(&mut self, mode: Mode, jitter: &mut Jitter) -> Option<u64> {
+    /// Answers with the delay before the next attempt, `None` to give up. Where some of the batch
+    /// came about, more of what waits may; where nothing did that can pass by itself, nothing will.
+    pub fn batch_failed(
+        &mut self,
+        mode: Mode,
+        failed: FailedBatch,
+        jitter: &mut Jitter,
+    ) -> Option<u64> {
         self.deleting = false;
-        self.attempts += 1;
-        if self.attempts >= ATTEMPTS_MAX && matches!(mode, Mode::OneShot { .. }) {
+        self.attempts = if failed.progress { 1 } else { self.attempts + 1 };
+        let is_last = self.attempts >= ATTEMPTS_MAX || (failed.is_hopeless && !failed.progress);
+        if is_last && matches!(mode, Mode::OneShot { .. }) {
             self.given_up = true;
             return None;
         }
@@ -106,8 +124,9 @@ impl Engine {
         waits || self.schedule.uploads_in_flight()
     }
 
-    /// Deletions could not be carried out; `told` when single paths are known to have failed.
-    pub(super) fn deletions_failed(&mut self, failure: &Failure, told: bool, now: Tick) {
+    /// Deletions could not be carried out.
+    pub(super) fn deletions_failed(&mut self, failure: &Failure, failed: FailedBatch, now: Tick) {
+        let told = failed.told;
         let was_open = self.gate.is_open();
         self.gate.failed(None, failure, true, now, &mut self.jitter);
         if was_open && !self.gate.is_open() {
@@ -115,7 +134,7 @@ impl Engine {
         } else if self.deletions.attempts == 0 && !told {
             self.notice(Notice::DeletionsFailed(failure.clone()));
         }
-        match self.deletions.batch_failed(self.settings.mode, &mut self.jitter) {
+        match self.deletions.batch_failed(self.settings.mode, failed, &mut self.jitter) {
             Some(ms) => self.want_deletions(now.plus_ms(ms)),
             None if told => {}
             None => self.deletions.failure = Some(failure.clone()),
@@ -133,7 +152,7 @@ impl Engine {
         let asked = self.deletions.fetching.take().unwrap_or(now);
         self.note_hold(report.hold);
         if let Some(failure) = report.failure {
-            return self.deletions_failed(&failure, false, now);
+            return self.deletions_failed(&failure, FailedBatch::default(), now);
         }
         if let Some(ms) = report.next_due_in_ms {
             if self.is_one_shot() && ms > 0 {

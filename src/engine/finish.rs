@@ -5,6 +5,7 @@ use crate::plan::{Deletion, Done, ErrorClass, Failure, Job, LookAgain, Outcome, 
 
 use super::backoff::Backoff;
 use super::core::Engine;
+use super::deletions::FailedBatch;
 use super::gate::Consequence;
 use super::schedule::{OpId, Queued};
 use super::{Effect, Notice, Problem, Trouble};
@@ -38,7 +39,9 @@ impl Engine {
             (Outcome::Torn, Some(queued)) => self.torn(queued, now),
             (Outcome::Skipped(skip), Some(queued)) => self.skipped(queued.job, skip),
             (Outcome::Failed(failure), Some(queued)) => self.failed(queued, failure, now),
-            (Outcome::Failed(failure), None) => self.deletions_failed(&failure, false, now),
+            (Outcome::Failed(failure), None) => {
+                self.deletions_failed(&failure, FailedBatch::default(), now);
+            }
             // Cut off by a pause: it goes on with the rest.
             (Outcome::Cancelled, Some(queued)) if !self.draining => {
                 self.schedule.push(uncertain(queued));
@@ -162,8 +165,7 @@ impl Engine {
             Consequence::Closed => self.schedule.push(uncertain(queued)),
             Consequence::Own => {
                 let attempts = self.count_attempt(&queued.job);
-                let hopeless = matches!(failure.class, ErrorClass::Path | ErrorClass::Denied);
-                if hopeless || attempts >= ATTEMPTS_MAX {
+                if is_hopeless(&failure) || attempts >= ATTEMPTS_MAX {
                     return self.give_up_for_now(queued, failure, attempts, now);
                 }
                 let delay = Backoff::REQUEST.delay_ms(attempts, &mut self.jitter);
@@ -232,7 +234,9 @@ impl Engine {
                     let what = Trouble::Failed(failure.clone());
                     let (key, path) = (item.key, item.path);
                     self.effects.push(Effect::Problem(Problem { key, path, attempts: 1, what }));
-                    retry = Some(failure);
+                    if retry.as_ref().is_none_or(is_hopeless) {
+                        retry = Some(failure);
+                    }
                 }
             }
         }
@@ -240,7 +244,11 @@ impl Engine {
             self.look_again(path, started, now);
         }
         match retry {
-            Some(failure) => self.deletions_failed(&failure, true, now),
+            Some(failure) => {
+                let is_hopeless = is_hopeless(&failure);
+                let failed = FailedBatch { told: true, progress, is_hopeless };
+                self.deletions_failed(&failure, failed, now);
+            }
             // Where nothing came of it, asking again at once would give the same answer.
             None => {
                 let delay_ms = if progress { 0 } else { NO_PROGRESS_MS };
@@ -262,6 +270,11 @@ impl Engine {
             self.forgive_attempt(&key);
         }
     }
+}
+
+/// Whether the same request, sent again soon, fails again.
+fn is_hopeless(failure: &Failure) -> bool {
+    matches!(failure.class, ErrorClass::Path | ErrorClass::Denied)
 }
 
 /// A request may have arrived although its reply did not, and then the record that the plan was

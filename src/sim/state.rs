@@ -260,7 +260,7 @@ impl Tables {
 
     fn problem(&mut self, problem: Problem, at: Millis) {
         let (failed, message) = match &problem.what {
-            Trouble::Failed(failure) => (true, failure.to_string()),
+            Trouble::Failed(failure) => (true, failure.in_one_line()),
             Trouble::Skipped(skip) => (false, skip.to_string()),
         };
         match &problem.what {

@@ -307,7 +307,7 @@ fn set_problem(
 ) -> rusqlite::Result<()> {
     caches.problems = true;
     let (failed, unknown, message) = match &problem.what {
-        Trouble::Failed(failure) => (true, false, failure.to_string()),
+        Trouble::Failed(failure) => (true, false, failure.in_one_line()),
         Trouble::Skipped(skip) => (false, skip.is_unknown(), skip.to_string()),
     };
     let (key, path) = (problem.key.as_str(), problem.path.as_bytes());

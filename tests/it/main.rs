@@ -21,6 +21,7 @@ mod kinds;
 mod library;
 mod limits;
 mod live;
+mod marks;
 mod memory;
 mod metrics;
 mod mirror;

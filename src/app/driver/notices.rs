@@ -28,9 +28,9 @@ impl Driver {
         let (name, path) = (&self.backup.settings.name, &problem.path);
         match &problem.what {
             Trouble::Failed(failure) => {
-                tracing::warn!(backup = %name, "{path}: {failure}");
+                let message = failure.in_one_line();
+                tracing::warn!(backup = %name, "{path}: {message}");
                 if self.failed.len() < LISTED_MAX {
-                    let message = failure.to_string();
                     self.failed.insert(problem.key.clone(), (path.clone(), message));
                 }
             }

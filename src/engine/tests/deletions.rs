@@ -143,6 +143,31 @@ fn a_failed_batch_is_tried_again_later() {
 }
 
 #[test]
+fn a_one_shot_run_tries_again_what_may_pass_and_what_is_behind_it() {
+    let failed = |class| Deletion::Failed(failure(class));
+    let batch = |deletion: Deletion| Outcome::Deleted(vec![(item("a"), deletion)]);
+    let mut rig = Rig::started(ONE_SHOT);
+    rig.end_look_due(LookResult::Complete, Some(0));
+    assert_eq!(rig.fetches(), 1);
+    rig.due(&["a"]);
+    rig.finish("-a", batch(failed(ErrorClass::Server)));
+    rig.send(Event::Probed(Ok(())));
+    // What is deleted beside it counts, as often as it does.
+    for _ in 0..20 {
+        rig.wait(2_000);
+        assert_eq!((rig.exit(), rig.fetches()), (None, 1));
+        rig.due(&["a", "b"]);
+        let both = vec![(item("a"), failed(ErrorClass::Path)), (item("b"), Deletion::Tagged)];
+        rig.finish("-a,b", Outcome::Deleted(both));
+    }
+    rig.wait(2_000);
+    assert_eq!((rig.exit(), rig.fetches()), (None, 1));
+    rig.due(&["a"]);
+    rig.finish("-a", batch(failed(ErrorClass::Path)));
+    assert_eq!(rig.exit(), Some(Exit::Done));
+}
+
+#[test]
 fn never_where_everything_is_kept() {
     let mut rig = Rig::at_rest(Settings { deletions: Deletions::Keep, ..DAEMON });
     make_due(&mut rig);
