@@ -13,7 +13,7 @@ use crate::app::deletions;
 use crate::app::status::Summary;
 use crate::app::{Driver, PlannedAction};
 use crate::config::{
-    BackupConfig, BackupOptions, ConfigFile, Defaults, real_path, resolve, resolve_one,
+    BackupConfig, BackupOptions, ConfigFile, Defaults, Faults, real_path, resolve, resolve_one,
 };
 use crate::engine::Mode;
 use crate::report::progress::Work;
@@ -112,23 +112,18 @@ fn serve(state: &OpenState, doors: &Doors) -> Option<JoinHandle<()>> {
     }
 }
 
-/// The same pair of the file, whose options hold, too: what is kept there must not be deleted
-/// because it is asked for by its places.
-fn as_configured(
+/// The pair of the file that has the places of the arguments. Its options hold, too: what is kept
+/// there must not be deleted because it is asked for by its places.
+pub fn as_configured<C>(
     global: &Global,
-    flags: &BackupOptions,
-    defaults: Defaults,
-    asked: &BackupConfig,
-) -> Option<BackupConfig> {
+    resolve: impl FnOnce(&ConfigFile) -> Result<Vec<C>, Faults>,
+    is_asked: impl Fn(&C) -> bool,
+    name: impl Fn(&C) -> &str,
+) -> Option<C> {
     let file = config_file(global).ok()??;
-    let all = resolve(&file, flags, defaults, paths::home().as_deref()).ok()?;
-    let is_asked = |one: &BackupConfig| {
-        one.source == asked.source
-            && one.destination == asked.destination
-            && one.endpoint_url == asked.endpoint_url
-    };
-    let found = all.into_iter().find(is_asked)?;
-    tracing::info!(backup = found.name, "these are its places: its options in {} hold", file.path);
+    let found = resolve(&file).ok()?.into_iter().find(is_asked)?;
+    let (name, path) = (name(&found), &file.path);
+    tracing::info!(backup = name, "these are its places: its options in {path} hold");
     Some(found)
 }
 
@@ -143,7 +138,14 @@ pub fn choose(
     let home = paths::home();
     if let (Some(source), Some(destination)) = (&run.source, &run.destination) {
         let asked = from_arguments(source, destination, flags.clone(), defaults, home.as_deref())?;
-        return Ok(vec![as_configured(global, &flags, defaults, &asked).unwrap_or(asked)]);
+        let is_asked = |one: &BackupConfig| {
+            one.source == asked.source
+                && one.destination == asked.destination
+                && one.endpoint_url == asked.endpoint_url
+        };
+        let all = |file: &ConfigFile| resolve(file, &flags, defaults, home.as_deref());
+        let configured = as_configured(global, all, is_asked, |one| &one.name);
+        return Ok(vec![configured.unwrap_or(asked)]);
     }
     let file = config_file(global)?;
     let Some(source) = &run.source else {
@@ -237,7 +239,7 @@ pub fn config_file(global: &Global) -> Result<Option<ConfigFile>, CliError> {
     file.map(Some).map_err(|faults| faulty(&faults, global))
 }
 
-pub fn faulty(faults: &crate::config::Faults, global: &Global) -> CliError {
+pub fn faulty(faults: &Faults, global: &Global) -> CliError {
     let count = text::count(faults.faults.len() as u64, "fault");
     CliError::new(Code::NeedsPerson, format!("{} has {count}", faults.path))
         .detail(faults.render(global.color()))

@@ -82,7 +82,7 @@ pub enum End {
 
 impl End {
     /// The end of a run that goes no further.
-    fn of(stop: Stop) -> Self {
+    pub(crate) fn of(stop: Stop) -> Self {
         match stop {
             Stop::Interrupted => Self::Interrupted,
             Stop::All(failure) | Stop::Held(failure) => Self::Failed(failure),

@@ -28,6 +28,8 @@ struct Extra {
     alike: u64,
     /// Of these, the empty ones, which are alike everywhere.
     empty: u64,
+    /// What is asked for is one file of the backup.
+    is_one_file: bool,
 }
 
 impl Extra {
@@ -57,6 +59,13 @@ impl Restore {
         if !extra.is_unrelated() {
             return Ok(());
         }
+        let in_its_place = match &self.settings.within {
+            Some(path) if extra.is_one_file => match self.look(path).await? {
+                LocalLook::Folder(_) => Some(path),
+                _ => None,
+            },
+            _ => None,
+        };
         let few = match extra.here {
             0 => "none of its files is".to_owned(),
             1 => "only one of its files has its name".to_owned(),
@@ -73,11 +82,18 @@ impl Restore {
         }
         raise(&self.tally.held, extra.files);
         let message = format!("the target looks like another folder: {message}");
-        let hint = match extra.kept {
-            0 => "nothing was deleted: the backup has no files to tell the folder by",
-            _ => {
-                "nothing was restored or deleted; --dry-run lists what would be; if it is the \
-                 right folder, restore without --delete first, and then again with it"
+        let hint = match (in_its_place, extra.kept) {
+            (Some(path), _) => format!(
+                "nothing was restored or deleted: a folder is at {path}, where the backup has a \
+                 file; move the folder away, and restore again"
+            ),
+            (None, 0) => {
+                "nothing was deleted: the backup has no files to tell the folder by".into()
+            }
+            (None, _) => {
+                "nothing was restored or deleted; --dry-run lists what would be; if it is \
+                          the right folder, restore without --delete first, and then again with it"
+                    .into()
             }
         };
         Err(Stop::Held(Failure::new(ErrorClass::Configuration, message).with_hint(hint)))
@@ -149,6 +165,7 @@ impl Restore {
     /// and are known after a first walk only.
     async fn walk(&self, reason: Option<&str>, literal: &mut BTreeSet<Key>) -> Result<Extra, Stop> {
         let top = self.settings.within.clone().unwrap_or_else(RelPath::root);
+        let one_file = self.settings.within.as_ref().map(Key::file);
         let mut walk = self.here.walk(top, None);
         let mut objects = self.objects();
         let mut merge: Merge<Seen, (), u64> = Merge::default();
@@ -176,6 +193,7 @@ impl Restore {
                             Ok(Place::Folder(path)) => Key::folder(&path),
                             Err(_) => continue,
                         };
+                        extra.is_one_file |= one_file.as_ref() == Some(&key);
                         // A key that is quoted in another way stands elsewhere in the order.
                         if key != kept.id.key {
                             markers.literal.insert(key);

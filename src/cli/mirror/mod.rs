@@ -11,7 +11,9 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::app::mirror::End;
-use crate::config::{MirrorConfig, MirrorOptions, resolve_mirror, resolve_mirrors};
+use crate::config::{
+    Bucket, ConfigFile, MirrorConfig, MirrorOptions, resolve_mirror, resolve_mirrors,
+};
 use crate::report::progress::Work;
 use crate::service::paths;
 use crate::service::signals::Wish;
@@ -22,7 +24,7 @@ use super::args::Global;
 use super::ask::no_such_backup;
 use super::error::{CliError, Code, Ends};
 use super::run::{Audience, end, listen, until_end};
-use super::sync::{config_file, faulty, plan_sink};
+use super::sync::{as_configured, config_file, faulty, plan_sink};
 
 use summary::MirrorSummary;
 
@@ -81,9 +83,17 @@ fn choose(
     let flags = global.clone().into_mirror_options(options);
     let home = paths::home();
     if let (Some(source), Some(destination)) = (source, destination) {
-        let config = resolve_mirror(source, destination, flags.clone(), home.as_deref())
+        let asked = resolve_mirror(source, destination, flags.clone(), home.as_deref())
             .map_err(|lines| CliError::new(Code::Usage, lines))?;
-        return Ok(vec![as_configured(global, &flags, &config).unwrap_or(config)]);
+        let same = |one: &Bucket, asked: &Bucket| {
+            one.place == asked.place && one.endpoint_url == asked.endpoint_url
+        };
+        let is_asked = |one: &MirrorConfig| {
+            same(&one.source, &asked.source) && same(&one.destination, &asked.destination)
+        };
+        let all = |file: &ConfigFile| resolve_mirrors(file, &flags, home.as_deref());
+        let configured = as_configured(global, all, is_asked, |one| &one.name);
+        return Ok(vec![configured.unwrap_or(asked)]);
     }
     let no_mirror = |what: String| {
         let hint = format!("keepwatch {verb} s3://source s3://destination");
@@ -110,22 +120,6 @@ fn choose(
         (true, Some(source)) => Err(no_mirror(format!("{source:?} has no destination"))),
         (true, None) => Err(no_mirror(format!("there is no mirror in {}", file.path))),
     }
-}
-
-/// The same pair of the file, whose options hold, too: what is kept there must not be tagged or
-/// deleted because it is asked for by its places.
-fn as_configured(
-    global: &Global,
-    flags: &MirrorOptions,
-    asked: &MirrorConfig,
-) -> Option<MirrorConfig> {
-    let file = config_file(global).ok()??;
-    let all = resolve_mirrors(&file, flags, paths::home().as_deref()).ok()?;
-    let is_asked =
-        |one: &MirrorConfig| one.source == asked.source && one.destination == asked.destination;
-    let found = all.into_iter().find(is_asked)?;
-    tracing::info!(backup = found.name, "these are its places: its options in {} hold", file.path);
-    Some(found)
 }
 
 async fn run_one(

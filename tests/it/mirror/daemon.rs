@@ -217,6 +217,22 @@ fn faults_of_mirrors_are_told_with_all_others() {
 }
 
 #[test]
+fn a_pair_that_is_typed_has_the_options_of_its_entry_however_its_buckets_are_reached() {
+    for reached in ["", "region = \"eu-central-1\"", "path_style = true", "source_region = \"x-1\""]
+    {
+        let server = Embedded::start();
+        let pair = Pair::new(&server.reach);
+        configure(&pair, &mirror_entry("6h", &format!("deletions = \"keep\"\n{reached}")));
+        ["a", "b"].iter().for_each(|key| pair.source.put(key, b"1"));
+        pair.mirror(&[], 0);
+        pair.source.delete("a");
+        let said = pair.mirror(&[], 0);
+        assert_eq!(said.number("tagged"), 0, "{reached}: {said:?}");
+        assert!(said.stderr.contains("these are its places"), "{said:?}");
+    }
+}
+
+#[test]
 fn mirrors_in_a_circle_are_refused() {
     let server = Embedded::start();
     let pair = Pair::new(&server.reach);

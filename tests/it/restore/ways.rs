@@ -133,6 +133,28 @@ fn the_guard_is_over_folders_that_would_be_replaced() {
     assert_eq!(differences(scene.tree.folder.path(), back.folder.path()), [""; 0]);
 }
 
+#[test]
+fn a_folder_in_the_place_of_the_one_file_that_is_asked_for() {
+    let scene = backup();
+    let back = Tree::new(&[("a", b"file"), ("b/mine", b"1"), ("b/too", b"2")]);
+    let only = |path| ["--path", path, "--overwrite", "always", "--delete"];
+    let before = seen(back.folder.path());
+    let said = restore(&scene, &back, &only("b"), 7);
+    let hint = "a folder is at b, where the backup has a file; move the folder away, and restore";
+    assert!(said.stderr.contains(hint), "{said:?}");
+    assert!(seen(back.folder.path()) == before);
+    // It helps.
+    fs::rename(back.path("b"), back.path("aside")).unwrap();
+    assert_eq!(restore(&scene, &back, &only("b"), 0).number("downloaded"), 1);
+    assert_eq!(fs::read(back.path("b")).unwrap(), b"3");
+    assert_eq!(fs::read(back.path("aside/mine")).unwrap(), b"1");
+    // A folder of the backup that looks like another one is not moved away.
+    fs::remove_file(back.path("a")).unwrap();
+    back.write("a/mine", b"1");
+    let said = restore(&scene, &back, &only("a"), 7);
+    assert!(said.stderr.contains("restore without --delete first"), "{said:?}");
+}
+
 /// The old object is still there, with a tag that says it was deleted.
 #[test]
 fn a_kind_that_changed_where_deletions_are_tags() {

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 
 use crate::model::words::{bytes, count, grouped};
 use crate::model::{Key, Millis, Object, RelPath};
+use crate::plan::Overwrite;
 use crate::plan::mirror::{Back, bring_back};
-use crate::plan::{ErrorClass, Failure, Overwrite};
 use crate::ports::{
     Fetched, FullHead, Fut, Headers, LineQueue, ObjectId, Scratch, StoreError, Thaw, Tier,
 };
@@ -91,14 +91,7 @@ impl BringBack {
     }
 
     pub async fn run(self: &Arc<Self>) -> End {
-        match self.steps().await {
-            Ok(()) => End::Done { hold: None },
-            Err(Stop::Interrupted) => End::Interrupted,
-            Err(Stop::All(failure)) => End::Failed(failure),
-            Err(stop) => {
-                End::Failed(Failure::new(ErrorClass::Path, format!("it ended with {stop:?}")))
-            }
-        }
+        self.steps().await.map_or_else(End::of, |()| End::Done { hold: None })
     }
 
     async fn steps(self: &Arc<Self>) -> Result<(), Stop> {
