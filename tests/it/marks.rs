@@ -1,5 +1,5 @@
-//! The marks of a deletion on objects of a backup: put on nobody else's, charged once, and taken off
-//! whatever is there again, for a restore would leave it out.
+//! The marks of a deletion on objects of a backup: put on nobody else's, charged once, and taken
+//! off whatever is there again, for a restore would leave it out.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -3,8 +3,8 @@
 //! The upload is journaled before it is created, and each part when it is acknowledged. The next
 //! attempt goes on with the parts that the journal and the server agree on, if the file still has
 //! the fingerprint that the journal names, and each kept part still reads the same. Otherwise the
-//! old upload is aborted. An upload whose id was never learnt is found and aborted: it is the one of
-//! its key that was not open before. What others have open there is left alone.
+//! old upload is aborted. One whose id was never learnt is found and aborted: it is the one of its
+//! key that was not open before. What others have open there is left alone.
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
