@@ -198,20 +198,31 @@ impl S3Store {
         }
     }
 
-    /// The form of checksum that a copy in parts can have.
-    fn form_of(&self, copy: &CreateCopy) -> Option<Form> {
-        let known = self.knows_crc64();
-        match copy.checksum.map(Form::in_parts) {
-            // A server that keeps it for the source knows it.
-            Some(form) if !copy.streamed => Some(form),
-            Some(form) if known && is_made_here(form.algorithm) => Some(form),
-            _ => known.then_some(Form::USUAL),
+    async fn open_copy(&self, copy: CreateCopy) -> Result<String, StoreError> {
+        let usual = self.knows_crc64().then_some(Form::USUAL);
+        // What goes within a server it makes by itself.
+        let can = |form: &Form| !copy.streamed || is_made_here(form.algorithm);
+        let wanted = copy.checksum.map(Form::in_parts).filter(can).or(usual);
+        if wanted != usual {
+            match self.open_with(&copy, wanted).await {
+                Ok((id, true)) => return Ok(id),
+                // Parts that come from here would not fit.
+                Ok((id, false)) => self.abort_multipart(&copy.key, &id).await?,
+                Err(error) if is_of_request(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
+        self.open_with(&copy, usual).await.map(|(id, _)| id)
     }
 
-    async fn open_copy(&self, copy: CreateCopy) -> Result<String, StoreError> {
-        let form = self.form_of(&copy);
-        let CreateCopy { key, headers, tags, streamed, .. } = &copy;
+    /// Opens an upload with a checksum of this form; answers with its id, and whether the server
+    /// shows that it knows such checksums, where that matters.
+    async fn open_with(
+        &self,
+        copy: &CreateCopy,
+        form: Option<Form>,
+    ) -> Result<(String, bool), StoreError> {
+        let CreateCopy { key, headers, tags, streamed, .. } = copy;
         let what = || self.describe("begin to copy to", key);
         if !fits_xml(key) {
             let cause = "its name has a character that S3's multipart replies cannot carry";
@@ -240,10 +251,12 @@ impl S3Store {
         let once = aws_sdk_s3::Config::builder().retry_config(RetryConfig::disabled());
         let request = with_expires!(request, headers).config_override(once);
         let reply = request.send().await.map_err(|e| self.explained(&what(), &e))?;
-        // What is over the whole content the server makes by itself.
+        let shown = reply.checksum_algorithm().map(ChecksumAlgorithm::as_str);
+        let fits = |form: Form| self.knows_crc64() || shown == Some(form.algorithm.name());
+        // What is over the whole content a server makes by itself.
         let carried = form.filter(|form| *streamed || form.over == Over::Parts);
         match reply.upload_id() {
-            Some(id) => Ok(write_id(carried, id)),
+            Some(id) => Ok((write_id(carried, id), !*streamed || form.is_none_or(fits))),
             None => Err(error::not_s3(&what(), "its reply has no upload id")),
         }
     }
@@ -306,6 +319,15 @@ impl S3Store {
 
 fn algorithm_of(checksum: &Checksum) -> ChecksumAlgorithm {
     ChecksumAlgorithm::from(checksum.form.algorithm.name())
+}
+
+/// Whether the server refuses this one request as it is: not every server has every checksum.
+fn is_of_request(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unsupported(_) => true,
+        StoreError::Failed(failure) => failure.class == ErrorClass::Path,
+        _ => false,
+    }
 }
 
 /// The value of `x-amz-copy-source`.

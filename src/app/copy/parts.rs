@@ -210,7 +210,7 @@ fn of_server(stored: StoredPart) -> JournaledPart {
 
 /// The checksum of the whole, where every part has its own.
 fn joined(algorithm: Algorithm, parts: &[JournaledPart]) -> Option<Checksum> {
-    let own = |part: &'_ JournaledPart| Some((part.stored.checksum.clone()?, part.digest.bytes));
+    let own = |part: &JournaledPart| Some((part.stored.checksum.clone()?, part.digest.bytes));
     let parts: Vec<_> = parts.iter().map(own).collect::<Option<_>>()?;
     Checksum::joined(algorithm, parts.iter().map(|(checksum, bytes)| (checksum, *bytes)))
 }

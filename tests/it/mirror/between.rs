@@ -160,6 +160,26 @@ fn a_streamed_copy_that_was_cut_goes_on_with_the_checksums_of_its_parts() {
     }
 }
 
+#[test]
+fn where_a_checksum_is_refused_the_copy_has_the_usual_one() {
+    let (from, to) = (Embedded::start(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    let checksum = ("CRC32", ChecksumType::FullObject);
+    put_with_checksum(&both.source, "large", &bytes(12 << 20), 5 << 20, checksum);
+    let opened = std::sync::atomic::AtomicUsize::new(0);
+    to.rule(move |seen| match seen.method == "POST" && seen.query.starts_with("uploads") {
+        true if opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
+            Fault::Error(501, "NotImplemented")
+        }
+        _ => Fault::Pass,
+    });
+    assert_eq!(both.mirror(&SMALL_PARTS, 0).number("copied"), 1);
+    let copy = &whole(&both.copies)["large"];
+    assert!(copy.body == bytes(12 << 20));
+    assert_eq!(copy.checksum.as_ref().map(|(algorithm, _)| *algorithm), Some("CRC64NVME"));
+    assert!(both.copies.open_uploads().is_empty());
+}
+
 /// With nothing to tell it but a CRC32 over all of it.
 #[test]
 fn parts_that_do_not_add_up_to_the_checksum_of_the_source_are_not_joined() {
