@@ -11,13 +11,18 @@ use crate::ports::{BackupRow, SmallObject};
 use super::failure_of;
 use super::owner::{OWNER_KEY, OwnerRecord, Tenant};
 
-/// Fails when another backup's record is found: one GET for each prefix above, and a listing. Of
-/// that the first page, which often is all, is what the first pass would ask for next.
-pub(super) async fn check(tenant: &dyn Tenant, row: &BackupRow) -> Result<(), Failure> {
+/// Why this destination overlaps another's, if another backup's record is found: one GET for each
+/// prefix above, and a listing. Of that the first page, which often is all, is what the first pass
+/// would ask for next. Fails where that cannot be asked, as where a listing is denied: then nobody
+/// knows.
+pub(super) async fn overlap(
+    tenant: &dyn Tenant,
+    row: &BackupRow,
+) -> Result<Option<Failure>, Failure> {
     let above = tenant.store().get_above(&Key::literal(OWNER_KEY)).await;
     for (key, body) in above.map_err(|e| failure_of(e, "look for other owner records"))? {
         if let Some(record) = OwnerRecord::read(&body) {
-            return Err(overlap(&record, &format!("{key}, around this destination")));
+            return Ok(Some(overlaps(&record, &format!("{key}, around this destination"))));
         }
     }
     let mut after = None;
@@ -28,7 +33,7 @@ pub(super) async fn check(tenant: &dyn Tenant, row: &BackupRow) -> Result<(), Fa
             if let Some(record) = read_inside(tenant, key).await?
                 && !tenant.brings(key).await?
             {
-                return Err(overlap(&record, &format!("{key}, inside this destination")));
+                return Ok(Some(overlaps(&record, &format!("{key}, inside this destination"))));
             }
         }
         let (first, next) = (after.is_none(), page.more_after.clone());
@@ -37,7 +42,7 @@ pub(super) async fn check(tenant: &dyn Tenant, row: &BackupRow) -> Result<(), Fa
         }
         after = next;
         if after.is_none() {
-            return Ok(());
+            return Ok(None);
         }
     }
 }
@@ -60,7 +65,7 @@ async fn read_inside(tenant: &dyn Tenant, key: &Key) -> Result<Option<OwnerRecor
     }
 }
 
-fn overlap(other: &OwnerRecord, place: &str) -> Failure {
+fn overlaps(other: &OwnerRecord, place: &str) -> Failure {
     let OwnerRecord { host, machine, user, source, .. } = other;
     let message = format!(
         "this destination overlaps that of another backup: {user} on {host} (machine {machine}) \

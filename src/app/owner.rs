@@ -170,7 +170,8 @@ async fn read_and_judge(tenant: &dyn Tenant, seen: Option<ETag>) -> Result<(), F
             // A dry run claims nothing; and no claim is made and withdrawn again and again beside
             // one that was seen.
             if tenant.is_dry_run() || tenant.owner().is_refused() {
-                neighbours::check(tenant, &row).await.map_err(|failure| refuse(tenant, failure))?;
+                let looked = neighbours::overlap(tenant, &row).await.map_err(everybodys)?;
+                looked.map_or(Ok(()), |overlap| Err(refuse(tenant, overlap)))?;
             }
             if row.owner_etag.is_some() && !tenant.is_dry_run() {
                 doubt(tenant, "gone from the destination").await?;
@@ -225,12 +226,9 @@ async fn judge(
     Err(refuse(tenant, refused(&record, same)))
 }
 
-/// What is a matter of configuration here stays so until a person acts.
+/// Another is there, and stays until a person acts.
 fn refuse(tenant: &dyn Tenant, failure: Failure) -> Failure {
-    let failure = everybodys(failure);
-    if failure.class == ErrorClass::Configuration {
-        tenant.owner().refused.store(true, Ordering::Relaxed);
-    }
+    tenant.owner().refused.store(true, Ordering::Relaxed);
     failure
 }
 
@@ -317,15 +315,15 @@ async fn claim(
 /// at least one then sees the other. Until this was seen the claim is not recorded, so that one
 /// which was cut off here is looked at again.
 async fn stay_alone(tenant: &dyn Tenant, row: &BackupRow, etag: &ETag) -> Result<(), Failure> {
-    let Err(failure) = neighbours::check(tenant, row).await else { return Ok(()) };
-    if failure.class == ErrorClass::Configuration {
-        let ours = [(Key::literal(OWNER_KEY), Some(etag.clone()))];
-        match tenant.store().delete(&ours).await {
-            Ok(results) if results.iter().all(Result::is_ok) => {}
-            _ => tracing::warn!(backup = tenant.name(), "the claim could not be withdrawn"),
-        }
+    // Where nobody may look, nobody is seen: that is waited for, as all that is denied.
+    let looked = neighbours::overlap(tenant, row).await.map_err(everybodys)?;
+    let Some(overlap) = looked else { return Ok(()) };
+    let ours = [(Key::literal(OWNER_KEY), Some(etag.clone()))];
+    match tenant.store().delete(&ours).await {
+        Ok(results) if results.iter().all(Result::is_ok) => {}
+        _ => tracing::warn!(backup = tenant.name(), "the claim could not be withdrawn"),
     }
-    Err(refuse(tenant, failure))
+    Err(refuse(tenant, overlap))
 }
 
 /// Asked once, unless it is `known`: the record is there now, and a server that honours conditions
