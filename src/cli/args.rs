@@ -361,7 +361,10 @@ impl Global {
         match self.color {
             When::Always => true,
             When::Never => false,
-            When::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            When::Auto => {
+                let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+                is_wanted && std::io::stderr().is_terminal()
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use super::count::Counter;
 use super::direct::Direct;
+use super::environment;
 use super::keys::{Chain, Keys, Veto};
 use super::trust;
 
@@ -118,10 +119,12 @@ impl Connection {
         if let Some(url) = &endpoint.url {
             loader = loader.endpoint_url(url);
         }
-        if let Some(profile) = &endpoint.profile {
+        let profile = endpoint.profile.as_deref().or(environment::profile_instead());
+        if let Some(profile) = profile {
             loader = loader.profile_name(profile);
         }
         let sdk = loader.region(region).load().await;
+        let sdk = environment::without_empty(sdk, profile).await;
         let custom = custom_endpoint(&sdk);
         // From the environment or the AWS configuration: ours refuse it where they are read.
         if custom.as_ref().is_some_and(|url| url.contains('@')) {
@@ -243,14 +246,15 @@ fn custom_endpoint(sdk: &SdkConfig) -> Option<String> {
 }
 
 async fn configured_region(profile: Option<&str>) -> Option<Region> {
-    use aws_config::environment::EnvironmentVariableRegionProvider;
     use aws_config::meta::region::ProvideRegion as _;
     use aws_config::profile::ProfileFileRegionProvider;
-    if let Some(region) = EnvironmentVariableRegionProvider::new().region().await {
-        return Some(region);
+    let variables = environment::variables();
+    let named = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+    if let Some(region) = named.into_iter().find_map(|name| variables.get(name).ok()) {
+        return Some(Region::new(region));
     }
     let mut builder = ProfileFileRegionProvider::builder();
-    if let Some(profile) = profile {
+    if let Some(profile) = profile.or(environment::profile_instead()) {
         builder = builder.profile_name(profile);
     }
     builder.build().region().await

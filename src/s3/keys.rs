@@ -15,6 +15,8 @@ use aws_sdk_s3::config::{Region, SharedHttpClient};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use super::environment;
+
 /// Answers with why a file of keys may not be used, if it may not.
 pub type Veto = fn(&std::path::Path) -> Option<String>;
 
@@ -72,12 +74,15 @@ impl Chain {
             .with_http_client(self.http.clone())
             .with_timeout_config(self.timeouts.clone());
         if self.profile.is_none() && self.file.is_none() {
-            let chain = DefaultCredentialsChain::builder().configure(config);
+            let mut chain = DefaultCredentialsChain::builder().configure(config);
+            if let Some(profile) = environment::profile_instead() {
+                chain = chain.profile_name(profile);
+            }
             return chain.region(self.region.clone()).build().await.provide_credentials().await;
         }
         // A profile that was asked for beats keys in the environment, as in the AWS CLI.
         let mut provider = ProfileFileCredentialsProvider::builder().configure(&config);
-        if let Some(profile) = &self.profile {
+        if let Some(profile) = self.profile.as_deref().or(environment::profile_instead()) {
             provider = provider.profile_name(profile);
         }
         if let Some(file) = &self.file {

@@ -15,6 +15,7 @@ mod copy;
 mod count;
 mod delete;
 mod direct;
+mod environment;
 mod error;
 mod foreign;
 mod get;

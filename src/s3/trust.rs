@@ -4,15 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use aws_config::profile;
-use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_http_client::tls::{TlsContext, TrustStore};
-use aws_types::os_shim_internal::{Env, Fs};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::connect::ConnectError;
+use super::environment;
 
 /// The authorities for every connection of one endpoint.
 pub async fn trusted(profile: Option<&str>) -> Result<TlsContext, ConnectError> {
@@ -26,15 +24,10 @@ pub async fn trusted(profile: Option<&str>) -> Result<TlsContext, ConnectError> 
 
 async fn bundle(profile: Option<&str>) -> Option<PathBuf> {
     let set = |file: &str| (!file.is_empty()).then(|| PathBuf::from(file));
-    let env = Env::real();
-    if let Some(file) = env.get("AWS_CA_BUNDLE").ok().and_then(|file| set(&file)) {
-        return Some(file);
+    if let Ok(file) = environment::variables().get("AWS_CA_BUNDLE") {
+        return Some(PathBuf::from(file));
     }
-    // Files that cannot be read are told of where keys are looked for in them.
-    let profile = profile.map(|name| name.to_owned().into());
-    let files = EnvConfigFiles::default();
-    let profiles = profile::load(&Fs::real(), &env, &files, profile).await.ok()?;
-    profiles.get("ca_bundle").and_then(set)
+    environment::sections(profile).await?.get("ca_bundle").and_then(set)
 }
 
 /// The text of a bundle in which every certificate can be used: the client takes that for granted.

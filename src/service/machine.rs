@@ -9,7 +9,8 @@ use crate::model::Md5;
 /// An id of this machine that does not give the machine's own id away: hashed, as machine-id(5)
 /// asks. Where the system has none, an id is made and kept outside the state.
 pub fn machine_id(fallback: Option<&Path>) -> io::Result<String> {
-    if let Ok(id) = std::env::var("KEEPWATCH_MACHINE_ID") {
+    // An empty variable is none, and no id that many machines share.
+    if let Some(id) = std::env::var("KEEPWATCH_MACHINE_ID").ok().filter(|id| !id.is_empty()) {
         return Ok(id);
     }
     let system = ["/etc/machine-id", "/var/lib/dbus/machine-id"];

@@ -1,6 +1,7 @@
 //! Where configuration and state live.
 
 use std::env;
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -8,8 +9,13 @@ const NAME: &str = "keepwatch";
 /// A socket's path must fit `sockaddr_un` (108 bytes on Linux, 104 on macOS), NUL included.
 const SOCKET_PATH_MAX: usize = 100;
 
+/// A variable; an empty one is one that is not set.
+fn set(variable: &str) -> Option<OsString> {
+    env::var_os(variable).filter(|value| !value.is_empty())
+}
+
 fn folder_from(variable: &str) -> Option<PathBuf> {
-    let value = env::var_os(variable)?;
+    let value = set(variable)?;
     let path = PathBuf::from(value);
     path.is_absolute().then_some(path)
 }
@@ -36,8 +42,8 @@ const MACHINE: &str = if cfg!(target_os = "macos") {
 pub fn state_folder() -> Option<PathBuf> {
     let own = users_state_folder();
     let machine = state_of_machine();
-    let is_machines = env::var_os("STATE_DIRECTORY").is_none()
-        && env::var_os("XDG_STATE_HOME").is_none()
+    let is_machines = set("STATE_DIRECTORY").is_none()
+        && set("XDG_STATE_HOME").is_none()
         && super::machine::is_root()
         && !own.as_ref().is_some_and(|own| own.exists())
         && machine.is_some();
@@ -51,7 +57,7 @@ pub fn state_of_machine() -> Option<&'static Path> {
 }
 
 fn users_state_folder() -> Option<PathBuf> {
-    if let Some(folders) = env::var_os("STATE_DIRECTORY") {
+    if let Some(folders) = set("STATE_DIRECTORY") {
         let first = folders.as_bytes().split(|b| *b == b':').next().unwrap_or_default();
         return Some(PathBuf::from(std::ffi::OsStr::from_bytes(first)));
     }

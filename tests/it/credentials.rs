@@ -148,3 +148,46 @@ fn a_crash_leaves_no_memory_behind() {
     assert!(!String::from_utf8_lossy(&line).contains(&scene.server.reach.secret_key));
     assert_eq!(daemon.stop(), 0);
 }
+
+/// As the AWS tools have it: compose files and units often leave a variable empty.
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let scene = Scene::new(&[("a", b"1")]);
+    let reach = &scene.server.reach;
+    let folder = || {
+        let user = User::new();
+        let aws = user.home.path().join(".aws");
+        std::fs::create_dir(&aws).unwrap();
+        let (key, secret) = (&reach.access_key, &reach.secret_key);
+        let keys =
+            format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
+        write_secret(&aws.join("credentials"), &keys);
+        let config = format!("[default]\nregion = us-east-1\nendpoint_url = {}\n", reach.endpoint);
+        std::fs::write(aws.join("config"), config).unwrap();
+        user
+    };
+    let emptied = [
+        &["AWS_ENDPOINT_URL"][..],
+        &["AWS_ENDPOINT_URL_S3"],
+        &["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_REGION"],
+        &["AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CA_BUNDLE"],
+        &["AWS_SESSION_TOKEN", "KEEPWATCH_ENDPOINT_URL", "KEEPWATCH_REGION", "KEEPWATCH_CONFIG"],
+        &["KEEPWATCH_TRANSFERS", "KEEPWATCH_STATE_DIR", "KEEPWATCH_PROFILE", "KEEPWATCH_EXCLUDE"],
+        &["KEEPWATCH_RETRY_FOR", "KEEPWATCH_LOG_FORMAT", "KEEPWATCH_JSON", "STATE_DIRECTORY"],
+    ];
+    for (n, names) in emptied.into_iter().enumerate() {
+        let user = names.iter().fold(folder(), |user, name| user.with_variable(name, ""));
+        let to = format!("s3://bucket/{n}");
+        user.sync(scene.tree.folder.path(), &to, &[], 0);
+        assert!(scene.bucket.get(&format!("{n}/a")).is_some(), "{names:?}");
+        assert!(user.state_folder().join("state.db").exists(), "{names:?}");
+    }
+    // What is set for all services counts, where that for S3 alone is empty.
+    let user = User::of(reach).with_variable("AWS_ENDPOINT_URL_S3", "");
+    user.sync(scene.tree.folder.path(), TO, &[], 0);
+    // Two machines do not become one by it.
+    let stranger = User::of(reach).with_variable("KEEPWATCH_MACHINE_ID", "other");
+    stranger.sync(scene.tree.folder.path(), TO, &[], 4);
+    let same = User::of(reach).with_variable("KEEPWATCH_MACHINE_ID", "");
+    same.sync(scene.tree.folder.path(), TO, &[], 0);
+}
