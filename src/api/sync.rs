@@ -12,7 +12,7 @@ use crate::app::status::Summary;
 use crate::config::units::{Size, Span};
 use crate::engine::{Exit, Mode};
 use crate::plan::{Compare, Deletions, MaxDelete, Symlinks};
-use crate::wire::{Error, RunOptions, check, open_state_of, wire};
+use crate::wire::{Error, RunOptions, check, find, open_state_of, wire};
 
 use super::report::{Report, problems};
 use super::run::{Access, Progress, Run, Stop, absolute, block_on, dry, shared};
@@ -207,7 +207,8 @@ impl Sync {
             new_bucket: self.new_bucket,
             plan: self.run.plan.clone(),
         };
-        let backup = wire(&config, &state, &options).await?.backup;
+        let found = find(&config, options.mode).await?;
+        let backup = wire(&config, found, &state, &options).await?.backup;
         let (commands, inbox) = mpsc::channel(8);
         let driving = Driver::new(backup.clone(), None).run(inbox);
         let stop = || {

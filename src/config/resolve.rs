@@ -9,7 +9,7 @@ use super::destination::Destination;
 use super::fault::{Fault, Faults};
 use super::file::ConfigFile;
 use super::options::BackupOptions;
-use super::place::real_path;
+use super::place::{look_ahead, real_path};
 use super::units::{Rate, Size, Span, Transfers};
 
 /// A backup with every value settled.
@@ -95,8 +95,21 @@ pub fn resolve(
     defaults: Defaults,
     home: Option<&Path>,
 ) -> Result<Vec<BackupConfig>, Faults> {
+    let (configs, faults) = settle(file, flags, defaults, home);
+    if faults.is_empty() { Ok(configs) } else { Err(file.faulty(faults)) }
+}
+
+/// The same, as far as it goes, and all faults of the file. What cannot be read is empty.
+pub fn settle(
+    file: &ConfigFile,
+    flags: &BackupOptions,
+    defaults: Defaults,
+    home: Option<&Path>,
+) -> (Vec<BackupConfig>, Vec<Fault>) {
     let mut faults = file.faults.clone();
     let mut configs: Vec<BackupConfig> = vec![];
+    let sources = file.backups.iter().filter_map(|entry| expand(&entry.source, home).ok());
+    sources.for_each(|source| look_ahead(&source));
     for entry in &file.backups {
         // What is missing or no text has been told of already.
         let unread = |option: &str| match option {
@@ -117,7 +130,7 @@ pub fn resolve(
         };
         let source = expand(&entry.source, home);
         let (config, mut complaints) =
-            settle(&entry.name, source, &entry.destination, options, defaults, home);
+            settle_one(&entry.name, source, &entry.destination, options, defaults, home);
         complaints.extend(against_others(&config, &configs));
         configs.push(config);
         for (option, title, help) in complaints.into_iter().filter(|(o, ..)| !unread(o)) {
@@ -134,7 +147,7 @@ pub fn resolve(
             help,
         });
     }
-    if faults.is_empty() { Ok(configs) } else { Err(Faults::new(&file.path, &file.text, faults)) }
+    (configs, faults)
 }
 
 pub(super) fn find(spans: &[(String, Range<usize>)], option: &str) -> Option<Range<usize>> {
@@ -152,7 +165,7 @@ pub fn resolve_one(
     home: Option<&Path>,
 ) -> Result<BackupConfig, String> {
     let source = Ok(source.map(Path::to_owned).unwrap_or_default());
-    let (config, complaints) = settle(name, source, destination, options, defaults, home);
+    let (config, complaints) = settle_one(name, source, destination, options, defaults, home);
     if complaints.is_empty() {
         return Ok(config);
     }
@@ -171,7 +184,7 @@ pub fn resolve_one(
 
 /// The backup with every value settled, and what is wrong with it. A source or destination that
 /// cannot be read is empty.
-fn settle(
+fn settle_one(
     name: &str,
     source: Result<PathBuf, String>,
     destination: &str,

@@ -35,6 +35,7 @@ pub use spool::Spools;
 pub use target::Target;
 
 use threads::Threads;
+pub use threads::with_own_turns;
 
 /// A source folder and the rules over it.
 #[derive(Clone)]

@@ -230,9 +230,13 @@ async fn folders_get_markers_for_emptiness_and_mode() {
 async fn folders_are_watched_before_they_are_listed() {
     struct Late(PathBuf, Mutex<BTreeMap<RelPath, usize>>);
     impl FolderWatch for Late {
-        fn reset(&self) {}
+        fn reset(&self) -> Fut<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
 
-        fn walked(&self) {}
+        fn walked(&self) -> Fut<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
 
         fn watch(&self, folders: &[RelPath]) {
             for folder in folders {

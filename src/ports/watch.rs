@@ -25,9 +25,9 @@ pub trait FolderWatch: Send + Sync {
     /// the walk over everything that this is part of has ended.
     fn watch(&self, folders: &[RelPath]);
     /// A walk over everything has ended: whether all folders could be watched is known.
-    fn walked(&self);
+    fn walked(&self) -> Fut<'_, ()>;
     /// Another folder is where the source was: forgets what is watched.
-    fn reset(&self);
+    fn reset(&self) -> Fut<'_, ()>;
 }
 
 /// The stream of a watcher's events.

@@ -49,7 +49,9 @@ impl Layout {
 
 /// Watches folders below a source.
 pub struct Watch {
-    folders: Mutex<Folders>,
+    /// Locked while somebody looks at the source, which may hang: the runtime's own thread, which
+    /// runs every backup, must not wait for it.
+    folders: Arc<Mutex<Folders>>,
     layout: Layout,
     outbox: Outbox,
     /// Set when a raw event found no room. Sticky until it is dealt with.
@@ -90,7 +92,8 @@ fn start_as(layout: Layout, root: &Path) -> (Arc<Watch>, Hints) {
     let outbox = Outbox { hints, lost: lost.clone() };
     let (raw, events) = std::sync::mpsc::sync_channel(RAW_MAX);
     let spilled = Arc::new(AtomicBool::new(false));
-    let folders = Mutex::new(Folders::new(layout, root, raw, spilled.clone()));
+    let folders = Folders::new(layout, root, raw, spilled.clone());
+    let folders = Arc::new(Mutex::new(folders));
     let remote = limits::remote_changes(root);
     let watch = Arc::new(Watch { folders, layout, outbox, spilled, remote });
     if let Some(message) = watch.remote.clone() {
@@ -114,7 +117,17 @@ fn start_as(layout: Layout, root: &Path) -> (Arc<Watch>, Hints) {
 
 impl Watch {
     fn folders(&self) -> MutexGuard<'_, Folders> {
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.folders)
+    }
+
+    /// Does what may hang on a thread that may.
+    fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Folders) -> T + Send + 'static,
+    ) -> Fut<'_, Option<T>> {
+        let folders = self.folders.clone();
+        let working = tokio::task::spawn_blocking(move || work(&mut lock(&folders)));
+        Box::pin(async move { working.await.ok() })
     }
 
     fn translate(&self, batch: Vec<Raw>) {
@@ -162,19 +175,27 @@ impl Watch {
     }
 }
 
+fn lock(folders: &Mutex<Folders>) -> MutexGuard<'_, Folders> {
+    folders.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl FolderWatch for Watch {
     fn watch(&self, folders: &[RelPath]) {
         let sight = self.folders().add(folders);
         self.report(sight);
     }
 
-    fn walked(&self) {
-        let sight = self.folders().walked();
-        self.report(sight);
+    fn walked(&self) -> Fut<'_, ()> {
+        Box::pin(async move {
+            let sight = self.apart(Folders::walked).await.flatten();
+            self.report(sight);
+        })
     }
 
-    fn reset(&self) {
-        self.folders().reset();
+    fn reset(&self) -> Fut<'_, ()> {
+        Box::pin(async move {
+            self.apart(Folders::reset).await;
+        })
     }
 }
 

@@ -203,7 +203,7 @@ async fn a_source_that_is_a_link_is_found_anew() {
     watch.watch(&[RelPath::root()]);
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink("two", &link).unwrap();
-    watch.reset();
+    watch.reset().await;
     watch.watch(&[RelPath::root()]);
     std::fs::write(w.at("two/x"), b"").unwrap();
     loop {
@@ -232,7 +232,7 @@ async fn one_watch_sees_everything() {
     assert!(names(&seen).contains(&"a/b/x") && names(&seen).contains(&"a/y"), "{seen:?}");
     std::fs::remove_dir_all(w.at("a")).unwrap();
     assert!(names(&w.until_now().await).contains(&"a"));
-    w.watch.reset();
+    w.watch.reset().await;
     w.watch.watch(&[RelPath::root()]);
     std::fs::write(w.at("z"), b"").unwrap();
     assert!(names(&w.until_now().await).contains(&"z"));

@@ -7,6 +7,7 @@ mod error;
 mod keys;
 mod locked;
 pub mod mirror;
+mod places;
 pub mod publish;
 mod restore;
 mod stores;
@@ -30,12 +31,12 @@ use crate::ports::{Clock, LocalTree};
 use crate::s3::{Connection, Endpoint, S3Options, S3Store};
 use crate::service::{lock, machine, paths};
 use crate::state::{BackupId, BackupState, State};
-use crate::watch;
 
 pub use error::Error;
 use locked::{not_opened, patiently};
 
 pub use crate::s3::TELLS_OF_ROLES;
+pub use places::{Beyond, Found, check, faults, find, refuse_nested};
 pub use restore::{RestorePlan, patterns, restore};
 pub use stores::{as_typed, is_store, open_store, store_reach};
 
@@ -72,7 +73,8 @@ pub fn state_folder(named: Option<&Path>) -> Result<PathBuf, Error> {
 /// As [`open_state`], unless these backups would back it up: then nothing is made.
 pub fn open_state_of(named: Option<&Path>, configs: &[BackupConfig]) -> Result<OpenState, Error> {
     let folder = state_folder(named)?;
-    configs.iter().try_for_each(|config| refuse_state_in_source(&config.source, &folder))?;
+    let is_apart = |config: &BackupConfig| places::refuse_state_in_source(&config.source, &folder);
+    configs.iter().try_for_each(is_apart)?;
     open_state(named)
 }
 
@@ -131,45 +133,20 @@ pub struct Wired {
     pub backup: Arc<Backup>,
     pub watching: Option<Watching>,
     pub destination: String,
+    /// Who answers there, in words.
+    pub server: String,
 }
 
-/// Whether a configuration can be used at all, as far as it can be told without touching its
-/// source or its destination.
-pub fn check(config: &BackupConfig, state: &Path) -> Result<(), Error> {
-    rules(config)?;
-    refuse_state_in_source(&config.source, state)
-}
-
-/// A store and a folder that is filled must not contain each other.
-pub fn refuse_nested(destination: &Destination, folder: &Path, what: &str) -> Result<(), Error> {
-    let Destination::Store { folder: store, .. } = destination else { return Ok(()) };
-    let (store, folder) = (real_path(store), real_path(folder));
-    if !is_within(&store, &folder) && !is_within(&folder, &store) {
-        return Ok(());
-    }
-    let (store, folder) = (store.display(), folder.display());
-    let message = format!("the store {store} and the {what} {folder} contain each other");
-    Err(Error::new(ErrorClass::Configuration, message)
-        .hint("one would grow into the other: choose another folder"))
-}
-
-/// Whether one folder lies in another, or is the same: by their paths, or by what they are where
-/// one of them is mounted at another place, too.
-fn is_within(inner: &Path, outer: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let number = |path: &Path| std::fs::metadata(path).ok().map(|is| (is.dev(), is.ino()));
-    let Some(outer_is) = number(outer) else { return inner.starts_with(outer) };
-    inner.starts_with(outer) || inner.ancestors().any(|above| number(above) == Some(outer_is))
-}
-
-/// Makes the ports of a backup and puts them together.
+/// Makes the ports of a backup, whose source was found, and puts them together.
 pub async fn wire(
     config: &BackupConfig,
+    found: Found,
     state: &OpenState,
     run: &RunOptions,
 ) -> Result<Wired, Error> {
-    let source = source_path(config, run.mode)?;
-    refuse_nested(&config.destination, &source, "source")?;
+    let Found { path: source, watching } = found;
+    places::refuse_state_in_source(&source, &state.folder)?;
+    refuse_nested(&config.destination, &source, "source").await?;
     let mut config = config.clone();
     let id_at =
         |endpoint: String, config: &BackupConfig| id_of(&source, endpoint, &config.destination);
@@ -177,6 +154,12 @@ pub async fn wire(
     stores::refuse_lost(&config.name, &config.destination, id_of_store, state).await?;
     let way = way_to(&config, run.plan.is_some()).await?;
     let endpoint_name = endpoint_name(&config.destination, &way);
+    let server = match &config.destination {
+        Destination::S3 { .. } | Destination::Default if !endpoint_name.is_empty() => {
+            Escaped(endpoint_name.as_bytes()).to_string()
+        }
+        destination => destination.to_string(),
+    };
     if config.destination == Destination::Default {
         config.destination = default_destination(&source, &endpoint_name, state, run).await?;
         config.create_bucket = true;
@@ -194,12 +177,8 @@ pub async fn wire(
     let clock = Arc::new(SystemClock);
     let backup =
         Backup::new(settings, tree, Arc::new(store), Arc::new(records), clock, run.plan.clone());
-    let watching = (run.mode == Mode::Daemon).then(|| {
-        let (folders, hints) = watch::start(&config.source);
-        Watching { hints: Box::new(hints), folders }
-    });
     let destination = config.destination.to_string();
-    Ok(Wired { backup: Arc::new(backup), watching, destination })
+    Ok(Wired { backup: Arc::new(backup), watching, destination, server })
 }
 
 /// The records of a backup or a mirror. A dry run leaves none behind.
@@ -218,36 +197,6 @@ pub async fn records_of(
     let scratch = State::scratch()
         .map_err(|e| Error::new(ErrorClass::State, "cannot keep notes in memory").caused_by(&e))?;
     Ok(scratch.backup(name, id).await?)
-}
-
-/// The source with links resolved. A daemon waits for one that is not there, or that cannot be
-/// looked at for now, as on a disk that fails or a server that is away; a one-shot command does
-/// not.
-fn source_path(config: &BackupConfig, mode: Mode) -> Result<PathBuf, Error> {
-    let source = &config.source;
-    match source.canonicalize().and_then(|path| Ok((path.metadata()?.is_dir(), path))) {
-        Ok((true, path)) => Ok(path),
-        Ok((false, _)) => {
-            let message = format!("the source {} is not a folder", source.display());
-            Err(Error::new(ErrorClass::Configuration, message).hint("name a folder to keep"))
-        }
-        Err(_) if mode == Mode::Daemon => Ok(source.clone()),
-        Err(error) => {
-            let message = format!("the source {} cannot be used", source.display());
-            let hint = "check the path, and whether its disk is mounted";
-            Err(Error::new(ErrorClass::Configuration, message).caused_by(&error).hint(hint))
-        }
-    }
-}
-
-fn refuse_state_in_source(source: &Path, state: &Path) -> Result<(), Error> {
-    if !state.starts_with(source) {
-        return Ok(());
-    }
-    let message =
-        format!("the state folder {} is inside the source {}", state.display(), source.display());
-    Err(Error::new(ErrorClass::Configuration, message)
-        .hint("keepwatch would back up its own notes for ever: choose another --state-dir"))
 }
 
 /// What the records know the endpoint by: where the way leads, whoever named it; empty for AWS.

@@ -39,7 +39,7 @@ pub async fn restore(asked: RestorePlan) -> Result<Restore, Error> {
     let RestorePlan { config, target, patterns, settings, plan } = asked;
     let config = BackupConfig { create_bucket: false, ..config };
     let (bucket, prefix) = place(&config.destination);
-    refuse_nested(&config.destination, &target, "target")?;
+    refuse_nested(&config.destination, &target, "target").await?;
     let wanted: Filter = Arc::new(move |path, is_folder| patterns.lets_in(path, is_folder));
     // What the backup leaves out is not there because of that, and is not to be deleted.
     let here = Tree::new(&target, rules(&config)?, KEY_MAX_BYTES - prefix.as_str().len());

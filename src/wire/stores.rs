@@ -11,6 +11,7 @@ use crate::s3::Endpoint;
 use crate::state::BackupId;
 use crate::store::{InProcess, Store, StoreOptions};
 
+use super::places::apart;
 use super::{Error, OpenState, Reach, open};
 
 /// What the records know a store by.
@@ -27,7 +28,8 @@ pub(super) async fn refuse_lost(
     state: &OpenState,
 ) -> Result<(), Error> {
     let Destination::Store { folder, .. } = destination else { return Ok(()) };
-    if is_store(folder) {
+    let at = folder.clone();
+    if apart(move || is_store(&at)).await? {
         return Ok(());
     }
     let Some(known) = state.state.known_backup(id(store_name(folder))).await? else {
@@ -46,12 +48,14 @@ pub(super) async fn refuse_lost(
 /// The way to the store in this folder, which is opened inside this process.
 pub async fn store_reach(folder: &Path, create: bool, dry_run: bool) -> Result<Reach, Error> {
     let (key, secret) = (random_word(), random_word());
-    let in_process = match dry_run && create && !is_store(folder) {
-        true => InProcess::unmade(),
-        false => {
-            let store = open_store(folder, create)?;
-            InProcess::new(store.endpoint(&[(key.clone(), secret.clone())]))
-        }
+    let at = folder.to_owned();
+    let opened = apart(move || match dry_run && create && !is_store(&at) {
+        true => Ok(None),
+        false => open_store(&at, create).map(Some),
+    });
+    let in_process = match opened.await?? {
+        None => InProcess::unmade(),
+        Some(store) => InProcess::new(store.endpoint(&[(key.clone(), secret.clone())])),
     };
     let endpoint = Endpoint {
         url: Some("http://store.invalid".to_owned()),

@@ -31,7 +31,7 @@ pub async fn run(
         && let Some(watch) = &watch
     {
         // What is watched is the folder that was here before.
-        watch.reset();
+        watch.reset().await;
     }
     owner::check(&**backup).await?;
     let row = backup.state.backup().await?;
@@ -50,7 +50,7 @@ pub async fn run(
     backup.progress.scanning.store(false, Ordering::Relaxed);
     joined?;
     if let Some(watch) = watch {
-        watch.walked();
+        watch.walked().await;
     }
     findings.change(Change::SkipsEnded).await?;
     if identity.born_ns.is_none() && findings.known == 0 && findings.vanished > 1 {

@@ -122,7 +122,7 @@ async fn one(
             join(backup, findings, walk, KeyRange::All, vec![], false).await?;
             findings.looked_at(&Key::folder(path), true).await?;
             if let Some(watch) = watch {
-                watch.walked();
+                watch.walked().await;
             }
         }
         return Ok(deep);

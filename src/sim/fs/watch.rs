@@ -32,9 +32,12 @@ impl FolderWatch for SimWatch {
         self.fs.disk().watched.extend(folders.iter().cloned());
     }
 
-    fn walked(&self) {}
+    fn walked(&self) -> Fut<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
-    fn reset(&self) {
+    fn reset(&self) -> Fut<'_, ()> {
         self.fs.disk().watched.clear();
+        Box::pin(std::future::ready(()))
     }
 }

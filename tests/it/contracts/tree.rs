@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use keepwatch::model::{Crc64, Entry, Fingerprint, Key, Kind, Md5, Observed, RelPath};
-use keepwatch::ports::{FolderWatch, LeftOut, ReadError, Seen, Stat, Veil};
+use keepwatch::ports::{FolderWatch, Fut, LeftOut, ReadError, Seen, Stat, Veil};
 use keepwatch::sim::world::in_virtual_time;
 
 use super::in_runtime;
@@ -155,9 +155,13 @@ impl FolderWatch for Notebook {
         self.0.lock().unwrap().extend(folders.iter().map(ToString::to_string));
     }
 
-    fn reset(&self) {}
+    fn reset(&self) -> Fut<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
-    fn walked(&self) {}
+    fn walked(&self) -> Fut<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn watching_twice_hints_once() {
 #[test]
 fn after_a_reset_folders_can_be_watched_anew() {
     on_both(&["a"], async |watched| {
-        watched.watcher.1.reset();
+        watched.watcher.1.reset().await;
         watched.watch(&["", "a"]);
         watched.source.person.write("a/seen", b"x");
         assert!(watched.seen().await.contains("a/seen"));
