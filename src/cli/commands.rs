@@ -21,10 +21,11 @@ use crate::report::{log, text};
 use crate::service::socket::{DeletionVerb, Request};
 use crate::service::{machine, paths};
 use crate::state::{BackupId, BackupState};
-use crate::wire::{OpenState, SystemClock, check, open_state, open_state_to_read, state_folder};
+use crate::wire::{OpenState, SystemClock, open_state, open_state_to_read, state_folder};
 
 use super::args::{Config, ConfigVerb, Deletions, Flush, Global, Status};
 use super::ask::{Called, as_called, ask_or, ask_to_flush, chosen, starting};
+use super::configured::resolve_whole;
 use super::doors::{files, recorded};
 use super::error::{CliError, Code};
 use super::out::print_line;
@@ -73,6 +74,9 @@ fn show_status(report: &Value, backups: &[BackupStatus], now: i64) {
             false => "the configuration file cannot be used:",
         });
         why.lines().for_each(|line| print_line(&format!("  {line}")));
+    }
+    if let Some(why) = report["listen_error"].as_str() {
+        print_line(&format!("no metrics for now: {why}"));
     }
     if report["sync"] == true {
         print_line(&format!("a sync is running (process {})", report["process"]));
@@ -176,7 +180,8 @@ async fn recorded_status(global: &Global) -> Result<Value, CliError> {
     });
     backups.extend(never);
     Ok(json!({
-        "version": 1, "daemon": false, "sync": false, "config_error": error, "backups": backups,
+        "version": 1, "daemon": false, "sync": false, "config_error": error,
+        "listen_error": null, "backups": backups,
     }))
 }
 
@@ -381,10 +386,9 @@ pub fn config(global: &Global, options: &Config) -> Result<Code, CliError> {
                     .hint(format!("keepwatch looks for {}", places.join(" and "))));
             };
             let flags = global.clone().into_options(options.options.clone());
-            let configs = resolve(&file, &flags, Defaults::DAEMON, paths::home().as_deref())
-                .map_err(|faults| faulty(&faults, global))?;
             let folder = state_folder(global.state_dir.as_deref())?;
-            configs.iter().try_for_each(|config| check(config, &folder))?;
+            let home = paths::home();
+            let configs = resolve_whole(&file, &flags, home.as_deref(), &folder, global)?;
             let mirrors = super::mirror::configured_for(global, &super::args::Run::default())?;
             if options.what == ConfigVerb::Show {
                 show(&file, &configs, &mirrors, global);

@@ -3,41 +3,42 @@
 //!
 //! What takes time has a task of its own: the loop here waits for nothing but the next wish.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::app::control;
 use crate::app::{CONDITION, Driver};
-use crate::config::{BackupConfig, Defaults, MirrorConfig};
+use crate::config::BackupConfig;
 use crate::engine::Mode;
+use crate::model::Escaped;
 use crate::report::progress::Work;
 use crate::service::notify::ServiceManager;
 use crate::service::signals::{self, Wish};
-use crate::wire::{OpenState, RunOptions, check, wire};
+use crate::wire::{OpenState, RunOptions, check, find, wire};
 
 use super::args::{Global, Run};
 use super::ask::Called;
-use super::doors::{Desk, Door, Doors, Role};
+use super::configured::Configured;
+use super::doors::{Desk, Door, Doors, Role, Starting};
 use super::error::{CliError, Code};
-use super::exposed::{self, Exposed};
+use super::exposed::Exposed;
 use super::health::Health;
-use super::mirror::{StartMirror, configured_for};
+use super::mirror::StartMirror;
 use super::opening::{self, Opened};
 use super::published::InTime;
 use super::run::Audience;
 use super::running::{Driven, Group, Kind, Leaving, News};
-use super::sync::choose;
 
 pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let mut audience = Audience::new(global, true);
-    let configs = choose(global, &run, Defaults::DAEMON, false)?;
-    let mirrored = configured_for(global, &run)?;
-    let wanted = exposed::wanted(global, &run)?;
+    let configured = Configured::read(global, &run)?;
     let mut wishes = signals::listen(1)
         .map_err(|e| CliError::new(Code::NeedsPerson, "cannot listen for signals").caused_by(&e))?;
     let manager = Arc::new(ServiceManager::from_env());
-    let opened = opening::open(global, &configs, &manager, &mut wishes).await?;
+    let opened = opening::open(global, &configured.backups, &manager, &mut wishes).await?;
     let Some(Opened { state, listener }) = opened else {
         manager.stopping();
         tracing::info!("stopped");
@@ -47,7 +48,7 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
     let doors = Doors::default();
     let desk = Desk { role: Role::Daemon, state: state.state.clone(), doors: doors.clone() };
     let mut exposed = Exposed::new(desk.clone());
-    exposed.serve_in_time(wanted).await;
+    exposed.serve_on(configured.listen).await;
     let published = InTime::of(&mut audience.published, global);
     published.follow_file();
     let audience = Arc::new(audience);
@@ -71,9 +72,10 @@ pub async fn run(global: &Global, run: Run) -> Result<Code, CliError> {
         leaving: Leaving::default(),
         doors: doors.clone(),
         exposed,
+        reading: None,
         reloaded: false,
     };
-    daemon.begin(configs, mirrored);
+    daemon.begin(configured);
     let serving = tokio::spawn(desk.serve(listener));
     let health = Health { manager: manager.clone(), doors, state: state.state.clone() };
     let telling = tokio::spawn(health.tell());
@@ -105,6 +107,8 @@ struct Daemon<'a> {
     leaving: Leaving,
     doors: Doors,
     exposed: Exposed,
+    /// The configuration is being read again.
+    reading: Option<JoinHandle<Result<Configured, CliError>>>,
     /// The configuration was read again since the start.
     reloaded: bool,
 }
@@ -124,9 +128,14 @@ impl Kind for Start {
         Called::of(config)
     }
 
-    async fn start(&self, config: &BackupConfig) -> Result<Driven, CliError> {
+    async fn start(&self, config: &BackupConfig, start: &Starting) -> Result<Driven, CliError> {
         check(config, &self.state.folder)?;
-        let wired = wire(config, &self.state, &self.options).await?;
+        let place = Escaped(config.source.as_os_str().as_bytes());
+        start.waits_for(format!("an answer from the disk of its source {place}"));
+        let found = find(config, self.options.mode).await?;
+        start.waits_for(format!("an answer from {}", config.destination));
+        let wired = wire(config, found, &self.state, &self.options).await?;
+        start.waits_for(format!("an answer from {}", wired.server));
         // A pause holds from the first request on.
         let is_paused = wired.backup.state.backup().await?.paused_at.is_some();
         if !is_paused
@@ -147,11 +156,11 @@ impl Kind for Start {
 }
 
 impl Daemon<'_> {
-    fn begin(&mut self, configs: Vec<BackupConfig>, mirrored: Vec<MirrorConfig>) {
+    fn begin(&mut self, configured: Configured) {
         let leaving = &mut self.leaving;
-        let (new, _) = self.backups.end_changed(configs, leaving);
+        let (new, _) = self.backups.end_changed(configured.backups, leaving);
         self.backups.start(new, leaving);
-        let (new, _) = self.mirrors.end_changed(mirrored, leaving);
+        let (new, _) = self.mirrors.end_changed(configured.mirrors, leaving);
         self.mirrors.start(new, leaving);
     }
 
@@ -168,11 +177,15 @@ impl Daemon<'_> {
                     Wish::Stop => return Ok(()),
                     Wish::Reload => {
                         manager.reloading();
-                        self.reload().await;
-                        manager.reloaded();
+                        self.read_again();
                         continue;
                     }
                 },
+                read = read_to_the_end(&mut self.reading) => {
+                    self.take_up(read).await;
+                    manager.reloaded();
+                    continue;
+                }
                 Some(news) = self.backups.news() => ("backup", news),
                 Some(news) = self.mirrors.news() => ("mirror", news),
             };
@@ -198,11 +211,20 @@ impl Daemon<'_> {
         self.doors.keep(is_kept);
     }
 
+    /// Begins to read the configuration again, on a thread that may wait for a disk. What was begun
+    /// before has read an earlier file.
+    fn read_again(&mut self) {
+        let (global, run) = (self.global.clone(), self.run.clone());
+        let state = self.state.folder.clone();
+        let reading = move || Configured::read_whole(&global, &run, &state);
+        self.reading = Some(tokio::task::spawn_blocking(reading));
+    }
+
     /// What did not change keeps running; a file with faults is refused as a whole. Nothing is
     /// waited for: what ends does so by itself, and what is new begins after it.
-    async fn reload(&mut self) {
-        let (configs, mirrored) = match self.read_again().await {
-            Ok(read) => read,
+    async fn take_up(&mut self, read: Result<Configured, CliError>) {
+        let Configured { backups, mirrors, listen } = match read {
+            Ok(configured) => configured,
             Err(error) => {
                 tracing::error!(target: CONDITION, "the configuration stays as it was:");
                 for line in error.render(false).lines() {
@@ -214,11 +236,12 @@ impl Daemon<'_> {
         };
         self.reloaded = true;
         self.doors.refuse(None);
+        self.exposed.serve_on(listen).await;
         self.published.follow_file();
         // What was a mirror may be a backup now.
         let leaving = &mut self.leaving;
-        let (new, changes) = self.backups.end_changed(configs, leaving);
-        let (new_mirrors, changed_mirrors) = self.mirrors.end_changed(mirrored, leaving);
+        let (new, changes) = self.backups.end_changed(backups, leaving);
+        let (new_mirrors, changed_mirrors) = self.mirrors.end_changed(mirrors, leaving);
         self.backups.start(new, leaving);
         self.mirrors.start(new_mirrors, leaving);
         self.close_doors();
@@ -230,16 +253,17 @@ impl Daemon<'_> {
             changes.begun
         );
     }
+}
 
-    /// What the file says, if all of it can be used.
-    async fn read_again(&mut self) -> Result<(Vec<BackupConfig>, Vec<MirrorConfig>), CliError> {
-        let configs = choose(self.global, self.run, Defaults::DAEMON, false)?;
-        for config in &configs {
-            check(config, &self.state.folder)?;
-        }
-        let mirrors = configured_for(self.global, self.run)?;
-        let wanted = exposed::wanted(self.global, self.run)?;
-        self.exposed.serve_on(wanted).await?;
-        Ok((configs, mirrors))
-    }
+/// Returns when what is being read was read; never, where nothing is.
+async fn read_to_the_end(
+    reading: &mut Option<JoinHandle<Result<Configured, CliError>>>,
+) -> Result<Configured, CliError> {
+    let Some(handle) = reading else { return std::future::pending().await };
+    let read = handle.await;
+    *reading = None;
+    read.unwrap_or_else(|e| {
+        let message = "reading the configuration ended unexpectedly: this is a bug";
+        Err(CliError::new(Code::Failed, message).caused_by(&e))
+    })
 }

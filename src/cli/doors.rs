@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::app::control::{self, Command, Verdict};
+use crate::app::pulse::PATIENCE;
 use crate::app::status::{self, BackupStatus};
 use crate::model::{Escaped, Key};
 use crate::ports::Clock as _;
@@ -35,15 +36,39 @@ pub struct Door {
 #[derive(Clone)]
 pub enum Way {
     /// It is being started.
-    Opening,
+    Opening(Starting),
     Open(mpsc::Sender<Command>),
     /// It could not be started.
     Shut(CliError),
 }
 
+/// A start that is under way: since when, and what it waits for.
+#[derive(Clone)]
+pub struct Starting {
+    since: Instant,
+    what: Arc<Mutex<String>>,
+}
+
+impl Starting {
+    pub fn begin() -> Self {
+        Self { since: Instant::now(), what: Arc::default() }
+    }
+
+    /// From now on it waits for this.
+    pub fn waits_for(&self, what: impl Into<String>) {
+        *self.what.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
+    }
+
+    /// What it waits for, if it takes so long that a person should know.
+    pub fn late(&self) -> Option<String> {
+        let is_late = self.since.elapsed() >= PATIENCE;
+        is_late.then(|| self.what.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
 impl Door {
-    pub fn opening(called: Called) -> Self {
-        Self { called, way: Way::Opening }
+    pub fn opening(called: Called, start: Starting) -> Self {
+        Self { called, way: Way::Opening(start) }
     }
 
     pub fn shut(called: Called, error: CliError) -> Self {
@@ -66,7 +91,7 @@ impl Door {
     }
 
     fn is_opening(&self) -> bool {
-        matches!(self.way, Way::Opening)
+        matches!(self.way, Way::Opening(_))
     }
 
     /// What is said of it among all, where it cannot be asked: that it is being started. What was
@@ -84,7 +109,7 @@ impl Door {
         let door = match &self.way {
             Way::Open(door) => door,
             Way::Shut(error) => return Err(not_started(name, error)),
-            Way::Opening => {
+            Way::Opening(_) => {
                 return Err(CliError::new(Code::Failed, format!("{name} is being started")));
             }
         };
@@ -114,6 +139,8 @@ pub struct Doors {
     changed: Arc<Notify>,
     /// Why the file, as it was last read, is not in force.
     refused: Arc<Mutex<Option<String>>>,
+    /// Why nothing is served where pages are wanted.
+    unserved: Arc<Mutex<Option<String>>>,
 }
 
 impl Doors {
@@ -135,6 +162,15 @@ impl Doors {
 
     pub fn refused(&self) -> Option<String> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what came of serving pages.
+    pub fn serve(&self, trouble: Option<String>) {
+        *self.unserved.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    pub fn unserved(&self) -> Option<String> {
+        self.unserved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The names of all, and how each is reached.
@@ -281,7 +317,13 @@ impl Desk {
                     Ok(status) => status,
                     Err(_) => self.on_record(called, "stopping").await?,
                 },
-                Way::Opening => self.on_record(called, "starting").await?,
+                Way::Opening(start) => match start.late() {
+                    None => self.on_record(called, "starting").await?,
+                    what => BackupStatus {
+                        waiting_for: what,
+                        ..self.on_record(called, "waiting").await?
+                    },
+                },
                 Way::Shut(error) if error.may_pass => BackupStatus {
                     waiting_for: Some(error.with_hints()),
                     ..self.on_record(called, "waiting").await?
@@ -313,6 +355,7 @@ impl Desk {
         let report = json!({ "version": 1, "daemon": daemon, "sync": sync, "process": process });
         let Value::Object(mut report) = report else { return Ok(Value::Null) };
         report.insert("config_error".to_owned(), json!(self.doors.refused()));
+        report.insert("listen_error".to_owned(), json!(self.doors.unserved()));
         report.insert("backups".to_owned(), json!(all));
         Ok(Value::Object(report))
     }
@@ -335,7 +378,7 @@ impl Desk {
                     let message = format!("{}: {}", door.called.name, error.message);
                     CliError { message, ..error }
                 }
-                Way::Opening | Way::Shut(_) => error,
+                Way::Opening(_) | Way::Shut(_) => error,
             })
         });
         let mut failed = 0;

@@ -12,7 +12,7 @@ use crate::report::metrics;
 use crate::service::http::{self, Page, Pages};
 
 use super::args::{Global, Run};
-use super::doors::Desk;
+use super::doors::{Desk, Doors};
 use super::error::{CliError, Code};
 use super::running::{AGAIN_FIRST, AGAIN_MAX};
 use super::sync::config_file;
@@ -30,10 +30,12 @@ pub fn wanted(global: &Global, run: &Run) -> Result<Option<SocketAddr>, CliError
 pub struct Exposed {
     pages: Pages,
     serving: Option<(SocketAddr, JoinHandle<()>)>,
+    doors: Doors,
 }
 
 impl Exposed {
     pub fn new(desk: Desk) -> Self {
+        let doors = desk.doors.clone();
         let pages: Pages = Arc::new(move |path| {
             let desk = desk.clone();
             Box::pin(async move {
@@ -44,51 +46,57 @@ impl Exposed {
                 Ok(Some(Page { content_type: metrics::CONTENT_TYPE, body }))
             })
         });
-        Self { pages, serving: None }
+        Self { pages, serving: None, doors }
     }
 
-    /// Serves there from now on, or nowhere.
-    pub async fn serve_on(&mut self, wanted: Option<SocketAddr>) -> Result<(), CliError> {
+    /// Serves there from now on, or nowhere. A taken port holds nothing up: it is said, and tried
+    /// again, at once where this is asked for again.
+    pub async fn serve_on(&mut self, wanted: Option<SocketAddr>) {
         let current = self.serving.as_ref().map(|(address, _)| *address);
-        if current == wanted {
-            return Ok(());
+        let former = self.doors.unserved();
+        if current == wanted && former.is_none() {
+            return;
         }
-        let serving = match wanted {
-            None => None,
-            Some(address) => {
-                let listener = bind(address).await?;
-                Some((address, tokio::spawn(http::serve(listener, self.pages.clone()))))
+        // What is wanted now may be the same port by another address.
+        self.end().await;
+        self.doors.serve(None);
+        let Some(address) = wanted else { return };
+        let pages = self.pages.clone();
+        let serving = match bind(address).await {
+            Ok(listener) => tokio::spawn(http::serve(listener, pages)),
+            Err(error) => {
+                if former.as_ref() != Some(&error.line()) {
+                    let why = error.with_hints();
+                    tracing::error!(target: CONDITION, "no metrics for now: {why}");
+                }
+                self.doors.serve(Some(error.line()));
+                tokio::spawn(serve_in_time(address, pages, self.doors.clone()))
             }
         };
-        self.end();
-        self.serving = serving;
-        Ok(())
+        self.serving = Some((address, serving));
     }
 
-    /// The same for a start, which no taken port holds up: it is said, and tried again.
-    pub async fn serve_in_time(&mut self, wanted: Option<SocketAddr>) {
-        let (Err(error), Some(address)) = (self.serve_on(wanted).await, wanted) else { return };
-        tracing::error!(target: CONDITION, "no metrics for now: {}", error.with_hints());
-        let pages = self.pages.clone();
-        let serving = async move {
-            let mut pause = AGAIN_FIRST;
-            let listener = loop {
-                sleep(pause).await;
-                pause = (pause * 2).min(AGAIN_MAX);
-                if let Ok(listener) = bind(address).await {
-                    break listener;
-                }
-            };
-            http::serve(listener, pages).await;
-        };
-        self.serving = Some((address, tokio::spawn(serving)));
-    }
-
-    fn end(&mut self) {
+    async fn end(&mut self) {
         if let Some((_, serving)) = self.serving.take() {
             serving.abort();
+            serving.await.ok();
         }
     }
+}
+
+/// Tries it until the port is free.
+async fn serve_in_time(address: SocketAddr, pages: Pages, doors: Doors) {
+    let mut pause = AGAIN_FIRST;
+    let listener = loop {
+        sleep(pause).await;
+        pause = (pause * 2).min(AGAIN_MAX);
+        match bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => doors.serve(Some(error.line())),
+        }
+    };
+    doors.serve(None);
+    http::serve(listener, pages).await;
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
@@ -103,6 +111,8 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
 
 impl Drop for Exposed {
     fn drop(&mut self) {
-        self.end();
+        if let Some((_, serving)) = self.serving.take() {
+            serving.abort();
+        }
     }
 }

@@ -23,8 +23,7 @@ use super::doors::{Doors, Way};
 /// Between looks until all have begun, and from then on.
 const STARTING: Duration = Duration::from_millis(100);
 const RUNNING: Duration = Duration::from_secs(5);
-/// A server that accepts and says nothing can hold up a start for long: so often is more time asked
-/// for, and so much.
+/// A start may wait for the state: so often is more time asked for, and so much.
 pub const ASK_EVERY: Duration = Duration::from_secs(10);
 pub const MORE_TIME: Duration = Duration::from_secs(120);
 /// A line of which only the numbers have changed is not told more often.
@@ -78,11 +77,12 @@ impl Health {
     /// meanwhile has nothing to say.
     async fn all(&self) -> Told {
         let refused = self.doors.refused().is_some();
-        let (mut open, mut told) = (vec![], Told { refused, ..Told::default() });
+        let unserved = self.doors.unserved();
+        let (mut open, mut told) = (vec![], Told { refused, unserved, ..Told::default() });
         for (name, way) in self.doors.ways() {
             match way {
                 Way::Open(door) => open.push((name, door)),
-                Way::Opening => told.opening.push(name),
+                Way::Opening(start) => told.opening.push((name, start.late())),
                 Way::Shut(error) if error.may_pass => told.waiting.push((name, error.line())),
                 Way::Shut(_) => told.not_started.push(name),
             }

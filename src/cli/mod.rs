@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod commands;
+mod configured;
 mod daemon;
 mod doors;
 mod error;
@@ -22,10 +23,12 @@ mod serve;
 mod service;
 mod sync;
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
@@ -94,8 +97,18 @@ fn command() -> clap::Command {
     })
 }
 
+/// A variable that is empty is one that is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let all = command.mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+        true => arg.env(Resettable::Reset),
+        false => arg,
+    });
+    all.mut_subcommands(without_empty_variables)
+}
+
 fn parse() -> Result<Cli, clap::Error> {
-    let mut command = command();
+    let mut command = without_empty_variables(command());
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let alone = command.get_arguments().find(|arg| {

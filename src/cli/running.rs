@@ -18,7 +18,7 @@ use crate::app::control::Command;
 use crate::app::{CONDITION, Ended};
 
 use super::ask::Called;
-use super::doors::{Door, Doors};
+use super::doors::{Door, Doors, Starting};
 use super::error::CliError;
 use super::run::Following;
 
@@ -44,10 +44,13 @@ pub trait Kind: Send + Sync + 'static {
     /// What a person may call it.
     fn called(&self, config: &Self::Config) -> Called;
 
-    /// Puts one together and has it driven; its door is open then. May be dropped at any point
-    /// before.
-    fn start(&self, config: &Self::Config)
-    -> impl Future<Output = Result<Driven, CliError>> + Send;
+    /// Puts one together and has it driven; its door is open then. Tells what it waits for
+    /// meanwhile. May be dropped at any point before.
+    fn start(
+        &self,
+        config: &Self::Config,
+        start: &Starting,
+    ) -> impl Future<Output = Result<Driven, CliError>> + Send;
 }
 
 /// One that is meant to run.
@@ -218,9 +221,10 @@ impl<K: Kind> Group<K> {
             ran: kept.ran.clone(),
             stop: kept.stop.clone(),
             again: kept.again.clone(),
+            start: Starting::begin(),
             _gone: kept.gone.clone().drop_guard(),
         };
-        self.doors.set(Door::opening(one.called.clone()));
+        self.doors.set(Door::opening(one.called.clone(), one.start.clone()));
         self.all.insert(name.clone(), kept);
         self.tasks.spawn(async move { (name, id, one.keep(after).await) });
     }
@@ -272,6 +276,7 @@ struct One<K: Kind> {
     ran: Arc<AtomicBool>,
     stop: CancellationToken,
     again: Arc<Notify>,
+    start: Starting,
     _gone: DropGuard,
 }
 
@@ -314,12 +319,13 @@ impl<K: Kind> One<K> {
 
     /// Tries it until it runs, or cannot.
     async fn start(&self, after: Vec<CancellationToken>) -> Result<Driven, CliError> {
+        self.start.waits_for("the end of what it replaces");
         for former in after {
             former.cancelled().await;
         }
         let (mut pause, mut told) = (AGAIN_FIRST, None);
         loop {
-            let error = match self.kind.start(&self.config).await {
+            let error = match self.kind.start(&self.config, &self.start).await {
                 Err(error) if error.may_pass => error,
                 result => return result,
             };
@@ -363,7 +369,7 @@ mod tests {
             Called { name: config.0.to_owned(), ..Called::default() }
         }
 
-        async fn start(&self, config: &Config) -> Result<Driven, CliError> {
+        async fn start(&self, config: &Config, _: &Starting) -> Result<Driven, CliError> {
             self.tries.lock().unwrap().push(Instant::now());
             let failed = |may_pass| CliError { may_pass, ..CliError::new(Code::NeedsPerson, "") };
             match config.1 {

@@ -10,15 +10,16 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::config::{BackupOptions, Defaults, resolve};
+use crate::config::BackupOptions;
 use crate::service::unit::{For, Manager, Service, UNIT, is_ours};
 use crate::service::{machine, paths};
-use crate::wire::{check, state_folder};
+use crate::wire::state_folder;
 
 use super::args::{self, Global};
+use super::configured::resolve_whole;
 use super::error::{CliError, Code};
 use super::out::print_line;
-use super::sync::{config_file, faulty};
+use super::sync::config_file;
 
 pub fn run(global: &Global, options: &args::Service) -> Result<Code, CliError> {
     if !matches!(options.verb, args::ServiceVerb::Uninstall) {
@@ -220,15 +221,11 @@ fn can_be_used(global: &Global, service: &Service) -> Result<(), CliError> {
         let flags = BackupOptions::default();
         // The machine's service has no home folder.
         let home = (!is_shut_in).then_some(service.home.as_path());
-        let backups = resolve(&file, &flags, Defaults::DAEMON, home)
-            .map_err(|faults| faulty(&faults, &global))?;
         let state = match is_shut_in {
             true => PathBuf::from("/var/lib/keepwatch"),
             false => state_folder(service.state.as_deref())?,
         };
-        for backup in &backups {
-            check(backup, &state)?;
-        }
+        resolve_whole(&file, &flags, home, &state, &global)?;
     }
     if is_shut_in && let Some(closed) = closed_to_others(&service.program) {
         let program = service.program.display();
@@ -333,7 +330,7 @@ fn tell_systemd(
         let command = systemctl(service, &["start", UNIT]).join(" ");
         told.left.push(format!("start it now: {command}"));
     }
-    if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() {
+    if std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|key| !key.is_empty()) {
         told.left.push(
             "the keys in this shell's environment are not the service's: put them into \
              ~/.aws/credentials, or name a credentials_file in the configuration"

@@ -20,11 +20,11 @@ use crate::report::progress::Work;
 use crate::report::text;
 use crate::service::signals::Wish;
 use crate::service::{paths, socket};
-use crate::wire::{OpenState, RunOptions, check, open_state_of, wire};
+use crate::wire::{OpenState, RunOptions, check, find, open_state_of, wire};
 
 use super::args::{Global, Run, Sync};
 use super::ask::{Called, no_such_backup};
-use super::doors::{Desk, Door, Doors, Role};
+use super::doors::{Desk, Door, Doors, Role, Starting};
 use super::error::{CliError, Code, Ends, of_exit};
 use super::out::print_line;
 use super::run::{Audience, code_of, conclude, list_failed, list_more, listen, until_end};
@@ -274,9 +274,12 @@ impl OneRun<'_> {
         wishes: &mut mpsc::Receiver<Wish>,
     ) -> Result<(Summary, Code, Option<CliError>), CliError> {
         let global = self.global;
-        self.doors.set(Door::opening(Called::of(config)));
+        let start = Starting::begin();
+        start.waits_for(format!("its source {}", config.source.display()));
+        self.doors.set(Door::opening(Called::of(config), start));
         check(config, &self.state.folder)?;
-        let wired = wire(config, self.state, self.options).await?;
+        let found = find(config, self.options.mode).await?;
+        let wired = wire(config, found, self.state, self.options).await?;
         let following = self.audience.follow(&config.name, &wired.backup.progress, Work::Keep);
         let (commands, inbox) = mpsc::channel(8);
         self.doors.set(Door::of(&wired, commands.clone()));

@@ -10,6 +10,7 @@ use super::cloudwatch::CloudWatchOptions;
 use super::fault::{Fault, Faults};
 use super::mirror::MirrorOptions;
 use super::options::BackupOptions;
+use super::resolve::find;
 use super::status::StatusOptions;
 
 /// A `[[backup]]` entry as written.
@@ -86,7 +87,45 @@ pub struct ConfigFile {
     pub(super) faults: Vec<Fault>,
 }
 
+/// What was found wrong with an entry by looking beyond the file.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The entry.
+    pub name: String,
+    /// What of it is wrong.
+    pub option: &'static str,
+    pub title: String,
+    pub help: Option<String>,
+}
+
 impl ConfigFile {
+    /// Each finding at its place in the file.
+    pub fn place(&self, findings: Vec<Finding>) -> Vec<Fault> {
+        let faults = findings.into_iter().map(|finding| {
+            let span = self.span_of(&finding.name, finding.option).unwrap_or(0..0);
+            Fault { span, title: finding.title, help: finding.help }
+        });
+        faults.collect()
+    }
+
+    /// These faults, to be shown with the text.
+    pub fn faulty(&self, faults: Vec<Fault>) -> Faults {
+        Faults::new(&self.path, &self.text, faults)
+    }
+
+    /// Where an option of an entry is written; the entry, where it is not.
+    fn span_of(&self, name: &str, option: &str) -> Option<Range<usize>> {
+        let NamedBackup { span, spans, .. } = self.backups.iter().find(|one| one.name == name)?;
+        Some(match option {
+            "source" => spans.source.clone(),
+            "destination" => spans.destination.clone(),
+            option => {
+                let own = find(&spans.options, option);
+                own.or_else(|| find(&self.spans.options, option)).unwrap_or(span.clone())
+            }
+        })
+    }
+
     /// Whether something in it cannot be read.
     pub fn is_faulty(&self) -> bool {
         !self.faults.is_empty()

@@ -18,12 +18,12 @@ mod words;
 
 pub use cloudwatch::{CloudWatchConfig, CloudWatchOptions, resolve_cloudwatch};
 pub use destination::{Destination, DestinationError};
-pub use fault::{Faults, without_secrets};
-pub use file::{ConfigFile, NamedBackup, NamedMirror, read};
+pub use fault::{Fault, Faults, without_secrets};
+pub use file::{ConfigFile, Finding, NamedBackup, NamedMirror, read};
 pub use mirror::{Bucket, MirrorConfig, MirrorOptions, resolve_mirror, resolve_mirrors};
 pub use options::BackupOptions;
 pub use place::real_path;
-pub use resolve::{BackupConfig, Defaults, given_by_systemd, resolve, resolve_one};
+pub use resolve::{BackupConfig, Defaults, given_by_systemd, resolve, resolve_one, settle};
 pub use status::{Loopback, StatusOptions};
 pub use words::{EndpointUrl, Line, Pattern};
 

@@ -13,20 +13,26 @@ const PHRASES_MAX: usize = 3;
 pub struct Told {
     /// The configuration file, as it was last read, is not in force.
     pub refused: bool,
+    /// Why there are no pages where they are wanted.
+    pub unserved: Option<String>,
     /// What the drivers say.
     pub pulses: Vec<Pulse>,
     /// What cannot be started as it is configured.
     pub not_started: Vec<String>,
     /// What could not be started for now, and why.
     pub waiting: Vec<(String, String)>,
-    pub opening: Vec<String>,
+    /// What is being started, and what it waits for, where that takes long.
+    pub opening: Vec<(String, Option<String>)>,
 }
 
 impl Told {
-    /// Whether each has its watcher and its first comparison running, as far as it can.
+    /// Whether each has its watcher and its first comparison running, or waits for what may take
+    /// long.
     pub fn all_begun(&self) -> bool {
-        let some = !self.pulses.is_empty() || !self.waiting.is_empty();
-        self.opening.is_empty() && some && self.pulses.iter().all(|pulse| pulse.begun)
+        let some =
+            [self.pulses.len(), self.waiting.len(), self.opening.len()].iter().any(|n| *n > 0);
+        let all_wait = self.opening.iter().all(|(_, what)| what.is_some());
+        some && all_wait && self.pulses.iter().all(|pulse| pulse.begun)
     }
 
     /// Phrases of what has no driver. Smaller numbers come first.
@@ -44,7 +50,13 @@ impl Told {
         phrases
             .extend(waiting.map(|(name, why)| (4, format!("{name} waits to be started: {why}"))));
         let opening = self.opening.iter();
-        phrases.extend(opening.map(|name| (7, format!("{name} is being started"))));
+        phrases.extend(opening.map(|(name, what)| match what {
+            Some(what) => (4, format!("{name} waits for {what}")),
+            None => (7, format!("{name} is being started")),
+        }));
+        if let Some(why) = &self.unserved {
+            phrases.push((4, format!("no metrics for now: {why}")));
+        }
         phrases
     }
 }
@@ -144,10 +156,18 @@ mod tests {
             "b was not started, see: keepwatch status; \
              a holds 40 deletions, see: keepwatch deletions list; c waits: no route"
         );
-        assert_eq!(line(&[], |told| told.opening.push("a".to_owned())), "starting");
+        assert_eq!(line(&[], |told| told.opening.push(("a".to_owned(), None))), "starting");
         assert_eq!(
-            line(&[well("a")], |told| told.opening.push("b".to_owned())),
+            line(&[], |told| told.opening.push(("a".to_owned(), Some("an answer".to_owned())))),
+            "a waits for an answer"
+        );
+        assert_eq!(
+            line(&[well("a")], |told| told.opening.push(("b".to_owned(), None))),
             "b is being started; a is up to date"
+        );
+        assert_eq!(
+            line(&[well("a")], |told| told.unserved = Some("a port is taken".to_owned())),
+            "no metrics for now: a port is taken; a is up to date"
         );
         assert_eq!(
             line(&[well("a")], |told| told.waiting.push(("b".to_owned(), "no disk".to_owned()))),

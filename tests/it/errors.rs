@@ -377,3 +377,35 @@ fn a_server_that_fails_or_asks_for_patience() {
     let said = scene.sync(&SOON, 1);
     assert_eq!(said.number("failed"), 1, "{said:?}");
 }
+
+#[test]
+fn all_that_lies_beyond_the_file_is_told_at_its_entry() {
+    let user = User::new();
+    let home = user.home.path().display().to_string();
+    let entry = |source: &str, name: &str| {
+        let to = format!("destination = \"s3://bucket/{name}\"");
+        format!("[[backup]]\nname = \"{name}\"\nsource = \"{source}\"\n{to}\n")
+    };
+    let file = [
+        entry(&home, "all"),
+        entry(&format!("{home}/docs"), "docs"),
+        entry(&format!("{home}/.local"), "more"),
+        "colour = 1\n".to_owned(),
+    ];
+    let path = user.home.path().join("keepwatch.toml");
+    let path = path.to_str().unwrap();
+    for wrong in [2, 3] {
+        std::fs::write(path, file[..wrong.max(3) + wrong - 2].concat()).unwrap();
+        let said = user.run(&["config", "check", "-c", path]);
+        assert_eq!(said.code, 4, "{said:?}");
+        // Beside what is wrong with its words, if anything is.
+        assert!(said.stderr.contains(&format!("has {wrong} faults")), "{said:?}");
+        for line in [3, 11] {
+            let at = format!("keepwatch.toml:{line}:");
+            let told = said.stderr.split("error: ").find(|told| told.contains(&at));
+            let told = told.unwrap_or_else(|| panic!("nothing is told of {line}: {said:?}"));
+            assert!(told.contains("is inside the source"), "{told}");
+            assert!(told.contains("help: keepwatch would back up its own notes"), "{told}");
+        }
+    }
+}

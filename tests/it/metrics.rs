@@ -154,18 +154,21 @@ fn on_loopback_where_it_is_wanted() {
     daemon.signal("HUP");
     wait_for("the other address", || ask(next, "/metrics", "localhost").is_some());
     assert!(TcpStream::connect(at).is_err(), "the former one is left");
-    // An address that somebody has: the file is refused, and what is served goes on.
+    // An address that somebody has: the file holds all the same.
     let taken = TcpListener::bind(at).unwrap();
     configure(&scene, Some(at));
     daemon.signal("HUP");
-    wait_for("the refusal", || {
-        let text = metrics(next);
-        value(&text, "keepwatch_config_refused") == Some(1.0)
-    });
+    wait_for("the trouble", || daemon.status().unwrap()["listen_error"].is_string());
+    assert!(TcpStream::connect(next).is_err(), "the former one is left");
     drop(taken);
+    // Read again, it is tried at once.
+    daemon.signal("HUP");
+    wait_for("the address", || ask(at, "/metrics", "localhost").is_some());
+    assert_eq!(value(&metrics(at), "keepwatch_config_refused"), Some(0.0));
     configure(&scene, None);
     daemon.signal("HUP");
-    wait_for("it to be off", || TcpStream::connect(next).is_err());
+    wait_for("it to be off", || TcpStream::connect(at).is_err());
+    assert!(daemon.status().unwrap()["listen_error"].is_null());
     assert_eq!(daemon.stop(), 0);
     let folder = scene.user.home.path().join(".config/keepwatch/keepwatch.toml");
     let text = std::fs::read_to_string(&folder).unwrap();

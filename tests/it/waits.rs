@@ -8,13 +8,17 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::mounts::Hung;
 use crate::support::notify::Manager;
 use crate::support::program::{Daemon, User};
 use crate::support::scene::{Scene, TO};
+use crate::support::server::Fault;
 use crate::support::tree::Tree;
 use crate::support::wait_for;
 
@@ -116,18 +120,114 @@ fn a_server_that_says_nothing_holds_up_nothing_but_its_own_backup() {
     let daemon = service.scene.user.watch(&[]);
     wait_for("the other backup", || service.has("good/a"));
     wait_for("the mirror", || backup(&daemon, "copied")["last_pass_ms"].is_i64());
-    assert_eq!(backup(&daemon, "stuck")["condition"], "starting");
-    service
-        .manager
-        .until(|line| line.starts_with("STATUS=") && line.contains("stuck is being started"));
+    let heard = service.manager.until(|line| line == "READY=1");
+    let told = |words: &str| heard.iter().any(|line| line.contains(words));
+    assert!(told("STATUS=") && told("stuck is being started"), "{heard:?}");
+    let waits = format!("stuck waits for an answer from {}", service.silent.url());
+    service.manager.until(|line| line.starts_with("STATUS=") && line.contains(&waits));
     let user = &service.scene.user;
     assert_eq!(promptly(user, &["pause", "good"], 0), "good: paused; what changes is remembered\n");
     let all = promptly(user, &["resume", "--all"], 0);
     assert!(all.contains("good: goes on") && all.contains("stuck: is being started"), "{all}");
     promptly(user, &["deletions", "approve", "good"], 0);
     assert!(promptly(user, &["deletions", "list"], 0).contains("stuck: is being started"));
-    let heard = service.manager.heard();
-    assert!(!heard.contains(&"READY=1".to_owned()), "not all has begun: {heard:?}");
+    service.ends_at_once(daemon);
+}
+
+#[test]
+fn a_daemon_is_ready_before_its_server_is_and_claims_nothing() {
+    let service = Service::new();
+    service.configure(&[service.stuck()]);
+    let user = &service.scene.user;
+    let begun = Instant::now();
+    let daemon = user.start(&[]);
+    let heard = service.manager.until(|line| line == "READY=1");
+    let took = begun.elapsed();
+    assert!(heard.contains(&"STATUS=starting".to_owned()), "{heard:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let answer = format!("an answer from {}", service.silent.url());
+    service.manager.until(|line| line == format!("STATUS=stuck waits for {answer}"));
+    let seen = backup(&daemon, "stuck");
+    assert_eq!((&seen["condition"], &seen["waiting_for"]), (&"waiting".into(), &answer.into()));
+    assert!(seen["watermark_ms"].is_null() && seen["files"] == 0, "{seen}");
+    promptly(user, &["status", "--check"], 6);
+    assert!(promptly(user, &["status"], 0).contains("waiting: an answer from http://"));
+    service.ends_at_once(daemon);
+}
+
+#[test]
+fn what_is_wrong_for_good_ends_the_daemon_however_late_it_is_known() {
+    let service = Service::new();
+    let stranger = User::of(&service.scene.server.reach).with_variable("KEEPWATCH_MACHINE_ID", "x");
+    stranger.sync(service.other.folder.path(), "s3://bucket/good", &[], 0);
+    service.configure(&[service.good()]);
+    for is_late in [false, true] {
+        let let_on = Arc::new(AtomicBool::new(!is_late));
+        let gate = let_on.clone();
+        service.scene.server.rule(move |_| Fault::Until(gate.clone()));
+        let daemon = service.scene.user.start(&[]);
+        if is_late {
+            service.manager.until(|line| line == "READY=1");
+            let_on.store(true, Ordering::SeqCst);
+        }
+        assert_eq!(daemon.wait(), 4);
+        let heard = service.manager.heard();
+        assert!(!heard.contains(&"READY=1".to_owned()), "{heard:?}");
+    }
+}
+
+#[test]
+fn a_source_on_a_mount_that_hangs_holds_up_nothing_but_its_own_backup() {
+    let service = Service::new();
+    let source = service.other.folder.path();
+    let Some(hung) = Hung::over(source) else { return };
+    let user = &service.scene.user;
+    let third = Tree::new(&[("c", b"3")]);
+    let third = |n| service.backup(&format!("third-{n}"), third.folder.path(), "");
+    for is_let_go in [false, true] {
+        service.configure(&[service.backup("hung", source, ""), service.good()]);
+        let daemon = user.spawn(hung.beside(&user.command(&["watch"])));
+        service.manager.until(|line| line == "READY=1");
+        wait_for("the other backup", || service.has("good/a"));
+        let waits = "hung waits for an answer from the disk of its source /";
+        service.manager.until(|line| line.starts_with("STATUS=") && line.contains(waits));
+        assert_eq!(backup(&daemon, "hung")["condition"], "waiting");
+        // A reload looks at it, too.
+        let n = u8::from(is_let_go);
+        service.configure(&[service.backup("hung", source, ""), service.good(), third(n)]);
+        daemon.signal("HUP");
+        let file = format!("while it reads {n}");
+        service.scene.tree.write(&file, b"1");
+        wait_for("what changes meanwhile", || service.has(&format!("good/{file}")));
+        promptly(user, &["pause", "good"], 0);
+        promptly(user, &["resume", "good"], 0);
+        wait_for("the third", || service.has(&format!("third-{n}/c")));
+        if is_let_go {
+            hung.let_go();
+            wait_for("it to go on", || service.has("hung/b"));
+        }
+        service.ends_at_once(daemon);
+    }
+}
+
+#[test]
+fn a_listing_that_is_denied_is_waited_for_and_no_other_owner() {
+    let service = Service::new();
+    service.scene.server.rule(|seen| match seen.query.contains("list-type=2") {
+        true => Fault::Error(403, "AccessDenied"),
+        false => Fault::Pass,
+    });
+    service.configure(&[service.good()]);
+    let daemon = service.scene.user.watch(&[]);
+    wait_for("it to wait", || backup(&daemon, "good")["condition"] == "waiting");
+    let seen = backup(&daemon, "good");
+    let why = seen["waiting_for"].as_str().unwrap();
+    assert!(why.contains("cannot list s3://bucket/good") && why.contains("AccessDenied"), "{seen}");
+    assert!(seen["error"].is_null() && !service.has("good/a"), "{seen}");
+    // Another is seen as soon as it can be.
+    service.scene.server.no_rule();
+    wait_for("it to go on", || backup(&daemon, "good")["condition"] == "up-to-date");
+    assert!(service.has("good/a"));
     service.ends_at_once(daemon);
 }
 
@@ -238,6 +338,34 @@ fn a_port_that_somebody_has_keeps_no_backup_from_its_work() {
     assert!(log.contains("ERROR no metrics for now: cannot listen on"), "{log}");
     drop(taken);
     wait_for("the metrics", || daemon.log().contains("metrics are at"));
+    assert!(crate::metrics::metrics(at).contains("keepwatch_"));
+    service.ends_at_once(daemon);
+}
+
+#[test]
+fn a_reload_takes_a_file_whose_port_somebody_has() {
+    let service = Service::new();
+    service.configure(&[service.good()]);
+    let user = &service.scene.user;
+    let daemon = user.watch(&[]);
+    service.manager.until(|line| line == "READY=1");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap();
+    let other = service.backup("other", service.other.folder.path(), "");
+    service.configure(&[service.good(), other, format!("[status]\nlisten = \"{at}\"\n")]);
+    daemon.signal("HUP");
+    wait_for("the new backup", || service.has("other/b"));
+    let status = daemon.status().unwrap();
+    let why = format!("cannot listen on {at}");
+    assert!(status["listen_error"].as_str().unwrap().starts_with(&why), "{status}");
+    assert!(status["config_error"].is_null(), "{status}");
+    let line = format!("STATUS=no metrics for now: {why}");
+    service.manager.until(|told| told.starts_with(&line));
+    let said = promptly(user, &["status"], 0);
+    assert!(said.contains(&format!("no metrics for now: {why}")), "{said}");
+    assert!(daemon.log().contains(&format!("ERROR no metrics for now: {why}")));
+    drop(taken);
+    wait_for("the metrics", || daemon.status().unwrap()["listen_error"].is_null());
     assert!(crate::metrics::metrics(at).contains("keepwatch_"));
     service.ends_at_once(daemon);
 }

@@ -13,7 +13,7 @@ use crate::wire::mirror::{MirrorRun, wire};
 
 use super::super::args::{Global, Run};
 use super::super::ask::Called;
-use super::super::doors::{Door, Doors};
+use super::super::doors::{Door, Doors, Starting};
 use super::super::error::CliError;
 use super::super::run::Audience;
 use super::super::running::{Driven, Kind};
@@ -61,7 +61,9 @@ impl Kind for StartMirror {
         called(config)
     }
 
-    async fn start(&self, config: &MirrorConfig) -> Result<Driven, CliError> {
+    async fn start(&self, config: &MirrorConfig, start: &Starting) -> Result<Driven, CliError> {
+        let (from, to) = (&config.source.place, &config.destination.place);
+        start.waits_for(format!("an answer from {from} or {to}"));
         let run =
             MirrorRun { take_over: false, retry_for_ms: RETRY_FOR_MS, plan: None, on_event: None };
         let mirror = wire(config, &self.state, &run).await?;
