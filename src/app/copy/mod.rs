@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::model::{Checksum, ETag, Key};
+use crate::model::{Checksum, ContentMd5, ETag, Key, Md5};
 use crate::plan::parts::{MIB, PART_MAX_BYTES};
 use crate::plan::{ErrorClass, Failure};
 use crate::ports::{
@@ -262,9 +262,29 @@ impl Copier {
             size_bytes: full.head.object.size_bytes,
             headers: full.headers.clone(),
         };
+        // Of what was sent in parts and tells no MD5 nobody knows the ETag that its copy will have.
+        self.expect_whole(id, full, full.head.md5).await?;
         let _slot = self.slot().await;
         let copied = self.patience.insist(|| of_object(&id.key, self.target.copy(copy.clone())));
         found(copied.await?)
+    }
+
+    /// Notes what a copy in one request will have for an ETag, where that is not its source's: one
+    /// that is there when nobody hears of it any more is known by this to be ours.
+    async fn expect_whole(
+        &self,
+        id: &ObjectId,
+        full: &FullHead,
+        md5: Option<Md5>,
+    ) -> Result<(), Stop> {
+        match md5 {
+            Some(md5) if full.head.object.etag.as_md5() != Some((md5, 0)) => {
+                let content = ContentMd5::whole(md5);
+                let expected = Change::Expected { key: id.key.clone(), content };
+                self.note_in_journal(vec![expected]).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The object's own tags, as far as both sides have any.

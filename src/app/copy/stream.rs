@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::SemaphorePermit;
 
 use crate::model::content::Digester;
-use crate::model::{ContentMd5, Crc64, ETag, Md5};
+use crate::model::{Crc64, ETag, Md5};
 use crate::plan::parts::part_range;
 use crate::ports::{Change, FullHead, JournaledPart, ObjectId, PartDigest, PutCopy, PutPart};
 
@@ -53,11 +53,7 @@ impl Copier {
         if head.md5.is_some_and(|known| known != md5) {
             return wrong("MD5");
         }
-        if head.object.etag.as_md5() != Some((md5, 0)) {
-            let content = ContentMd5::whole(md5);
-            let expected = Change::Expected { key: id.key.clone(), content };
-            self.note_in_journal(vec![expected]).await?;
-        }
+        self.expect_whole(id, full, Some(md5)).await?;
         let (key, headers) = (id.key.clone(), full.headers.clone());
         let checksum = head.checksum.clone();
         let put = PutCopy { key, body, md5, crc64, checksum, headers, tags };

@@ -21,8 +21,20 @@ pub(super) fn bytes(length: usize, seed: usize) -> Vec<u8> {
 
 /// Sent in parts of this size, with a header, metadata and a tag; answers with its ETag.
 pub(super) fn put_in_parts(bucket: &Bucket, key: &str, body: &[u8], part: usize) -> String {
+    put_in_parts_with(bucket, key, body, part, &[])
+}
+
+/// The same with more metadata.
+pub(super) fn put_in_parts_with(
+    bucket: &Bucket,
+    key: &str,
+    body: &[u8],
+    part: usize,
+    metadata: &[(&str, &str)],
+) -> String {
     bucket.run(async {
         let upload = bucket.client.create_multipart_upload().bucket(&bucket.name).key(key);
+        let upload = metadata.iter().fold(upload, |upload, (k, v)| upload.metadata(*k, *v));
         let upload = upload.content_type("text/large").metadata("own", "word").tagging("a=b");
         let upload = upload.send().await.unwrap();
         let id = upload.upload_id().unwrap();

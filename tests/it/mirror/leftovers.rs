@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Pair;
-use super::large::{MIB, SMALL_PARTS, bytes};
+use super::large::{MIB, SMALL_PARTS, bytes, put_in_parts_with};
 use crate::support::server::{Embedded, Fault, Seen};
 use crate::support::wait_for;
 
@@ -144,4 +144,38 @@ fn a_copy_that_nobody_heard_of_is_known_to_be_ours() {
     assert_eq!((said.number("tagged"), said.number("unclaimed")), (1, 0), "{said:?}");
     assert_eq!(pair.tags("large")["Deleted"], "True");
     assert_eq!(pair.copies.open_uploads(), [""; 0]);
+}
+
+/// The same of an object that was sent in parts and is copied in one request, if it tells its MD5:
+/// the copy has another ETag. What somebody else has put in its place is nobody's.
+#[test]
+fn a_copy_in_one_request_that_nobody_heard_of_is_known_to_be_ours_by_the_md5_of_its_source() {
+    for (is_told, is_ours) in [(true, true), (true, false), (false, true)] {
+        let server = Embedded::start();
+        let pair = Pair::new(&server.reach);
+        let body = bytes(6 * MIB, 3);
+        let md5 = keepwatch::model::Md5::of(&body).0;
+        let md5 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, md5);
+        let told = [("md5chksum", md5.as_str())];
+        let metadata = if is_told { &told[..] } else { &[] };
+        put_in_parts_with(&pair.source, "parts", &body, 5 * MIB, metadata);
+        pair.source.put("small", b"1");
+        server.rule(|seen| match seen.method == "PUT" && seen.path == "/copies/parts" {
+            true => Fault::DropReply,
+            false => Fault::Pass,
+        });
+        let running = pair.user.spawn(pair.user.command(&["mirror", "s3://source", "s3://copies"]));
+        wait_for("the copy", || pair.copies.get("parts").is_some());
+        running.kill();
+        server.no_rule();
+        if !is_ours {
+            pair.copies.put("parts", &bytes(6 * MIB, 11));
+        }
+        pair.source.delete("parts");
+        let said = pair.mirror(&[], 0);
+        let expected = if is_told && is_ours { (1, 0) } else { (0, 1) };
+        let numbers = (said.number("tagged"), said.number("unclaimed"));
+        assert_eq!(numbers, expected, "told: {is_told}, ours: {is_ours}: {said:?}");
+        assert_eq!(pair.tags("parts").contains_key("Deleted"), is_told && is_ours);
+    }
 }
