@@ -125,7 +125,8 @@ impl Mirror {
         Ok(is_freed)
     }
 
-    /// Whether the marks of its deletion were there.
+    /// Whether the marks of its deletion were there. To take them off its tags are read once more,
+    /// behind the question to the source: what somebody else sets meanwhile would be lost.
     async fn take_marks_off(&self, key: &Key) -> Result<bool, Stop> {
         let _slot = self.copier.slot().await;
         if !self.is_marked_alone(key).await? {
