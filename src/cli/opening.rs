@@ -58,7 +58,7 @@ pub async fn open(
         };
         tokio::select! {
             biased;
-            () = stop(wishes) => return Ok(None),
+            () = told_to_stop(wishes) => return Ok(None),
             opened = trying => if let Some(opened) = opened? {
                 return Ok(Some(opened));
             },
@@ -66,8 +66,9 @@ pub async fn open(
     }
 }
 
-/// The file is read when the state is there: what it says then is what counts.
-async fn stop(wishes: &mut mpsc::Receiver<Wish>) {
+/// Returns once a stop is wished. A wish to reload has no need of an answer: the file is read when
+/// its time comes, and what it says then is what counts.
+pub async fn told_to_stop(wishes: &mut mpsc::Receiver<Wish>) {
     while let Some(wish) = wishes.recv().await {
         if wish == Wish::Stop {
             return;

@@ -26,6 +26,7 @@ use super::args::{Global, Run, Sync};
 use super::ask::{Called, no_such_backup};
 use super::doors::{Desk, Door, Doors, Role, Starting};
 use super::error::{CliError, Code, Ends, of_exit};
+use super::opening::told_to_stop;
 use super::out::print_line;
 use super::run::{Audience, code_of, conclude, list_failed, list_more, listen, until_end};
 
@@ -278,7 +279,13 @@ impl OneRun<'_> {
         start.waits_for(format!("its source {}", config.source.display()));
         self.doors.set(Door::opening(Called::of(config), start));
         check(config, &self.state.folder)?;
-        let found = find(config, self.options.mode).await?;
+        let found = tokio::select! {
+            found = find(config, self.options.mode) => found?,
+            // Its disk may not answer.
+            () = told_to_stop(wishes) => {
+                return Err(CliError::new(Code::Interrupted, "interrupted"));
+            }
+        };
         let wired = wire(config, found, self.state, self.options).await?;
         let following = self.audience.follow(&config.name, &wired.backup.progress, Work::Keep);
         let (commands, inbox) = mpsc::channel(8);

@@ -211,6 +211,18 @@ fn a_source_on_a_mount_that_hangs_holds_up_nothing_but_its_own_backup() {
 }
 
 #[test]
+fn a_sync_of_a_source_that_hangs_can_be_stopped() {
+    let scene = Scene::new(&[("a", b"1")]);
+    let Some(hung) = Hung::over(scene.tree.folder.path()) else { return };
+    let sync = scene.user.command(&["sync", scene.source(), TO]);
+    let sync = scene.user.spawn(hung.beside(&sync));
+    wait_for("it to begin", || scene.user.state_folder().join("control.sock").exists());
+    let told = Instant::now();
+    assert_eq!(sync.stop(), 130);
+    assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
+}
+
+#[test]
 fn a_listing_that_is_denied_is_waited_for_and_no_other_owner() {
     let service = Service::new();
     service.scene.server.rule(|seen| match seen.query.contains("list-type=2") {
