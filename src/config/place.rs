@@ -5,9 +5,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A disk that answers at all has answered after this; one may hang, as a network mount whose
-/// server is away.
-const ANSWER: Duration = Duration::from_secs(2);
+/// A disk that answers at all has answered after this, also one that had to be woken; one may hang,
+/// as a network mount whose server is away.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The absolute path without links and dots, as far as it exists: two paths that lead to one place
 /// become the same, and one that leads into another begins with it. What lies on a disk that does

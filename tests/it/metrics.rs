@@ -6,13 +6,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use crate::documented::documented;
+use crate::support::external::free_port;
 use crate::support::program::Daemon;
 use crate::support::scene::Scene;
 use crate::support::server::Fault;
 use crate::support::wait_for;
 
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 fn configure(scene: &Scene, listen: Option<SocketAddr>) {
@@ -64,7 +65,7 @@ fn start(scene: &Scene, at: SocketAddr) -> Daemon<'_> {
 
 #[test]
 fn the_documented_names_and_no_others() {
-    let (scene, at) = (Scene::with_files(3), free_port());
+    let (scene, at) = (Scene::with_files(3), free_address());
     let daemon = start(&scene, at);
     wait_for("the proof", || of(&metrics(at), "watermark_timestamp_seconds").is_some());
     let text = metrics(at);
@@ -114,7 +115,7 @@ fn promtool_accepts(text: &str) {
 
 #[test]
 fn what_goes_wrong_is_counted() {
-    let (scene, at) = (Scene::with_files(2), free_port());
+    let (scene, at) = (Scene::with_files(2), free_address());
     let daemon = start(&scene, at);
     let requests = |kind: &str, result: &str| {
         let labels = format!("backup=\"a\\\\b\",kind=\"{kind}\",result=\"{result}\"");
@@ -145,7 +146,7 @@ fn what_goes_wrong_is_counted() {
 
 #[test]
 fn on_loopback_where_it_is_wanted() {
-    let (scene, at, next) = (Scene::with_files(1), free_port(), free_port());
+    let (scene, at, next) = (Scene::with_files(1), free_address(), free_address());
     let daemon = start(&scene, at);
     assert_eq!(ask(at, "/", &at.to_string()).unwrap().0, 404);
     let (status, told) = ask(at, "/metrics", "example.com").unwrap();

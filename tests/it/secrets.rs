@@ -1,7 +1,7 @@
 //! Nobody is told a secret: whatever goes wrong, at every level, in every form, by one-shot
 //! commands and by a daemon. The secrets are good ones: the store verifies what they sign.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -276,7 +276,7 @@ fn by_one_shot_commands_when_the_configuration_is_wrong() {
 #[test]
 fn by_a_daemon_whatever_goes_wrong() {
     shared_out(&FAULTS, 5, |faults| {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let holder = Holder::new(&format!("[status]\nlisten = \"{port}\"\n"));
         let Holder { scene, user, file, config } = &holder;
         let daemon = user.watch(&["-vvv", "--log-format", "json"]);

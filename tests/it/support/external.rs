@@ -1,6 +1,7 @@
 //! Real servers as programs of their own: moto, Garage, and `keepwatch serve`.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
@@ -47,10 +48,18 @@ pub fn served() -> External {
     server
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, and that nobody else picks meanwhile: it is below those that the system
+/// gives to who asks for any, and tests that run at the same time look at other ones.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    const OF_ONE_TEST: u32 = 16;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let ports = std::iter::from_fn(|| {
+        let one = std::process::id() * OF_ONE_TEST + NEXT.fetch_add(1, Ordering::Relaxed);
+        u16::try_from(PORTS.start + one % (PORTS.end - PORTS.start)).ok()
+    });
+    ports.take(1_000).find(is_free).expect("one port is free")
 }
 
 fn is_listening(port: u16) -> bool {
