@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod control;
 pub mod copy;
+mod cut;
 pub mod deletions;
 pub mod driver;
 pub mod execute;

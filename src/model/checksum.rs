@@ -2,9 +2,10 @@
 //!
 //! Algorithms and kinds as in
 //! docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html. Names and
-//! arithmetic only: digests are made, read and written where requests are.
+//! arithmetic only: they are read and written where requests are.
 
 use crc_fast::CrcAlgorithm;
+use sha2::Digest as _;
 
 use super::Crc64;
 
@@ -71,6 +72,11 @@ impl Algorithm {
     pub fn joins(self) -> bool {
         self.crc().is_some()
     }
+
+    /// Whether this program can make such checksums.
+    pub fn is_made_here(self) -> bool {
+        Hasher::new(self).is_some()
+    }
 }
 
 /// What a checksum is over.
@@ -115,29 +121,12 @@ impl Checksum {
         Some(Crc64(u64::from_be_bytes(digest.try_into().ok()?)))
     }
 
-    /// The checksum over the content of consecutive parts, each with its size in bytes. `None`
-    /// where their algorithm cannot say, or one of them has another.
-    pub fn joined<'a>(
-        algorithm: Algorithm,
-        parts: impl IntoIterator<Item = (&'a Self, u64)>,
-    ) -> Option<Self> {
-        let crc = algorithm.crc()?;
+    /// Of this content. `None`: such are not made here.
+    pub fn of(algorithm: Algorithm, content: &[u8]) -> Option<Self> {
+        let mut hasher = Hasher::new(algorithm)?;
+        hasher.update(content);
         let form = Form { algorithm, over: Over::Content };
-        let mut whole: Option<(u64, usize)> = None;
-        for (part, size_bytes) in parts {
-            let length = part.digest.len();
-            if part.form != form || length > size_of::<u64>() {
-                return None;
-            }
-            let next = part.digest.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-            let sum = match whole {
-                Some((sum, _)) => crc_fast::checksum_combine(crc, sum, next, size_bytes),
-                None => next,
-            };
-            whole = Some((sum, length));
-        }
-        let (sum, length) = whole?;
-        Some(Self { form, digest: sum.to_be_bytes()[size_of::<u64>() - length..].into() })
+        Some(Self { form, digest: hasher.finish() })
     }
 
     /// Whether both are of one content. `None` where they cannot be compared: digests over parts
@@ -152,18 +141,79 @@ impl Checksum {
     }
 }
 
+enum Hasher {
+    Crc(crc_fast::Digest, usize),
+    Sha1(sha1::Sha1),
+    Sha256(sha2::Sha256),
+}
+
+impl Hasher {
+    fn new(algorithm: Algorithm) -> Option<Self> {
+        Some(match algorithm {
+            Algorithm::Crc32 | Algorithm::Crc32c => {
+                Self::Crc(crc_fast::Digest::new(algorithm.crc()?), size_of::<u32>())
+            }
+            Algorithm::Crc64Nvme => {
+                Self::Crc(crc_fast::Digest::new(algorithm.crc()?), size_of::<u64>())
+            }
+            Algorithm::Sha1 => Self::Sha1(sha1::Sha1::new()),
+            Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
+            _ => return None,
+        })
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Crc(digest, _) => digest.update(bytes),
+            Self::Sha1(digest) => digest.update(bytes),
+            Self::Sha256(digest) => digest.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Box<[u8]> {
+        match self {
+            Self::Crc(digest, length) => {
+                digest.finalize().to_be_bytes()[size_of::<u64>() - length..].into()
+            }
+            Self::Sha1(digest) => digest.finalize().as_slice().into(),
+            Self::Sha256(digest) => digest.finalize().as_slice().into(),
+        }
+    }
+}
+
+/// Makes the checksum of a content that comes in parts.
+pub struct Summing {
+    form: Form,
+    hasher: Hasher,
+}
+
+impl Summing {
+    /// `None`: such are not made here.
+    pub fn new(form: Form) -> Option<Self> {
+        Some(Self { form, hasher: Hasher::new(form.algorithm)? })
+    }
+
+    pub fn add_part(&mut self, part: &[u8]) {
+        match self.form.over {
+            Over::Content => self.hasher.update(part),
+            Over::Parts => {
+                let own = Checksum::of(self.form.algorithm, part);
+                self.hasher.update(&own.map(|own| own.digest).unwrap_or_default());
+            }
+        }
+    }
+
+    pub fn finish(self) -> Checksum {
+        Checksum { form: self.form, digest: self.hasher.finish() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn checksum(algorithm: Algorithm, over: Over, digest: &[u8]) -> Checksum {
         Checksum { form: Form { algorithm, over }, digest: digest.into() }
-    }
-
-    fn crc(algorithm: Algorithm, bytes: &[u8]) -> Checksum {
-        let sum = crc_fast::checksum(algorithm.crc().unwrap(), bytes).to_be_bytes();
-        let length = if algorithm == Algorithm::Crc64Nvme { 8 } else { 4 };
-        checksum(algorithm, Over::Content, &sum[8 - length..])
     }
 
     #[test]
@@ -175,22 +225,43 @@ mod tests {
     }
 
     #[test]
-    fn crcs_of_parts_join_to_that_of_the_whole() {
-        for algorithm in [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme] {
-            let parts = [crc(algorithm, b"1234"), crc(algorithm, b"5678"), crc(algorithm, b"9")];
-            let parts = parts.iter().zip([4, 4, 1]);
-            let whole = crc(algorithm, b"123456789");
-            assert_eq!(Checksum::joined(algorithm, parts.clone()), Some(whole));
-            assert_eq!(Checksum::joined(Algorithm::Sha1, parts.clone()), None);
-            let other = crc(Algorithm::Crc32, b"x");
-            let mixed = Checksum::joined(algorithm, parts.chain([(&other, 1)]));
-            assert_eq!(mixed.is_some(), algorithm == Algorithm::Crc32);
+    fn checksums_have_their_published_values() {
+        let hex = |algorithm| {
+            let checksum = Checksum::of(algorithm, b"123456789")?;
+            Some(checksum.digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        };
+        assert_eq!(hex(Algorithm::Crc32).as_deref(), Some("cbf43926"));
+        assert_eq!(hex(Algorithm::Crc32c).as_deref(), Some("e3069283"));
+        assert_eq!(hex(Algorithm::Crc64Nvme).as_deref(), Some("ae8b14860a799888"));
+        assert_eq!(
+            hex(Algorithm::Sha1).as_deref(),
+            Some("f7c3bc1d808e04732adf679965ccc34ca7ae3441")
+        );
+        assert_eq!(
+            hex(Algorithm::Sha256).as_deref(),
+            Some("15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225")
+        );
+        assert_eq!(hex(Algorithm::Xxhash3), None);
+        let crc64 = Checksum::of(Algorithm::Crc64Nvme, b"abc").unwrap().crc64();
+        assert_eq!(crc64, Some(Crc64::of(b"abc")));
+        assert_eq!(Checksum::of(Algorithm::Crc32, b"abc").unwrap().crc64(), None);
+    }
+
+    #[test]
+    fn parts_add_up_to_the_content_or_to_their_digests() {
+        for algorithm in [Algorithm::Crc32, Algorithm::Sha1, Algorithm::Sha256] {
+            let sum = |over| {
+                let mut summing = Summing::new(Form { algorithm, over }).unwrap();
+                [&b"1234"[..], b"5678", b"9"].iter().for_each(|part| summing.add_part(part));
+                summing.finish()
+            };
+            assert_eq!(Some(sum(Over::Content)), Checksum::of(algorithm, b"123456789"));
+            let digests = [&b"1234"[..], b"5678", b"9"];
+            let digests = digests.map(|part| Checksum::of(algorithm, part).unwrap().digest);
+            let of_digests = Checksum::of(algorithm, &digests.concat()).unwrap();
+            assert_eq!(sum(Over::Parts).digest, of_digests.digest);
         }
-        assert_eq!(Checksum::joined(Algorithm::Crc32, []), None);
-        let long = checksum(Algorithm::Crc32, Over::Content, &[0; 9]);
-        assert_eq!(Checksum::joined(Algorithm::Crc32, [(&long, 1)]), None);
-        assert_eq!(crc(Algorithm::Crc64Nvme, b"abc").crc64(), Some(Crc64::of(b"abc")));
-        assert_eq!(crc(Algorithm::Crc32, b"abc").crc64(), None);
+        assert!(Summing::new(Form { algorithm: Algorithm::Md5, over: Over::Content }).is_none());
     }
 
     #[test]

@@ -165,8 +165,9 @@ pub trait ObjectReader: Send + Sync {
         id: &ObjectId,
         range: Option<Range<u64>>,
     ) -> Fut<'_, Result<Fetched<Reading>, StoreError>>;
-    /// Size of the first part of an object that was sent in parts, where the server can tell.
-    fn part_size(&self, id: &ObjectId) -> Fut<'_, Result<Option<u64>, StoreError>>;
+    /// Size of a part, counted from 1, of an object that was sent in parts, where the server can
+    /// tell.
+    fn part_size(&self, id: &ObjectId, number: u32) -> Fut<'_, Result<Option<u64>, StoreError>>;
     /// The moment of `DeletedAt` when the object is tagged `Deleted=True`; the beginning of time
     /// where that is missing or unreadable. `None` for one that is not tagged so, and on servers
     /// without tags.

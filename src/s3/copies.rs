@@ -6,14 +6,14 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, StorageCl
 use percent_encoding::utf8_percent_encode;
 
 use crate::model::checksum::{Algorithm, Form, Over};
-use crate::model::{Checksum, ETag};
+use crate::model::{Checksum, ETag, Escaped, Key};
 use crate::plan::ErrorClass;
 use crate::ports::{
     Copy, CopyPart, CopySource, CopyTarget, CreateCopy, Fetched, FullHead, Fut, Headers, ObjectId,
     Origin, PutCopy, StoreError, Stored, StoredPart, Tags,
 };
 
-use super::checksum::{self, checksums, is_made_here, read_id, with_checksum, write_id};
+use super::checksum::{checksums, read_id, with_checksum, write_id};
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::copy::COPY_SOURCE;
 use super::error::{SdkFailure, What};
@@ -201,14 +201,14 @@ impl S3Store {
     async fn open_copy(&self, copy: CreateCopy) -> Result<String, StoreError> {
         let usual = self.knows_crc64().then_some(Form::USUAL);
         // What goes within a server it makes by itself.
-        let can = |form: &Form| !copy.streamed || is_made_here(form.algorithm);
+        let can = |form: &Form| !copy.streamed || form.algorithm.is_made_here();
         let wanted = copy.checksum.map(Form::in_parts).filter(can).or(usual);
         if wanted != usual {
             match self.open_with(&copy, wanted).await {
                 Ok((id, true)) => return Ok(id),
                 // Parts that come from here would not fit.
                 Ok((id, false)) => self.abort_multipart(&copy.key, &id).await?,
-                Err(error) if is_of_request(&error) => {}
+                Err(error) if is_of_request(&error) => self.warn_of_checksum(&copy.key, &error),
                 Err(error) => return Err(error),
             }
         }
@@ -267,7 +267,7 @@ impl S3Store {
         let algorithm = source.form.algorithm;
         let made = match algorithm {
             Algorithm::Crc64Nvme => None,
-            other => checksum::of(other, &put.body),
+            other => Checksum::of(other, &put.body),
         };
         if made.as_ref().and_then(|made| made.agrees(source)) == Some(false) {
             let what = self.describe("copy to", &put.key);
@@ -277,17 +277,41 @@ impl S3Store {
         Ok(made)
     }
 
+    fn warn_of_checksum(&self, key: &Key, error: &StoreError) {
+        let why = match error {
+            StoreError::Failed(failure) => failure.to_string(),
+            StoreError::Unsupported(words) => words.clone(),
+            _ => String::new(),
+        };
+        let key = Escaped(key.as_str().as_bytes());
+        tracing::warn!("the copy of {key} has not the checksum of its source: {why}");
+    }
+
     async fn put_whole(&self, put: PutCopy) -> Result<Stored, StoreError> {
+        if let Some(kept) = self.checksum_of(&put)? {
+            match self.put_with(&put, Some(&kept)).await {
+                Err(error) if is_of_request(&error) => {
+                    // Where that is refused, too, it was no matter of the checksum.
+                    let stored = self.put_with(&put, None).await?;
+                    self.warn_of_checksum(&put.key, &error);
+                    return Ok(stored);
+                }
+                stored => return stored,
+            }
+        }
+        self.put_with(&put, None).await
+    }
+
+    async fn put_with(&self, put: &PutCopy, kept: Option<&Checksum>) -> Result<Stored, StoreError> {
         let what = || self.describe("copy to", &put.key);
         let length = put.body.len() as u64;
-        let kept = self.checksum_of(&put)?;
         let request = self
             .client()
             .put_object()
             .bucket(&self.options.bucket)
             .key(self.absolute(&put.key)?)
             .content_md5(base64_md5(put.md5))
-            .set_checksum_algorithm(kept.as_ref().map(algorithm_of))
+            .set_checksum_algorithm(kept.map(algorithm_of))
             .content_length(i64::try_from(length).unwrap_or(i64::MAX))
             .set_tagging(tags::header(&put.tags))
             .set_storage_class(self.class_of(&put.headers))
@@ -295,8 +319,8 @@ impl S3Store {
             .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
             .set_expected_bucket_owner(self.options.bucket_owner.clone())
             .body(body::body(put.body.clone(), self.pace.as_ref()));
-        let request = match &kept {
-            Some(_) => with_checksum!(request, kept.as_ref()),
+        let request = match kept {
+            Some(_) => with_checksum!(request, kept),
             None => request.checksum_crc64_nvme(base64_crc64(put.crc64)),
         };
         let request = with_headers!(request, put.headers);

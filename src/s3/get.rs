@@ -75,7 +75,11 @@ impl S3Store {
     }
 
     /// Of an object that is still the one that is meant.
-    pub(super) async fn size_of_part_one(&self, id: &ObjectId) -> Result<Option<u64>, StoreError> {
+    pub(super) async fn size_of_part(
+        &self,
+        id: &ObjectId,
+        number: u32,
+    ) -> Result<Option<u64>, StoreError> {
         let key = self.absolute(&id.key)?;
         let sent = self
             .ask(|client| {
@@ -83,7 +87,7 @@ impl S3Store {
                     .head_object()
                     .bucket(&self.options.bucket)
                     .key(&key)
-                    .part_number(1)
+                    .part_number(i32::try_from(number).unwrap_or(i32::MAX))
                     .set_version_id(id.version.clone())
                     .set_if_match(id.etag.as_ref().map(ETag::quoted))
                     .set_expected_bucket_owner(self.options.bucket_owner.clone())

@@ -338,7 +338,7 @@ impl ObjectStore for S3Store {
 
     fn first_part_size(&self, key: &Key) -> Fut<'_, Result<Option<u64>, StoreError>> {
         let id = ObjectId { key: key.clone(), version: None, etag: None };
-        Box::pin(async move { self.size_of_part_one(&id).await })
+        Box::pin(async move { self.size_of_part(&id, 1).await })
     }
 
     fn create_bucket(&self) -> Fut<'_, Result<(), StoreError>> {

@@ -70,7 +70,7 @@ impl S3Store {
         let length = part.body.len() as u64;
         let usual = form == Some(Form::USUAL);
         let checksum = match form {
-            Some(form) if !usual => checksum::of(form.algorithm, &part.body),
+            Some(form) if !usual => Checksum::of(form.algorithm, &part.body),
             _ => None,
         };
         let request = self

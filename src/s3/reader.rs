@@ -42,9 +42,9 @@ impl ObjectReader for S3Store {
         Box::pin(async move { self.open(&id, range).await })
     }
 
-    fn part_size(&self, id: &ObjectId) -> Fut<'_, Result<Option<u64>, StoreError>> {
+    fn part_size(&self, id: &ObjectId, number: u32) -> Fut<'_, Result<Option<u64>, StoreError>> {
         let id = id.clone();
-        Box::pin(async move { self.size_of_part_one(&id).await })
+        Box::pin(async move { self.size_of_part(&id, number).await })
     }
 
     fn deleted_at(&self, id: &ObjectId) -> Fut<'_, Result<Option<Millis>, StoreError>> {

@@ -222,7 +222,7 @@ fn a_configuration_with_five_faults() {
     let text = "settle = \"soon\"\n\
         [[backup]]\n\
         name = \"one\"\n\
-        source = \"/tmp\"\n\
+        source = \"/srv\"\n\
         destination = \"nowhere\"\n\
         exlude = [\"*.tmp\"]\n\
         [[backup]]\n\

@@ -41,7 +41,6 @@ const OUTSIDE: &str = "
     aws_runtime            s3 cloudwatch
     aws_sdk_s3             s3 store wire
     aws_sigv4              s3
-    aws_smithy_checksums   s3
     aws_smithy_http_client s3
     aws_smithy_runtime     cloudwatch
     aws_smithy_runtime_api s3 store cloudwatch

@@ -187,7 +187,8 @@ impl Copier {
     /// [`Stop::Frozen`].
     pub(crate) async fn look(&self, id: &ObjectId) -> Result<Option<FullHead>, Stop> {
         let _slot = self.slot().await;
-        let full = match self.patience.insist(|| self.source.look(id)).await? {
+        let looked = self.patience.insist(|| of_object(&id.key, self.source.look(id)));
+        let full = match looked.await? {
             Fetched::Found(full) => full,
             Fetched::Gone => return Ok(None),
             Fetched::Changed => return Err(Stop::Again),

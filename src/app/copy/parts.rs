@@ -7,8 +7,8 @@
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use crate::model::checksum::Algorithm;
-use crate::model::{Checksum, ContentMd5, Crc64, ETag, Key, Md5};
+use crate::model::checksum::Over;
+use crate::model::{ContentMd5, Crc64, ETag, Key, Md5};
 use crate::plan::mirror::fingerprint_of;
 use crate::plan::parts::{MIB, PART_MIN_BYTES, PARTS_MAX, part_count, part_range, part_size};
 use crate::ports::{
@@ -16,6 +16,7 @@ use crate::ports::{
     PartDigest, StoreError, StoredPart, UploadJournal,
 };
 
+use super::super::cut::is_even;
 use super::super::failure_of;
 use super::super::patience::{Attempts, Stop};
 use super::stream::Passed;
@@ -35,7 +36,7 @@ pub(super) struct Parts<'a> {
     pub(super) id: &'a ObjectId,
     pub(super) full: &'a FullHead,
     pub(super) part_size: u64,
-    /// The parts are those of the source.
+    /// The parts are those of the source, if all of these are as large as the first.
     pub(super) same_cut: bool,
     pub(super) upload_id: String,
 }
@@ -64,7 +65,7 @@ impl Copier {
         }
     }
 
-    /// The size of the parts, and whether it is that of the source's own.
+    /// The size of the parts, and whether it is that of the source's own, as far as the first tells.
     async fn cut(&self, id: &ObjectId, full: &FullHead) -> Result<(u64, bool), Stop> {
         let size = full.head.object.size_bytes;
         let largest = match self.settings.server_side {
@@ -73,11 +74,11 @@ impl Copier {
         };
         if let Some((_, count @ 1..)) = full.head.object.etag.as_md5() {
             let _slot = self.slot().await;
-            let first = self.patience.insist(|| self.source.part_size(id)).await?;
+            let first = self.patience.insist(|| self.source.part_size(id, 1)).await?;
             if let Some(first) = first.filter(|first| (PART_MIN_BYTES..=largest).contains(first))
                 && part_count(size, first) == u64::from(count)
             {
-                return Ok((first, full.head.etag_is_md5));
+                return Ok((first, true));
             }
         }
         let usual = match self.settings.server_side {
@@ -147,6 +148,7 @@ impl Copier {
             match listed {
                 Ok(stored) => return Ok(Some(stored)),
                 Err(StoreError::NoSuchUpload | StoreError::Unsupported(_)) => return Ok(None),
+                Err(error) if error.is_denied() => return Ok(None),
                 Err(error) => {
                     let failure = failure_of(error, "list the parts of a copy");
                     self.patience.pause(&mut attempts, failure).await?;
@@ -206,13 +208,6 @@ fn of_server(stored: StoredPart) -> JournaledPart {
     let md5 = stored.etag.as_md5().map_or(Md5([0; 16]), |(md5, _)| md5);
     let digest = PartDigest { bytes: stored.size_bytes, md5, crc64: Crc64::EMPTY };
     JournaledPart { stored, digest }
-}
-
-/// The checksum of the whole, where every part has its own.
-fn joined(algorithm: Algorithm, parts: &[JournaledPart]) -> Option<Checksum> {
-    let own = |part: &JournaledPart| Some((part.stored.checksum.clone()?, part.digest.bytes));
-    let parts: Vec<_> = parts.iter().map(own).collect::<Option<_>>()?;
-    Checksum::joined(algorithm, parts.iter().map(|(checksum, bytes)| (checksum, *bytes)))
 }
 
 impl Parts<'_> {
@@ -279,7 +274,7 @@ impl Parts<'_> {
         let of_parts = ContentMd5::of_parts(parts.iter().map(|p| &p.digest.md5), self.part_size);
         let crc64 = match passed {
             Some(passed) => {
-                self.prove(&of_parts, &passed, &parts)?;
+                self.prove(&of_parts, &passed).await?;
                 passed.crc64
             }
             None => {
@@ -298,7 +293,7 @@ impl Parts<'_> {
         self.note_expected(&complete.parts).await?;
         let _slot = copier.slot().await;
         let lost = copier.patience.insist(|| {
-            let sent = copier.target.complete_upload(complete.clone());
+            let sent = of_object(&complete.key, copier.target.complete_upload(complete.clone()));
             Box::pin(async move {
                 match sent.await {
                     Ok(_) => Ok(false),
@@ -328,53 +323,62 @@ impl Parts<'_> {
     /// than one version. Where they do not add up to the source's own ETag, one more look tells.
     async fn check_source(&self, of_parts: &ContentMd5) -> Result<(), Stop> {
         let began = &self.full.head.object;
-        if self.same_cut && of_parts.matches(&began.etag) == Some(true) {
+        if self.etag_tells() && of_parts.matches(&began.etag) == Some(true) {
             return Ok(());
         }
         let copier = self.copier;
         let _slot = copier.slot().await;
-        let now = found(copier.patience.insist(|| copier.source.head(self.id)).await?)?.object;
+        let asked = || of_object(&self.id.key, copier.source.head(self.id));
+        let now = found(copier.patience.insist(asked).await?)?.object;
         let same = (&now.etag, now.size_bytes, now.modified)
             == (&began.etag, began.size_bytes, began.modified);
         if same { Ok(()) } else { Err(Stop::Again) }
     }
 
+    /// Whether the ETag of the source is over the MD5s of these parts.
+    pub(super) fn etag_tells(&self) -> bool {
+        self.same_cut && self.full.head.etag_is_md5
+    }
+
     /// Compares what came through here with all that the source says of its content.
-    fn prove(
-        &self,
-        of_parts: &ContentMd5,
-        passed: &Passed,
-        parts: &[JournaledPart],
-    ) -> Result<(), Stop> {
+    async fn prove(&self, of_parts: &ContentMd5, passed: &Passed) -> Result<(), Stop> {
         let head = &self.full.head;
         let wrong = |what: &str| {
             Err(Stop::Path(format!("what was read is not what the source's {what} says")))
         };
-        if self.same_cut && of_parts.matches(&head.object.etag) == Some(false) {
-            return wrong("ETag");
-        }
         if head.crc64().is_some_and(|crc64| crc64 != passed.crc64) {
             return wrong("CRC64NVME");
-        }
-        if let Some(checksum) = &head.checksum
-            && let Some(joined) = joined(checksum.form.algorithm, parts)
-            && checksum.agrees(&joined) == Some(false)
-        {
-            return wrong(checksum.form.algorithm.name());
         }
         if let (Some(md5), Some(whole)) = (head.md5, passed.md5)
             && md5 != whole
         {
             return wrong("MD5");
         }
+        let sums = head.checksum.as_ref().zip(passed.sum.as_ref());
+        let differing = sums.filter(|(known, sum)| known != sum).map(|(known, _)| known.form);
+        if let Some(form) = differing.filter(|form| form.over == Over::Content) {
+            return wrong(form.algorithm.name());
+        }
+        let etag_differs = self.etag_tells() && of_parts.matches(&head.object.etag) == Some(false);
+        // Both are over the parts of the source; here they are all as large as its first.
+        if (etag_differs || differing.is_some()) && self.is_cut_evenly().await? {
+            return wrong(differing.map_or("ETag", |form| form.algorithm.name()));
+        }
         Ok(())
+    }
+
+    async fn is_cut_evenly(&self) -> Result<bool, Stop> {
+        let Some((_, parts)) = self.full.head.object.etag.as_md5() else { return Ok(true) };
+        let (source, patience) = (&*self.copier.source, &self.copier.patience);
+        let _slot = self.copier.slot().await;
+        is_even(source, patience, self.id, self.size(), self.part_size, parts).await
     }
 
     /// The copy is there, and as far as the server tells it has the content of the source.
     async fn check_copy(&self, of_parts: &ContentMd5, lost: bool) -> Result<ETag, Stop> {
         let copier = self.copier;
         let id = ObjectId { key: self.id.key.clone(), version: None, etag: None };
-        let looked = copier.patience.insist(|| copier.copies.head(&id)).await?;
+        let looked = copier.patience.insist(|| of_object(&id.key, copier.copies.head(&id))).await?;
         let wrong = |why: &str| Err(Stop::Path(format!("the copy is not the source: {why}")));
         let Fetched::Found(copy) = looked else { return wrong("it is not there") };
         let source = &self.full.head;
@@ -389,7 +393,12 @@ impl Parts<'_> {
                 false => wrong(&format!("it has another {}", checksum.form.algorithm.name())),
             };
         }
-        if self.same_cut && copy.etag_is_md5 && source.object.etag != copy.object.etag {
+        // Where it is that of its parts, those of the source were cut in another way.
+        if self.etag_tells()
+            && copy.etag_is_md5
+            && source.object.etag != copy.object.etag
+            && of_parts.matches(&copy.object.etag) != Some(true)
+        {
             return wrong("it has another ETag");
         }
         if lost && of_parts.matches(&copy.object.etag) != Some(true) {

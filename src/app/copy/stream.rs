@@ -10,8 +10,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::SemaphorePermit;
 
+use crate::model::checksum::{Form, Over, Summing};
 use crate::model::content::Digester;
-use crate::model::{Crc64, ETag, Md5};
+use crate::model::{Checksum, Crc64, ETag, Md5};
 use crate::plan::parts::part_range;
 use crate::ports::{Change, FullHead, JournaledPart, ObjectId, PartDigest, PutCopy, PutPart};
 
@@ -21,11 +22,13 @@ use super::parts::Parts;
 use super::{Copier, MEMORY_BYTES, found, of_object};
 
 /// What came through, as a whole.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Passed {
     pub(super) crc64: Crc64,
     /// Where it was made.
     pub(super) md5: Option<Md5>,
+    /// In the form that the source has one in, where it was made.
+    pub(super) sum: Option<Checksum>,
 }
 
 impl Copier {
@@ -74,7 +77,8 @@ impl Copier {
             let rest = range.start + content.len() as u64..range.end;
             // Not every server knows ranges, and small objects need none.
             let asked = (rest.start > 0 || !is_all).then_some(rest);
-            let reading = self.patience.insist(|| self.source.read(id, asked.clone())).await?;
+            let open = || of_object(&id.key, self.source.read(id, asked.clone()));
+            let reading = self.patience.insist(open).await?;
             let mut body = found(reading)?.body;
             while let Some(bytes) = body.next().await {
                 match bytes {
@@ -177,31 +181,47 @@ struct Whole {
     crc64: Crc64,
     /// Only where nothing else proves the content: it needs every byte again after a stop.
     md5: Option<Digester>,
+    /// The same; where something else proves the content, it is made if no part was kept.
+    sum: Option<Summing>,
+    is_proven: bool,
 }
 
 impl Whole {
     fn for_proof(parts: &Parts<'_>) -> Self {
-        let head = &parts.full.head;
-        let only_md5 = !parts.same_cut && head.crc64().is_none() && head.md5.is_some();
-        Self { crc64: Crc64::EMPTY, md5: only_md5.then(Digester::default) }
+        let form = parts.full.head.checksum.as_ref().map(|checksum| checksum.form);
+        let of_these = |form: &Form| form.over == Over::Content || parts.same_cut;
+        let is_usual = form == Some(Form::USUAL);
+        let sum = form.filter(|form| !is_usual && of_these(form)).and_then(Summing::new);
+        let is_proven = parts.etag_tells() || is_usual;
+        let only_md5 = !is_proven && sum.is_none() && parts.full.head.md5.is_some();
+        Self { crc64: Crc64::EMPTY, md5: only_md5.then(Digester::default), sum, is_proven }
     }
 
     fn needs_bytes(&self) -> bool {
-        self.md5.is_some()
+        self.md5.is_some() || (self.sum.is_some() && !self.is_proven)
     }
 
+    /// Of a part that was kept.
     fn add_digest(&mut self, digest: &PartDigest) {
         self.crc64 = self.crc64.then(digest.crc64, digest.bytes);
+        self.sum = None;
     }
 
     fn add(&mut self, bytes: &[u8], digest: &PartDigest) {
-        self.add_digest(digest);
+        self.crc64 = self.crc64.then(digest.crc64, digest.bytes);
         if let Some(md5) = &mut self.md5 {
             md5.update(bytes);
+        }
+        if let Some(sum) = &mut self.sum {
+            sum.add_part(bytes);
         }
     }
 
     fn end(self) -> Passed {
-        Passed { crc64: self.crc64, md5: self.md5.map(|digester| digester.finish().0) }
+        Passed {
+            crc64: self.crc64,
+            md5: self.md5.map(|digester| digester.finish().0),
+            sum: self.sum.map(Summing::finish),
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::ports::{
     TargetError,
 };
 
+use super::super::cut::is_even;
 use super::super::failure_of;
 use super::super::patience::Attempts;
 use super::super::progress::raise;
@@ -177,7 +178,7 @@ impl Restore {
         let proof = match (head.crc64(), head.md5, written.md5) {
             (Some(expected), _, _) => (written.crc64 == expected).then_some(Proof::Crc64),
             (None, Some(expected), Some(md5)) => (md5 == expected).then_some(Proof::Md5),
-            _ => self.expected(&pinned, &head).await?.check(|part| file.digest(part)).await?,
+            _ => self.prove(&pinned, &head, |part| file.digest(part)).await?,
         };
         self.commit(&head, file, proof, over).await
     }
@@ -208,9 +209,29 @@ impl Restore {
             .await?;
         let proof = match head.crc64() {
             Some(expected) => (crc64 == expected).then_some(Proof::Crc64),
-            None => self.expected(&pinned, &head).await?.check(|part| file.digest(part)).await?,
+            None => self.prove(&pinned, &head, |part| file.digest(part)).await?,
         };
         self.commit(&head, file, proof, over).await
+    }
+
+    /// Compares what came with what is known of the object. `None`: it is not the same.
+    async fn prove<'a>(
+        &self,
+        id: &ObjectId,
+        head: &ReadHead,
+        digest: impl Fn(Option<u64>) -> Fut<'a, Result<(ContentMd5, Crc64), TargetError>>,
+    ) -> Result<Option<Proof>, Stop> {
+        let expected = self.expected(id, head).await?;
+        let proof = expected.check(digest).await?;
+        let Expected::Parts { etag, sizes, .. } = &expected else { return Ok(proof) };
+        let (Some((_, parts)), [first]) = (etag.as_md5(), &sizes[..]) else { return Ok(proof) };
+        if proof.is_some() {
+            return Ok(proof);
+        }
+        // Over parts of several sizes the ETag says nothing that can be compared.
+        let size = head.object.size_bytes;
+        let is_even = is_even(&*self.reader, &self.patience, id, size, *first, parts).await?;
+        Ok((!is_even).then_some(Proof::Nothing))
     }
 
     async fn commit(
@@ -245,7 +266,7 @@ impl Restore {
         if parts == 1 {
             return Ok(Expected::Parts { etag, sizes: vec![size.max(1)], told: true });
         }
-        Ok(match self.patience.insist(|| self.reader.part_size(id)).await? {
+        Ok(match self.patience.insist(|| self.reader.part_size(id, 1)).await? {
             Some(size) => Expected::Parts { etag, sizes: vec![size.max(1)], told: true },
             None => Expected::Parts { etag, sizes: likely_part_sizes(size, parts), told: false },
         })

@@ -149,7 +149,7 @@ pub async fn what_has_another_etag_is_changed(subject: &Subject) {
     assert_eq!(ObjectReader::head(&reader, &id).await, Ok(Fetched::Changed));
     assert_eq!(outcome(reader.read(&id, None).await), Ok(Fetched::Changed));
     assert_eq!(outcome(reader.read(&id, Some(0..2)).await), Ok(Fetched::Changed));
-    assert_eq!(reader.part_size(&id).await, Ok(None));
+    assert_eq!(reader.part_size(&id, 1).await, Ok(None));
 }
 
 pub async fn tags_are_counted_and_deletions_read(subject: &Subject) {
@@ -181,7 +181,7 @@ pub async fn the_size_of_the_first_part(subject: &Subject) {
     let reader = subject.reader("parts");
     subject.put("parts/whole", b"x").send().await.unwrap();
     // What was sent whole is its own first part, or has none.
-    let size = reader.part_size(&current("whole")).await.unwrap();
+    let size = reader.part_size(&current("whole"), 1).await.unwrap();
     assert!(size.is_none_or(|size| size == 1), "{size:?}");
     let (client, key) = (&subject.client, "parts/a");
     let upload = client.create_multipart_upload().bucket(BUCKET).key(key).send().await.unwrap();
@@ -201,7 +201,7 @@ pub async fn the_size_of_the_first_part(subject: &Subject) {
     assert_eq!(head.object.size_bytes, PART as u64 + 10);
     let id = ObjectId { etag: Some(head.object.etag), ..current("a") };
     let expected = subject.can.part_sizes.then_some(PART as u64);
-    assert_eq!(reader.part_size(&id).await, Ok(expected));
+    assert_eq!(reader.part_size(&id, 1).await, Ok(expected));
     let reading = reader.read(&id, Some(PART as u64 - 1..PART as u64 + 1)).await;
     let Ok(Fetched::Found(reading)) = reading else { panic!() };
     assert_eq!(received(reading).await, (vec![1, 2], None), "across parts");
