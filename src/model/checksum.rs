@@ -73,9 +73,10 @@ impl Algorithm {
         self.crc().is_some()
     }
 
-    /// Whether this program can make such checksums.
+    /// Whether this program makes such checksums for an object.
     pub fn is_made_here(self) -> bool {
-        Hasher::new(self).is_some()
+        // An MD5 is compared, and sent as it always was.
+        self != Self::Md5 && Hasher::new(self).is_some()
     }
 }
 
@@ -143,6 +144,7 @@ impl Checksum {
 
 enum Hasher {
     Crc(crc_fast::Digest, usize),
+    Md5(md5::Md5),
     Sha1(sha1::Sha1),
     Sha256(sha2::Sha256),
 }
@@ -156,6 +158,7 @@ impl Hasher {
             Algorithm::Crc64Nvme => {
                 Self::Crc(crc_fast::Digest::new(algorithm.crc()?), size_of::<u64>())
             }
+            Algorithm::Md5 => Self::Md5(md5::Md5::new()),
             Algorithm::Sha1 => Self::Sha1(sha1::Sha1::new()),
             Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
             _ => return None,
@@ -165,6 +168,7 @@ impl Hasher {
     fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Crc(digest, _) => digest.update(bytes),
+            Self::Md5(digest) => digest.update(bytes),
             Self::Sha1(digest) => digest.update(bytes),
             Self::Sha256(digest) => digest.update(bytes),
         }
@@ -175,36 +179,60 @@ impl Hasher {
             Self::Crc(digest, length) => {
                 digest.finalize().to_be_bytes()[size_of::<u64>() - length..].into()
             }
+            Self::Md5(digest) => digest.finalize().as_slice().into(),
             Self::Sha1(digest) => digest.finalize().as_slice().into(),
             Self::Sha256(digest) => digest.finalize().as_slice().into(),
         }
     }
 }
 
-/// Makes the checksum of a content that comes in parts.
+/// Makes the checksum of a content that comes piece by piece.
 pub struct Summing {
     form: Form,
-    hasher: Hasher,
+    /// Of each part but the last, where it is over parts.
+    part_bytes: u64,
+    whole: Hasher,
+    part: Hasher,
+    /// Bytes of the part so far.
+    filled: u64,
 }
 
 impl Summing {
     /// `None`: such are not made here.
-    pub fn new(form: Form) -> Option<Self> {
-        Some(Self { form, hasher: Hasher::new(form.algorithm)? })
+    pub fn new(form: Form, part_bytes: u64) -> Option<Self> {
+        let hasher = || Hasher::new(form.algorithm);
+        Some(Self { form, part_bytes, whole: hasher()?, part: hasher()?, filled: 0 })
     }
 
-    pub fn add_part(&mut self, part: &[u8]) {
-        match self.form.over {
-            Over::Content => self.hasher.update(part),
-            Over::Parts => {
-                let own = Checksum::of(self.form.algorithm, part);
-                self.hasher.update(&own.map(|own| own.digest).unwrap_or_default());
+    pub fn add(&mut self, mut bytes: &[u8]) {
+        if self.form.over == Over::Content {
+            return self.whole.update(bytes);
+        }
+        while !bytes.is_empty() {
+            let room = usize::try_from(self.part_bytes - self.filled).unwrap_or(usize::MAX);
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            self.part.update(now);
+            self.filled += now.len() as u64;
+            if self.filled == self.part_bytes {
+                self.end_part();
             }
+            bytes = rest;
         }
     }
 
-    pub fn finish(self) -> Checksum {
-        Checksum { form: self.form, digest: self.hasher.finish() }
+    fn end_part(&mut self) {
+        if let Some(next) = Hasher::new(self.form.algorithm) {
+            let part = std::mem::replace(&mut self.part, next);
+            self.whole.update(&part.finish());
+            self.filled = 0;
+        }
+    }
+
+    pub fn finish(mut self) -> Checksum {
+        if self.filled > 0 {
+            self.end_part();
+        }
+        Checksum { form: self.form, digest: self.whole.finish() }
     }
 }
 
@@ -249,10 +277,10 @@ mod tests {
 
     #[test]
     fn parts_add_up_to_the_content_or_to_their_digests() {
-        for algorithm in [Algorithm::Crc32, Algorithm::Sha1, Algorithm::Sha256] {
+        for algorithm in [Algorithm::Crc32, Algorithm::Md5, Algorithm::Sha1, Algorithm::Sha256] {
             let sum = |over| {
-                let mut summing = Summing::new(Form { algorithm, over }).unwrap();
-                [&b"1234"[..], b"5678", b"9"].iter().for_each(|part| summing.add_part(part));
+                let mut summing = Summing::new(Form { algorithm, over }, 4).unwrap();
+                [&b"12"[..], b"3456", b"", b"789"].iter().for_each(|piece| summing.add(piece));
                 summing.finish()
             };
             assert_eq!(Some(sum(Over::Content)), Checksum::of(algorithm, b"123456789"));
@@ -261,7 +289,6 @@ mod tests {
             let of_digests = Checksum::of(algorithm, &digests.concat()).unwrap();
             assert_eq!(sum(Over::Parts).digest, of_digests.digest);
         }
-        assert!(Summing::new(Form { algorithm: Algorithm::Md5, over: Over::Content }).is_none());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::model::checksum::Over;
 use crate::model::{Checksum, ContentMd5, ETag, Key, Md5};
 use crate::plan::parts::{MIB, PART_MAX_BYTES};
 use crate::plan::{ErrorClass, Failure};
@@ -248,7 +249,9 @@ impl Copier {
         self.progress.begin(key, key.to_string());
         let result = match self.settings.server_side {
             true if size <= threshold || is_kept_whole(full) => self.copy_whole(&id, full).await,
-            false if size <= threshold.min(WHOLE_MAX_BYTES) => self.stream_whole(&id, full).await,
+            false if size <= threshold.min(WHOLE_MAX_BYTES) && is_proven_whole(full) => {
+                self.stream_whole(&id, full).await
+            }
             _ => self.copy_in_parts(&id, full).await,
         };
         self.progress.end(key);
@@ -399,6 +402,16 @@ fn is_kept_whole(full: &FullHead) -> bool {
     let is_lost = |checksum: &Checksum| checksum.form.in_parts() != checksum.form;
     let size = full.head.object.size_bytes;
     size <= PART_MAX_BYTES && full.head.checksum.as_ref().is_some_and(is_lost)
+}
+
+/// Whether something tells the content of an object as a whole. What else tells is over its parts.
+fn is_proven_whole(full: &FullHead) -> bool {
+    let head = &full.head;
+    let of_content = |checksum: &Checksum| {
+        checksum.form.over == Over::Content && checksum.form.algorithm.is_made_here()
+    };
+    let is_of_parts = head.object.etag.as_md5().is_some_and(|(_, parts)| parts > 0);
+    head.md5.is_some() || head.checksum.as_ref().is_some_and(of_content) || !is_of_parts
 }
 
 /// What came of asking for an object that was looked at just now.

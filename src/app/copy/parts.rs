@@ -7,8 +7,8 @@
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use crate::model::checksum::Over;
-use crate::model::{ContentMd5, Crc64, ETag, Key, Md5};
+use crate::model::checksum::{Algorithm, Form, Over};
+use crate::model::{Checksum, ContentMd5, Crc64, ETag, Key, Md5};
 use crate::plan::mirror::fingerprint_of;
 use crate::plan::parts::{MIB, PART_MIN_BYTES, PARTS_MAX, part_count, part_range, part_size};
 use crate::ports::{
@@ -36,19 +36,19 @@ pub(super) struct Parts<'a> {
     pub(super) id: &'a ObjectId,
     pub(super) full: &'a FullHead,
     pub(super) part_size: u64,
-    /// The parts are those of the source, if all of these are as large as the first.
-    pub(super) same_cut: bool,
+    /// The size of the parts of the source, if all of these are as large as the first.
+    pub(super) source_part: Option<u64>,
     pub(super) upload_id: String,
 }
 
 impl Copier {
     pub(super) async fn copy_in_parts(&self, id: &ObjectId, full: &FullHead) -> Result<ETag, Stop> {
-        let (part_size, same_cut) = self.cut(id, full).await?;
+        let (part_size, source_part) = self.cut(id, full).await?;
         let (upload_id, kept) = match self.take_up(id, full, part_size).await? {
             Some(taken_up) => taken_up,
             None => (self.open(id, full, part_size).await?, vec![]),
         };
-        let parts = Parts { copier: self, id, full, part_size, same_cut, upload_id };
+        let parts = Parts { copier: self, id, full, part_size, source_part, upload_id };
         let result = match self.settings.server_side {
             true => parts.copy(kept).await,
             false => parts.pass_through(kept).await,
@@ -65,21 +65,23 @@ impl Copier {
         }
     }
 
-    /// The size of the parts, and whether it is that of the source's own, as far as the first tells.
-    async fn cut(&self, id: &ObjectId, full: &FullHead) -> Result<(u64, bool), Stop> {
+    /// The size of the parts, and of those of the source, as far as its first one tells.
+    async fn cut(&self, id: &ObjectId, full: &FullHead) -> Result<(u64, Option<u64>), Stop> {
         let size = full.head.object.size_bytes;
         let largest = match self.settings.server_side {
             true => u64::MAX,
             false => STREAMED_PART_MAX_BYTES,
         };
+        let mut source_part = None;
         if let Some((_, count @ 1..)) = full.head.object.etag.as_md5() {
             let _slot = self.slot().await;
             let first = self.patience.insist(|| self.source.part_size(id, 1)).await?;
-            if let Some(first) = first.filter(|first| (PART_MIN_BYTES..=largest).contains(first))
-                && part_count(size, first) == u64::from(count)
-            {
-                return Ok((first, true));
-            }
+            let fits = |first: &u64| *first > 0 && part_count(size, *first) == u64::from(count);
+            source_part = first.filter(fits);
+        }
+        if let Some(first) = source_part.filter(|first| (PART_MIN_BYTES..=largest).contains(first))
+        {
+            return Ok((first, source_part));
         }
         let usual = match self.settings.server_side {
             true => COPIED_PART_BYTES,
@@ -88,7 +90,7 @@ impl Copier {
         let wanted = self.settings.part_size.unwrap_or(usual).min(largest);
         let cut = part_size(size, Some(wanted)).map_err(|e| Stop::Path(e.to_string()))?;
         debug_assert!(part_count(size, cut) <= PARTS_MAX, "S3 takes no more");
-        Ok((cut, false))
+        Ok((cut, source_part.filter(|part| *part != cut)))
     }
 
     /// Goes on with a journaled upload, if its source is this one and the server still has it.
@@ -337,7 +339,34 @@ impl Parts<'_> {
 
     /// Whether the ETag of the source is over the MD5s of these parts.
     pub(super) fn etag_tells(&self) -> bool {
-        self.same_cut && self.full.head.etag_is_md5
+        self.source_part == Some(self.part_size) && self.full.head.etag_is_md5
+    }
+
+    /// What of the source's own can be compared with content that came through here, apart from
+    /// CRC64NVME and the ETag of parts like these: its name, and its value.
+    pub(super) fn known_sum(&self) -> Option<(&'static str, Checksum)> {
+        let head = &self.full.head;
+        let can = |checksum: &&Checksum| {
+            let Form { algorithm, over } = checksum.form;
+            let is_other = checksum.form != Form::USUAL && algorithm.is_made_here();
+            is_other && (over == Over::Content || self.source_part.is_some())
+        };
+        if let Some(checksum) = head.checksum.as_ref().filter(can) {
+            return Some((checksum.form.algorithm.name(), checksum.clone()));
+        }
+        if head.crc64().is_some() || self.etag_tells() {
+            return None;
+        }
+        let md5 = |over, digest: Md5| Checksum {
+            form: Form { algorithm: Algorithm::Md5, over },
+            digest: digest.0.into(),
+        };
+        if let Some(whole) = head.md5 {
+            return Some(("MD5", md5(Over::Content, whole)));
+        }
+        self.source_part.filter(|_| head.etag_is_md5)?;
+        let (digest, _) = head.object.etag.as_md5()?;
+        Some(("ETag", md5(Over::Parts, digest)))
     }
 
     /// Compares what came through here with all that the source says of its content.
@@ -349,29 +378,27 @@ impl Parts<'_> {
         if head.crc64().is_some_and(|crc64| crc64 != passed.crc64) {
             return wrong("CRC64NVME");
         }
-        if let (Some(md5), Some(whole)) = (head.md5, passed.md5)
-            && md5 != whole
+        let sums = self.known_sum().zip(passed.sum.as_ref());
+        let differing = sums.filter(|((_, known), sum)| known != *sum).map(|(known, _)| known);
+        if let Some((name, known)) = &differing
+            && known.form.over == Over::Content
         {
-            return wrong("MD5");
-        }
-        let sums = head.checksum.as_ref().zip(passed.sum.as_ref());
-        let differing = sums.filter(|(known, sum)| known != sum).map(|(known, _)| known.form);
-        if let Some(form) = differing.filter(|form| form.over == Over::Content) {
-            return wrong(form.algorithm.name());
+            return wrong(name);
         }
         let etag_differs = self.etag_tells() && of_parts.matches(&head.object.etag) == Some(false);
         // Both are over the parts of the source; here they are all as large as its first.
         if (etag_differs || differing.is_some()) && self.is_cut_evenly().await? {
-            return wrong(differing.map_or("ETag", |form| form.algorithm.name()));
+            return wrong(differing.map_or("ETag", |(name, _)| name));
         }
         Ok(())
     }
 
     async fn is_cut_evenly(&self) -> Result<bool, Stop> {
-        let Some((_, parts)) = self.full.head.object.etag.as_md5() else { return Ok(true) };
+        let parts = self.full.head.object.etag.as_md5();
+        let Some(((_, parts), first)) = parts.zip(self.source_part) else { return Ok(true) };
         let (source, patience) = (&*self.copier.source, &self.copier.patience);
         let _slot = self.copier.slot().await;
-        is_even(source, patience, self.id, self.size(), self.part_size, parts).await
+        is_even(source, patience, self.id, self.size(), first, parts).await
     }
 
     /// The copy is there, and as far as the server tells it has the content of the source.

@@ -10,9 +10,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::SemaphorePermit;
 
-use crate::model::checksum::{Form, Over, Summing};
+use crate::model::checksum::Summing;
 use crate::model::content::Digester;
-use crate::model::{Checksum, Crc64, ETag, Md5};
+use crate::model::{Checksum, Crc64, ETag};
 use crate::plan::parts::part_range;
 use crate::ports::{Change, FullHead, JournaledPart, ObjectId, PartDigest, PutCopy, PutPart};
 
@@ -25,8 +25,6 @@ use super::{Copier, MEMORY_BYTES, found, of_object};
 #[derive(Clone, Debug)]
 pub(super) struct Passed {
     pub(super) crc64: Crc64,
-    /// Where it was made.
-    pub(super) md5: Option<Md5>,
     /// In the form that the source has one in, where it was made.
     pub(super) sum: Option<Checksum>,
 }
@@ -179,26 +177,22 @@ impl Parts<'_> {
 /// Digests over all parts in order.
 struct Whole {
     crc64: Crc64,
-    /// Only where nothing else proves the content: it needs every byte again after a stop.
-    md5: Option<Digester>,
-    /// The same; where something else proves the content, it is made if no part was kept.
+    /// It needs every byte: where nothing else proves the content, those of kept parts again, too;
+    /// where something does, it is made if no part was kept.
     sum: Option<Summing>,
     is_proven: bool,
 }
 
 impl Whole {
     fn for_proof(parts: &Parts<'_>) -> Self {
-        let form = parts.full.head.checksum.as_ref().map(|checksum| checksum.form);
-        let of_these = |form: &Form| form.over == Over::Content || parts.same_cut;
-        let is_usual = form == Some(Form::USUAL);
-        let sum = form.filter(|form| !is_usual && of_these(form)).and_then(Summing::new);
-        let is_proven = parts.etag_tells() || is_usual;
-        let only_md5 = !is_proven && sum.is_none() && parts.full.head.md5.is_some();
-        Self { crc64: Crc64::EMPTY, md5: only_md5.then(Digester::default), sum, is_proven }
+        let part_bytes = parts.source_part.unwrap_or(u64::MAX);
+        let sum = parts.known_sum().and_then(|(_, sum)| Summing::new(sum.form, part_bytes));
+        let is_proven = parts.etag_tells() || parts.full.head.crc64().is_some();
+        Self { crc64: Crc64::EMPTY, sum, is_proven }
     }
 
     fn needs_bytes(&self) -> bool {
-        self.md5.is_some() || (self.sum.is_some() && !self.is_proven)
+        self.sum.is_some() && !self.is_proven
     }
 
     /// Of a part that was kept.
@@ -209,19 +203,12 @@ impl Whole {
 
     fn add(&mut self, bytes: &[u8], digest: &PartDigest) {
         self.crc64 = self.crc64.then(digest.crc64, digest.bytes);
-        if let Some(md5) = &mut self.md5 {
-            md5.update(bytes);
-        }
         if let Some(sum) = &mut self.sum {
-            sum.add_part(bytes);
+            sum.add(bytes);
         }
     }
 
     fn end(self) -> Passed {
-        Passed {
-            crc64: self.crc64,
-            md5: self.md5.map(|digester| digester.finish().0),
-            sum: self.sum.map(Summing::finish),
-        }
+        Passed { crc64: self.crc64, sum: self.sum.map(Summing::finish) }
     }
 }

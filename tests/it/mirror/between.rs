@@ -2,9 +2,13 @@
 
 use std::process::Command;
 
-use aws_sdk_s3::types::ChecksumType;
+use aws_sdk_s3::types::{
+    ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
+};
 
-use super::large::{CHECKSUMS, SMALL_PARTS, put_with_all_checksums, put_with_checksum};
+use super::large::{
+    CHECKSUMS, SMALL_PARTS, put_cut, put_uneven, put_with_all_checksums, put_with_checksum,
+};
 use super::{Pair, rich, whole};
 use crate::support::bucket::Bucket;
 use crate::support::external::{garage, moto};
@@ -180,22 +184,113 @@ fn where_a_checksum_is_refused_the_copy_has_the_usual_one() {
     assert!(both.copies.open_uploads().is_empty());
 }
 
-/// With nothing to tell it but a CRC32 over all of it.
 #[test]
-fn parts_that_do_not_add_up_to_the_checksum_of_the_source_are_not_joined() {
+fn a_small_object_has_the_usual_checksum_where_its_own_is_refused() {
     let (from, to) = (Embedded::start(), Embedded::start());
     let both = Between::new(&from.reach, &to.reach);
-    let checksum = ("CRC32", ChecksumType::FullObject);
-    // A part too large to be kept in memory is cut anew: its ETag proves nothing.
-    put_with_checksum(&both.source, "large", &bytes(40 << 20), 40 << 20, checksum);
+    let put = both.source.client.put_object().bucket("source").key("small");
+    let put = put.checksum_algorithm("SHA256".into()).body(b"words".to_vec().into());
+    both.source.run(put.send()).unwrap();
+    let refused = std::sync::atomic::AtomicUsize::new(0);
+    to.rule(move |seen| match seen.method == "PUT" && seen.path.ends_with("/small") {
+        true if refused.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
+            Fault::Error(400, "InvalidRequest")
+        }
+        _ => Fault::Pass,
+    });
+    let said = both.mirror(&[], 0);
+    assert_eq!(said.number("copied"), 1);
+    assert!(said.stderr.contains("has not the checksum of its source"), "{said:?}");
+    let copy = &whole(&both.copies)["small"];
+    assert_eq!(copy.checksum.as_ref().map(|(algorithm, _)| *algorithm), Some("CRC64NVME"));
+}
+
+#[test]
+fn one_object_that_a_server_does_not_offer_something_for_stops_no_other() {
+    for (method, query) in [("POST", "uploadId"), ("HEAD", ""), ("GET", "")] {
+        let (from, to) = (Embedded::start(), Embedded::start());
+        let both = Between::new(&from.reach, &to.reach);
+        both.source.put("a", b"1");
+        both.source.put("large", &bytes(20 << 20));
+        both.source.put("z", b"2");
+        let side = if method == "POST" { &to } else { &from };
+        side.rule(move |seen| {
+            let is_it = seen.method == method && seen.path.ends_with("/large");
+            match is_it && seen.query.contains(query) {
+                true => Fault::Error(501, "NotImplemented"),
+                false => Fault::Pass,
+            }
+        });
+        let said = both.mirror(&[], 1);
+        let numbers = (said.number("copied"), said.number("failed"));
+        assert_eq!(numbers, (2, 1), "{method}: {said:?}");
+        assert!(said.stderr.contains("failed: large: "), "{method}: {said:?}");
+        assert!(both.copies.open_uploads().is_empty(), "{method}");
+    }
+}
+
+#[test]
+fn parts_of_several_sizes_are_streamed() {
+    let (from, to) = (Embedded::start(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    put_uneven(&both.source);
+    let said = both.mirror(&[], 0);
+    assert_eq!(usize::try_from(said.number("copied")), Ok(CHECKSUMS.len()));
+    let (source, copies) = (whole(&both.source), whole(&both.copies));
+    for (key, object) in &source {
+        assert!(object.body == copies[key].body, "{key}");
+    }
+}
+
+/// An object with nothing to tell its content but its ETag, over one part too large for memory.
+fn put_in_one_part(bucket: &Bucket, key: &str, body: Vec<u8>) {
+    bucket.run(async {
+        let upload = bucket.client.create_multipart_upload().bucket("source").key(key);
+        let upload = upload.send().await.unwrap();
+        let id = upload.upload_id().unwrap();
+        let sent = bucket.client.upload_part().bucket("source").key(key).upload_id(id);
+        let sent = sent.part_number(1).body(body.into()).send().await.unwrap();
+        let part = CompletedPart::builder().part_number(1).e_tag(sent.e_tag().unwrap()).build();
+        let all = CompletedMultipartUpload::builder().parts(part).build();
+        let complete = bucket.client.complete_multipart_upload().bucket("source").key(key);
+        complete.upload_id(id).multipart_upload(all).send().await.unwrap();
+    });
+}
+
+/// Objects that have one thing to tell their content by, over all of it or over its parts.
+#[test]
+fn content_that_does_not_add_up_is_not_joined() {
+    let (from, to) = (Embedded::start(), Embedded::start());
+    let both = Between::new(&from.reach, &to.reach);
+    let body = bytes(40 << 20);
+    let cut = |part: usize| body.chunks(part).collect::<Vec<_>>();
+    let of_parts = |name| (name, ChecksumType::Composite);
+    // A part too large to be kept in memory is cut anew: its ETag is over other parts.
+    put_cut(&both.source, "a", &cut(40 << 20), ("CRC32", ChecksumType::FullObject), false);
+    put_cut(&both.source, "b", &cut(35 << 20), of_parts("SHA256"), false);
+    put_cut(&both.source, "c", &cut(8 << 20), of_parts("SHA256"), true);
+    put_cut(&both.source, "d", &cut(40 << 20), of_parts("CRC32C"), true);
+    put_cut(&both.source, "e", &cut(6 << 20)[..2], of_parts("CRC32C"), true);
+    put_in_one_part(&both.source, "f", body.clone());
+    for algorithm in ["SHA1", "SHA256"] {
+        let put = both.source.client.put_object().bucket("source").key(algorithm);
+        let put = put.server_side_encryption(ServerSideEncryption::AwsKms);
+        let put = put.checksum_algorithm(algorithm.into()).body(body.clone().into());
+        both.source.run(put.send()).unwrap();
+    }
     from.rule(|seen| match seen.method == "GET" && !seen.query.contains("list-type") {
         true => Fault::WrongByte(5),
         false => Fault::Pass,
     });
     let said = both.mirror(&[], 1);
-    assert_eq!((said.number("failed"), said.number("copied")), (1, 0), "{said:?}");
-    assert!(said.stderr.contains("is not what the source's CRC32 says"), "{said:?}");
+    assert_eq!((said.number("failed"), said.number("copied")), (8, 0), "{said:?}");
+    for name in ["CRC32", "CRC32C", "SHA1", "SHA256"] {
+        let words = format!("is not what the source's {name} says");
+        assert!(said.stderr.contains(&words), "{name}: {said:?}");
+    }
     assert!(both.copies.listed().is_empty() && both.copies.open_uploads().is_empty());
+    from.no_rule();
+    assert_eq!(both.mirror(&[], 0).number("copied"), 8);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
+};
 
 use super::Pair;
 use crate::support::bucket::Bucket;
@@ -80,16 +82,28 @@ pub(super) fn put_with_checksum(
     key: &str,
     body: &[u8],
     part: usize,
+    checksum: (&str, ChecksumType),
+) {
+    put_cut(bucket, key, &body.chunks(part).collect::<Vec<_>>(), checksum, false);
+}
+
+/// Sent in these parts; `hides_md5`: under a key, so that the ETag is no MD5.
+pub(super) fn put_cut(
+    bucket: &Bucket,
+    key: &str,
+    parts: &[&[u8]],
     (algorithm, kind): (&str, ChecksumType),
+    hides_md5: bool,
 ) {
     let algorithm = ChecksumAlgorithm::from(algorithm);
     bucket.run(async {
         let upload = bucket.client.create_multipart_upload().bucket(&bucket.name).key(key);
         let upload = upload.checksum_algorithm(algorithm.clone()).checksum_type(kind);
-        let upload = upload.send().await.unwrap();
+        let sse = hides_md5.then_some(ServerSideEncryption::AwsKms);
+        let upload = upload.set_server_side_encryption(sse).send().await.unwrap();
         let id = upload.upload_id().unwrap();
         let mut done = vec![];
-        for (number, chunk) in (1..).zip(body.chunks(part)) {
+        for (number, chunk) in (1..).zip(parts) {
             let sent = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id);
             let sent = sent.part_number(number).checksum_algorithm(algorithm.clone());
             let sent = sent.body(chunk.to_vec().into()).send().await.unwrap();
@@ -169,6 +183,35 @@ fn checksums_are_kept_on_moto() {
 #[test]
 fn checksums_are_kept_on_garage() {
     checksums_are_kept(&garage(), &[]);
+}
+
+/// Three parts, of which the first tells their number, and not their sizes.
+pub(super) fn put_uneven(bucket: &Bucket) {
+    let body = bytes(17 * MIB, 3);
+    let parts = [&body[..6 * MIB], &body[6 * MIB..11 * MIB], &body[11 * MIB..]];
+    for (n, checksum) in CHECKSUMS.into_iter().enumerate() {
+        put_cut(bucket, &format!("uneven-{n}"), &parts, checksum, false);
+    }
+}
+
+#[test]
+fn parts_of_several_sizes_are_no_damage() {
+    let server = served();
+    let pair = Pair::new(&server.reach);
+    put_uneven(&pair.source);
+    let said = pair.mirror(&SMALL_PARTS, 0);
+    assert_eq!(usize::try_from(said.number("copied")), Ok(CHECKSUMS.len()));
+    let (source, copies) = (super::whole(&pair.source), super::whole(&pair.copies));
+    for (key, object) in &source {
+        assert!(object.body == copies[key].body, "{key}");
+    }
+    pair.is_settled(&SMALL_PARTS);
+    let back = pair.user.home.path().join("back");
+    let said = pair.user.run(&["restore", "s3://source", back.to_str().unwrap(), "--json"]);
+    assert_eq!((said.code, said.number("failed")), (0, 0), "{said:?}");
+    for (key, object) in &source {
+        assert!(std::fs::read(back.join(key)).unwrap() == object.body, "{key}");
+    }
 }
 
 #[test]

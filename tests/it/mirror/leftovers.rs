@@ -96,8 +96,16 @@ fn an_upload_whose_opening_nobody_heard_of_is_aborted() {
     killed(&pair, "the look for it", || looked.load(Ordering::SeqCst) > 0);
     server.no_rule();
     assert_eq!(pair.copies.open_ids().len(), 2);
+    // One that another has begun since, and is at work on.
+    let since = opened_by_another(&pair);
+    let part = pair.copies.client.upload_part().bucket("copies").key("large").upload_id(&since);
+    pair.copies.run(part.part_number(1).body(b"theirs".to_vec().into()).send()).unwrap();
     assert_eq!(pair.mirror(&SMALL_PARTS, 0).number("copied"), 1);
-    assert_eq!(pair.copies.open_ids(), [other]);
+    let mut open = pair.copies.open_ids();
+    open.sort();
+    let mut theirs = [other, since];
+    theirs.sort();
+    assert_eq!(open, theirs);
     pair.is_kept();
 }
 
