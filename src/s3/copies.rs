@@ -16,7 +16,7 @@ use crate::ports::{
 use super::checksum::{checksums, read_id, with_checksum, write_id};
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::copy::COPY_SOURCE;
-use super::error::{SdkFailure, What};
+use super::error::{SdkFailure, What, is_of_request};
 use super::get::shows;
 use super::head::told;
 use super::multipart::of_part;
@@ -322,7 +322,8 @@ impl S3Store {
             .body(body::body(put.body.clone(), self.pace.as_ref()));
         let request = match kept {
             Some(_) => with_checksum!(request, kept),
-            None => request.checksum_crc64_nvme(base64_crc64(put.crc64)),
+            None if self.sends_crc64() => request.checksum_crc64_nvme(base64_crc64(put.crc64)),
+            None => request,
         };
         let request = with_headers!(request, put.headers);
         let mut request = with_expires!(request, put.headers).disable_payload_signing();
@@ -344,15 +345,6 @@ impl S3Store {
 
 fn algorithm_of(checksum: &Checksum) -> ChecksumAlgorithm {
     ChecksumAlgorithm::from(checksum.form.algorithm.name())
-}
-
-/// Whether the server refuses this one request as it is: not every server has every checksum.
-fn is_of_request(error: &StoreError) -> bool {
-    match error {
-        StoreError::Unsupported(_) => true,
-        StoreError::Failed(failure) => failure.class == ErrorClass::Path,
-        _ => false,
-    }
 }
 
 /// The value of `x-amz-copy-source`.

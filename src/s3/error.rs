@@ -88,6 +88,15 @@ where
     }
 }
 
+/// Whether the server refuses this one request as it is: not every server has every checksum.
+pub fn is_of_request(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unsupported(_) => true,
+        StoreError::Failed(failure) => failure.class == ErrorClass::Path,
+        _ => false,
+    }
+}
+
 /// Whether S3 refused a HEAD, whose replies have no body to say why.
 pub fn is_wordless<E: ProvideErrorMetadata>(error: &SdkFailure<E>) -> bool {
     let refused = |reply: &HttpResponse| matches!(reply.status().as_u16(), 400 | 403);

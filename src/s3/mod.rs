@@ -83,6 +83,8 @@ pub struct S3Store {
     sse: Option<ServerSideEncryption>,
     /// Whether the server has shown that it knows CRC64NVME. On AWS it does.
     crc64: AtomicBool,
+    /// Whether it has refused a request that carried one, and taken the same without.
+    refuses_crc64: AtomicBool,
     /// Whether listings are asked how far archived objects are thawed: until the server refuses.
     lists_thaws: AtomicBool,
     telling: tags::Telling,
@@ -111,6 +113,7 @@ impl S3Store {
             storage_class: options.storage_class.as_deref().map(StorageClass::from),
             sse: options.sse.as_deref().map(ServerSideEncryption::from),
             crc64: AtomicBool::new(connection.is_aws()),
+            refuses_crc64: AtomicBool::new(false),
             lists_thaws: AtomicBool::new(true),
             telling: tags::Telling::default(),
             way: RwLock::new(Arc::new(Way::new(connection, &counter))),
@@ -222,7 +225,11 @@ impl S3Store {
     }
 
     fn knows_crc64(&self) -> bool {
-        self.crc64.load(Ordering::Relaxed)
+        self.sends_crc64() && self.crc64.load(Ordering::Relaxed)
+    }
+
+    fn sends_crc64(&self) -> bool {
+        !self.refuses_crc64.load(Ordering::Relaxed)
     }
 
     fn stored(etag: &str, sse: Option<&ServerSideEncryption>) -> Stored {

@@ -1,6 +1,7 @@
 //! Whole objects: one PUT with both digests, verified by the server.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::ServerSideEncryption;
@@ -12,6 +13,7 @@ use crate::ports::{Condition, Put, StoreError, Stored};
 
 use super::connect::{fits_usual_timeouts, transfer_timeouts};
 use super::direct::{DirectPut, PRECONDITION_FAILED};
+use super::error::is_of_request;
 use super::{S3Options, S3Store, Way, body, error};
 
 pub fn base64_md5(md5: Md5) -> String {
@@ -28,7 +30,18 @@ impl S3Store {
         if let Some(result) = self.put_directly(&key, &put).await {
             return result;
         }
-        self.put_by_sdk(&key, put).await
+        match self.put_by_sdk(&key, &put).await {
+            // Not every server takes a checksum that it does not know for a header like others.
+            Err(error) if self.sends_crc64() && !self.knows_crc64() && is_of_request(&error) => {
+                self.refuses_crc64.store(true, Ordering::Relaxed);
+                let stored = self.put_by_sdk(&key, &put).await;
+                if stored.is_err() {
+                    self.refuses_crc64.store(false, Ordering::Relaxed);
+                }
+                stored
+            }
+            stored => stored,
+        }
     }
 
     /// Below the SDK. `None`: the SDK is to send it.
@@ -58,8 +71,10 @@ impl S3Store {
             ("content-length".into(), put.body.len().to_string()),
             ("content-type".into(), "application/octet-stream".to_owned()),
             ("content-md5".into(), base64_md5(put.md5)),
-            ("x-amz-checksum-crc64nvme".into(), base64_crc64(put.crc64)),
         ];
+        if self.sends_crc64() {
+            headers.push(("x-amz-checksum-crc64nvme".into(), base64_crc64(put.crc64)));
+        }
         let pairs = put.meta.to_pairs().into_iter();
         headers.extend(pairs.map(|(name, value)| (format!("x-amz-meta-{name}").into(), value)));
         match &put.condition {
@@ -79,7 +94,7 @@ impl S3Store {
         headers
     }
 
-    async fn put_by_sdk(&self, key: &str, put: Put) -> Result<Stored, StoreError> {
+    async fn put_by_sdk(&self, key: &str, put: &Put) -> Result<Stored, StoreError> {
         let length = put.body.len() as u64;
         let Way { client, direct, .. } = &*self.way();
         let mut request = client
@@ -87,13 +102,13 @@ impl S3Store {
             .bucket(&self.options.bucket)
             .key(key)
             .content_md5(base64_md5(put.md5))
-            .checksum_crc64_nvme(base64_crc64(put.crc64))
+            .set_checksum_crc64_nvme(self.sends_crc64().then(|| base64_crc64(put.crc64)))
             .content_length(i64::try_from(length).unwrap_or(i64::MAX))
             .set_storage_class(self.storage_class.clone())
             .set_server_side_encryption(self.sse.clone())
             .set_ssekms_key_id(self.options.sse_kms_key_id.clone())
             .set_expected_bucket_owner(self.options.bucket_owner.clone())
-            .body(body::body(put.body, self.pace.as_ref()));
+            .body(body::body(put.body.clone(), self.pace.as_ref()));
         request = with_meta(request, &put.meta);
         request = match &put.condition {
             Condition::None => request,

@@ -217,6 +217,21 @@ fn answers_in_html() {
 }
 
 #[test]
+fn a_server_that_takes_no_checksums() {
+    for (status, code) in [(400, "InvalidArgument"), (501, "NotImplemented")] {
+        let scene = Scene::with_files(3);
+        scene.tree.write("large", &vec![7; 20 << 20]);
+        scene.server.rule(move |seen| match seen.has_checksum {
+            true => Fault::Error(status, code),
+            false => Fault::Pass,
+        });
+        let said = scene.sync(&["--multipart-threshold", "8MiB"], 0);
+        assert_eq!((said.number("uploaded"), said.number("failed")), (4, 0), "{said:?}");
+        scene.is_kept();
+    }
+}
+
+#[test]
 fn a_redirect_to_nowhere() {
     let scene = Scene::with_files(3);
     scene.server.rule(|_| Fault::Moved);

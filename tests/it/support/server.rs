@@ -78,6 +78,8 @@ pub struct Seen<'a> {
     pub key: String,
     /// The session token that came with it.
     pub token: &'a str,
+    /// It carries, or asks for, a checksum beside MD5.
+    pub has_checksum: bool,
 }
 
 type Rule = Arc<dyn Fn(&Seen<'_>) -> Fault + Send + Sync>;
@@ -253,6 +255,10 @@ fn seen(request: &Request<Incoming>) -> Seen<'_> {
         region: part(2),
         key: part(0),
         token: header("x-amz-security-token").unwrap_or(""),
+        has_checksum: request.headers().keys().any(|name| {
+            let name = name.as_str();
+            name.starts_with("x-amz-checksum-") && name != "x-amz-checksum-mode"
+        }),
     }
 }
 
