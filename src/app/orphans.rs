@@ -1,15 +1,37 @@
 //! Multipart uploads that a lost state has left open: no journal knows them, and their parts would
 //! be paid for until somebody finds them.
 //!
-//! Looked for where the bucket is listed anyway, once the owner record has been found to be ours.
+//! [`sweep`] looks for them where the bucket is listed anyway, once the owner record has been found
+//! to be ours.
+//! [`unheard_of`] tells the one that a journal knows of without its id.
 
-use crate::model::Millis;
+use crate::model::{Key, Millis};
 use crate::plan::{ErrorClass, Failure};
-use crate::ports::{BackupRow, OpenUpload, StoreError};
+use crate::ports::{BackupRow, ObjectStore, OpenUpload, StoreError};
 
 use super::failure_of;
 use super::owner::Tenant;
 use super::progress::{Progress, raise};
+
+/// Those of the uploads `open` under a key that may be the one whose opening nobody heard of: not
+/// among the `others` that were open before, and without parts. One that has parts is another's,
+/// begun since.
+pub(super) async fn unheard_of(
+    store: &dyn ObjectStore,
+    key: &Key,
+    mut open: Vec<String>,
+    others: &[String],
+) -> Vec<String> {
+    open.retain(|id| !others.contains(id));
+    let mut empty = vec![];
+    for id in open {
+        let parts = store.list_parts(key, &id).await;
+        if parts.map_or(true, |parts| parts.is_empty()) {
+            empty.push(id);
+        }
+    }
+    empty
+}
 
 /// Aborts the open uploads below the prefix that were begun before this state was: what it began
 /// itself is in its journal. RACE: an upload of another program into this prefix that was begun

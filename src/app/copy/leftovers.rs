@@ -9,8 +9,8 @@ use std::sync::{MutexGuard, PoisonError};
 use crate::model::Key;
 use crate::ports::{Change, UploadJournal};
 
-use super::super::execute::large::without_parts;
 use super::super::failure_of;
+use super::super::orphans::unheard_of;
 use super::super::patience::Stop;
 use super::{Copier, of_object};
 
@@ -92,9 +92,7 @@ impl Copier {
             (Some(id), _) => vec![id.clone()],
             (None, Some(others)) => {
                 let ids = self.patience.insist(|| of_object(key, self.target.list_uploads(key)));
-                let mut ids = ids.await?;
-                ids.retain(|id| !others.contains(id));
-                without_parts(&*self.target, key, ids).await
+                unheard_of(&*self.target, key, ids.await?, others).await
             }
             // Which of them is ours nobody knows.
             (None, None) => vec![],

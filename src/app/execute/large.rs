@@ -14,12 +14,13 @@ use crate::plan::{
     Done, ErrorClass, Job, LookAgain, Outcome, Readings, Skip, Task, Verdict, judge,
 };
 use crate::ports::{
-    Change, Complete, JournaledPart, ObjectStore, OpenFile, PartDigest, PutPart, StoreError,
-    StoredPart, UploadJournal,
+    Change, Complete, JournaledPart, OpenFile, PartDigest, PutPart, StoreError, StoredPart,
+    UploadJournal,
 };
 
 use super::super::backup::Backup;
 use super::super::failure_of;
+use super::super::orphans::unheard_of;
 use super::compare::{differs_in_kind, digest_parts, head, matching_parts};
 use super::small::unstable;
 use super::{
@@ -119,8 +120,7 @@ pub(crate) async fn close_uploads(backup: &Backup, key: &Key) -> Result<(), Stop
         (None, Some(others)) => {
             let open = backup.store.list_uploads(key).await;
             let open = open.map_err(|error| failure_of(error, &what))?;
-            let open = open.into_iter().filter(|id| !others.contains(id)).collect();
-            without_parts(&*backup.store, key, open).await
+            unheard_of(&*backup.store, key, open, &others).await
         }
         // Which of them is ours nobody knows.
         (None, None) => vec![],
@@ -139,23 +139,6 @@ struct Upload<'a> {
     job: &'a Job,
     file: &'a dyn OpenFile,
     target: &'a Target,
-}
-
-/// Those of these uploads that have no parts: one of which we have no id has none, and one that has
-/// is another's, begun since.
-pub(crate) async fn without_parts(
-    store: &dyn ObjectStore,
-    key: &Key,
-    ids: Vec<String>,
-) -> Vec<String> {
-    let mut empty = vec![];
-    for id in ids {
-        let parts = store.list_parts(key, &id).await;
-        if parts.map_or(true, |parts| parts.is_empty()) {
-            empty.push(id);
-        }
-    }
-    empty
 }
 
 impl Upload<'_> {
@@ -214,13 +197,11 @@ impl Upload<'_> {
         };
         let stored = match self.backup.store.list_parts(&self.job.key, id).await {
             Ok(stored) => stored,
-            // Gone, or of a server that cannot tell which parts it has: from the beginning.
-            Err(StoreError::NoSuchUpload | StoreError::Unsupported(_)) => {
-                close_uploads(self.backup, &self.job.key).await?;
-                return Ok(None);
-            }
-            // May not be told: the same.
-            Err(error) if error.is_denied() => {
+            // Gone, or which parts there are is not told, or not us: from the beginning.
+            Err(error)
+                if matches!(error, StoreError::NoSuchUpload | StoreError::Unsupported(_))
+                    || error.is_denied() =>
+            {
                 close_uploads(self.backup, &self.job.key).await?;
                 return Ok(None);
             }

@@ -92,7 +92,7 @@ impl Restore {
             }
             (None, _) => {
                 "nothing was restored or deleted; --dry-run lists what would be; if it is \
-                          the right folder, restore without --delete first, and then again with it"
+                 the right folder, restore without --delete first, and then again with it"
                     .into()
             }
         };
